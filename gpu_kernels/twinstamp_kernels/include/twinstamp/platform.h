@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// What lets one source build as CUDA C++ (NVRTC has no standard headers) and as plain C++.
+#pragma once
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define TS_HD __host__ __device__ __forceinline__
+#else
+#define TS_HD inline
+#endif
+
+#if !defined(__CUDACC_RTC__)
+#include <cstdint>
+#endif
+
+namespace twinstamp {
+
+#if defined(__CUDACC_RTC__)
+using u8 = unsigned char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i32 = int;
+using i64 = long long;
+#else
+using u8 = std::uint8_t;
+using u16 = std::uint16_t;
+using u32 = std::uint32_t;
+using u64 = std::uint64_t;
+using i32 = std::int32_t;
+using i64 = std::int64_t;
+#endif
+
+// Upper 64 bits of a 64 x 64 bit product.
+TS_HD u64 multiply_high(u64 a, u64 b) {
+#if defined(__CUDA_ARCH__)
+    return __umul64hi(a, b);
+#else
+    return static_cast<u64>((static_cast<unsigned __int128>(a) * b) >> 64);
+#endif
+}
+
+// Network (big-endian) and little-endian reads of unaligned bytes.
+TS_HD u16 read_be16(const u8* p) { return static_cast<u16>((p[0] << 8) | p[1]); }
+TS_HD u32 read_be32(const u8* p) {
+    return (static_cast<u32>(p[0]) << 24) | (static_cast<u32>(p[1]) << 16) | (static_cast<u32>(p[2]) << 8) | p[3];
+}
+TS_HD u64 read_le64(const u8* p) {
+    u64 value = 0;
+    for (int i = 7; i >= 0; --i) value = (value << 8) | p[i];
+    return value;
+}
+
+}  // namespace twinstamp

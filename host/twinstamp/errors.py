@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error Twinstamp raises, by who must act on it.
+
+A message says what is wrong, the value with its unit, where (file and byte, frame, line or key) and
+the next step.
+"""
+
+
+class TwinstampError(Exception):
+    """Root of all errors raised by Twinstamp."""
+
+
+class ConfigError(TwinstampError):
+    """An option, a rule or an appliance file is wrong: whoever wrote it must change it."""
+
+
+class InputError(TwinstampError):
+    """A capture, a rule file or a frame source is damaged or not understood."""
+
+
+class DeviceError(TwinstampError):
+    """An interface, a card or a receiver is missing, refuses, or died."""
+
+
+class OverloadError(TwinstampError):
+    """More came in than a configured limit lets the program hold."""
+
+
+class LedgerError(TwinstampError):
+    """The ledger does not add up: a fault in Twinstamp itself. Please report it."""
