@@ -60,7 +60,7 @@ void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, 
             }
             if (tagged_) std::copy_n(keys.tag, TAGS, &tags_of_[k * TAGS]);
         }
-        if (classes_) class_[i] = frame_class(frame, caplen, linktype(frames, i));
+        if (classes_) class_[i] = frame_class(frame, caplen, linktype(frames, i), options_.key.layer);
         if (lane) {
             lane->to_shard[0][shard_of(key_of_[k])].push_back(static_cast<u32>(i));
             if (second_ && two_of_[k])

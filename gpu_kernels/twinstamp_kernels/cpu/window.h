@@ -56,8 +56,8 @@ struct TypeCount {
 struct WindowStatistics {
     u64 frames = 0, bytes = 0;
     std::array<TypeCount, 5> duplicates;           // by Profile
-    std::array<u64, FRAME_CLASSES> kept_frames{};  // matches kept by class policy
-    std::array<u64, FRAME_CLASSES> kept_bytes{};
+    std::array<u64, CLASS_COUNT> kept_frames{};  // matches kept by class policy
+    std::array<u64, CLASS_COUNT> kept_bytes{};
 };
 
 class Window {
