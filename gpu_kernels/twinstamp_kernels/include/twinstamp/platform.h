@@ -40,9 +40,12 @@ TS_HD u64 multiply_high(u64 a, u64 b) {
 }
 
 // Network (big-endian) and little-endian reads of unaligned bytes.
-TS_HD u16 read_be16(const u8* p) { return static_cast<u16>((p[0] << 8) | p[1]); }
+TS_HD u16 read_be16(const u8* p) {
+    return static_cast<u16>((p[0] << 8) | p[1]);
+}
 TS_HD u32 read_be32(const u8* p) {
-    return (static_cast<u32>(p[0]) << 24) | (static_cast<u32>(p[1]) << 16) | (static_cast<u32>(p[2]) << 8) | p[3];
+    return (static_cast<u32>(p[0]) << 24) | (static_cast<u32>(p[1]) << 16) | (static_cast<u32>(p[2]) << 8) |
+           p[3];
 }
 TS_HD u64 read_le64(const u8* p) {
     u64 value = 0;
