@@ -30,7 +30,11 @@ struct Message {
     const u8* rest;
     u32 rest_bytes;
     TS_INLINE u32 bytes() const { return first_bytes + rest_bytes; }
-    TS_INLINE u32 masked_bytes() const { return bytes() < MASKED_BYTES ? bytes() : MASKED_BYTES; }
+    // Bytes of `rest` among the message's first 64.
+    TS_INLINE u32 rest_masked() const {
+        const u32 room = MASKED_BYTES - first_bytes;
+        return rest_bytes < room ? rest_bytes : room;
+    }
 };
 
 namespace detail {
@@ -52,10 +56,10 @@ TS_HD u64 spread_bits(u32 bits) {
 // NH of the message's first 64 bytes, as many of the four streams as asked for.
 template <u32 streams>
 TS_HD void nh_masked_portable(const u32* nh, const Message& m, const Mask& mask, u64* sum) {
-    const u32 n = m.masked_bytes();
+    const u32 n = m.first_bytes + m.rest_masked();
     u8 buffer[MASKED_BYTES];
     copy_bytes(buffer, m.first, m.first_bytes);
-    copy_bytes(buffer + m.first_bytes, m.rest, n - m.first_bytes);
+    copy_bytes(buffer + m.first_bytes, m.rest, m.rest_masked());
     for (u32 i = n; i < MASKED_BYTES; ++i) buffer[i] = 0;
     for (u32 s = 0; s < streams; ++s) sum[s] = 0;
     for (u32 word = 0; 8 * word < n; ++word) {
@@ -77,7 +81,7 @@ inline u64 low_bits(u32 n) {
 
 template <u32 streams>
 TS_INLINE void nh_masked_simd(const u32* nh, const Message& m, const Mask& mask, u64* sum) {
-    const u32 n = m.masked_bytes();
+    const u32 n = m.first_bytes + m.rest_masked();
     const u64 front = low_bits(m.first_bytes);
     // A masked load touches only the bytes it keeps: `rest` may be read as if `first` lay before it.
     __m512i v = _mm512_maskz_loadu_epi8(
@@ -91,12 +95,14 @@ TS_INLINE void nh_masked_simd(const u32* nh, const Message& m, const Mask& mask,
     __m512i total[streams];
     for (u32 s = 0; s < streams; ++s) {
         const __m512i a = _mm512_add_epi32(v, _mm512_maskz_loadu_epi64(words, nh + 2 * s));
-        total[s] = _mm512_mul_epu32(a, _mm512_srli_epi64(a, 32));
+        total[s] = _mm512_maskz_mul_epu32(0xFF, a, _mm512_maskz_srli_epi64(0xFF, a, 32));
     }
     for (u32 s = 0; s < streams; s += 2) {
-        const __m512i t = _mm512_add_epi64(_mm512_unpacklo_epi64(total[s], total[s + 1]),
-                                           _mm512_unpackhi_epi64(total[s], total[s + 1]));
-        const __m256i h = _mm256_add_epi64(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64(t, 1));
+        // GCC 12 takes the plain forms' undefined operand, which no lane uses, for an uninitialised variable.
+        const __m512i t = _mm512_add_epi64(_mm512_maskz_unpacklo_epi64(0xFF, total[s], total[s + 1]),
+                                           _mm512_maskz_unpackhi_epi64(0xFF, total[s], total[s + 1]));
+        const __m256i h =
+            _mm256_add_epi64(_mm512_castsi512_si256(t), _mm512_maskz_extracti64x4_epi64(0xFF, t, 1));
         const __m128i q = _mm_add_epi64(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
         sum[s] = static_cast<u64>(_mm_cvtsi128_si64(q));
         sum[s + 1] = static_cast<u64>(_mm_extract_epi64(q, 1));
@@ -160,8 +166,8 @@ TS_HD Digest hash_masked(const HashKey& key, u32 domain, const Message& m, const
     Accumulator acc[2];
     nh_masked<portable, HASH_STREAMS>(key.nh, m, mask, sum);
     start(key, domain, m.bytes(), acc);
-    const u32 now = m.masked_bytes();
-    if (m.bytes() > now) add_rest<portable>(key, m.rest + (now - m.first_bytes), m.bytes() - now, sum, acc);
+    const u32 done = m.rest_masked();
+    if (m.rest_bytes > done) add_rest<portable>(key, m.rest + done, m.rest_bytes - done, sum, acc);
     if (m.bytes() > 0) add_block(key, 0, sum, acc);
     return {{acc[0].result(), acc[1].result()}};
 }
@@ -177,11 +183,11 @@ TS_HD void hash_masked_pair(const HashKey& key, const Message& m, u32 domain_a, 
     nh_masked<portable, HASH_STREAMS>(key.nh, m, mask_b, sum_b);
     start(key, domain_a, m.bytes(), acc_a);
     start(key, domain_b, m.bytes(), acc_b);
-    const u32 now = m.masked_bytes();
-    if (m.bytes() > now) {
+    const u32 done = m.rest_masked();
+    if (m.rest_bytes > done) {
         u64 sum[HASH_STREAMS] = {0, 0, 0, 0};
         Accumulator shared[2] = {{0, 0}, {0, 0}};
-        add_rest<portable>(key, m.rest + (now - m.first_bytes), m.bytes() - now, sum, shared);
+        add_rest<portable>(key, m.rest + done, m.rest_bytes - done, sum, shared);
         for (u32 s = 0; s < HASH_STREAMS; ++s) {
             sum_a[s] += sum[s];
             sum_b[s] += sum[s];
