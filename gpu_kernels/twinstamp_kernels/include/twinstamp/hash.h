@@ -59,15 +59,11 @@ struct Accumulator {
         low += product;
         high += low < product;
     }
-<<<<<<< HEAD
     TS_HD void add(const Accumulator& other) {
         low += other.low;
         high += other.high + (low < other.low);
     }
-    TS_HD u64 result() const { return (low >> 32) | (high << 32); }
-=======
     TS_HD u64 result() const { return high; }
->>>>>>> main
 };
 
 // NH over n bytes from word `word` of a block; only a message's last bytes may be fewer than 8.

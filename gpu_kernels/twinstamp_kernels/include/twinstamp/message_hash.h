@@ -101,8 +101,8 @@ TS_INLINE void nh_masked_simd(const u32* nh, const Message& m, const Mask& mask,
         // GCC 12 takes the plain forms' undefined operand, which no lane uses, for an uninitialised variable.
         const __m512i t = _mm512_add_epi64(_mm512_maskz_unpacklo_epi64(0xFF, total[s], total[s + 1]),
                                            _mm512_maskz_unpackhi_epi64(0xFF, total[s], total[s + 1]));
-        const __m256i h =
-            _mm256_add_epi64(_mm512_castsi512_si256(t), _mm512_maskz_extracti64x4_epi64(0xFF, t, 1));
+        const __m256i h = _mm256_add_epi64(_mm512_maskz_extracti64x4_epi64(0xFF, t, 0),
+                                           _mm512_maskz_extracti64x4_epi64(0xFF, t, 1));
         const __m128i q = _mm_add_epi64(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
         sum[s] = static_cast<u64>(_mm_cvtsi128_si64(q));
         sum[s + 1] = static_cast<u64>(_mm_extract_epi64(q, 1));
@@ -123,18 +123,16 @@ TS_INLINE void nh_masked(const u32* nh, const Message& m, const Mask& mask, u64*
 
 TS_INLINE void add_block(const HashKey& key, u32 block, const u64* sum, Accumulator acc[2]) {
     for (u32 h = 0; h < 2; ++h) {
-        const Limb* limb = &key.limbs[h][2 + 4 * block];
-        acc[h].add(limb[0], static_cast<u32>(sum[2 * h]));
-        acc[h].add(limb[1], static_cast<u32>(sum[2 * h] >> 32));
-        acc[h].add(limb[2], static_cast<u32>(sum[2 * h + 1]));
-        acc[h].add(limb[3], static_cast<u32>(sum[2 * h + 1] >> 32));
+        const Limb* limb = &key.limbs[h][2 + 2 * block];
+        acc[h].add(limb[0], sum[2 * h]);
+        acc[h].add(limb[1], sum[2 * h + 1]);
     }
 }
 
 TS_INLINE void start(const HashKey& key, u32 domain, u32 bytes, Accumulator acc[2]) {
     for (u32 h = 0; h < 2; ++h) {
         acc[h] = {key.limbs[h][0].low, key.limbs[h][0].high};
-        acc[h].add(key.limbs[h][1], (domain << 24) | bytes);
+        acc[h].add(key.limbs[h][1], (static_cast<u64>(domain) << 32) | bytes);
     }
 }
 
@@ -203,14 +201,16 @@ TS_HD void hash_masked_pair(const HashKey& key, const Message& m, u32 domain_a, 
     b = {{acc_b[0].result(), acc_b[1].result()}};
 }
 
-// The low 32 bits of hash_masked(…).half[0], which the lower 64 bits of half the sums determine.
+// A short hash, to tell apart the few frames whose digests are equal: 32 bits of the multilinear sum over
+// two streams' halves, c_j 32 bits, m_j 64 bits (the lower halves of the digest's). Messages over 64 bytes:
+// the low 32 bits of hash_masked.
 template <bool portable>
 TS_HD u32 short_hash_masked(const HashKey& key, u32 domain, const Message& m, const Mask& mask) {
     using namespace detail;
     const u32 bytes = m.bytes();
     if (bytes > MASKED_BYTES) return static_cast<u32>(hash_masked<portable>(key, domain, m, mask).half[0]);
     const Limb* limb = key.limbs[0];
-    u64 low = limb[0].low + limb[1].low * ((domain << 24) | bytes);
+    u64 low = limb[0].low + limb[1].low * ((domain << 8) | bytes);
     if (bytes > 0) {
         u64 sum[2];
         nh_masked<portable, 2>(key.nh, m, mask, sum);
