@@ -159,26 +159,27 @@ TS_HD bool nat_fields(const u8* frame, const Layers& l, NatFields& out) {
 }
 
 // Tells frames with equal keys apart by all they have beside the messages of those: everything up to the
-// last byte that the profile zeroes, and what lies behind layer 3.
+// last byte that the profile zeroes, and what lies behind layer 3. Where layer 3 starts goes in with the
+// domain, so that equal bytes cut at different places differ.
 template <bool portable>
 TS_HD u32 exact_tag(const HashKey& key, const u8* frame, u32 caplen, const Layers& l, u32 changed) {
-    const Mask all = {patterns().all, ~0ull};
-    if (caplen <= MASKED_BYTES)
-        return short_hash_masked<portable>(key, DOMAIN_TAG, {frame, 0, frame, caplen}, all);
+    const u32 domain = DOMAIN_TAG | l.network << 8;
     if (changed <= MASKED_BYTES) {
-        const u32 trailer = l.network_end < MASKED_BYTES ? MASKED_BYTES : l.network_end;
-        const Message m = {frame, MASKED_BYTES, frame + trailer, caplen - trailer};
-        return short_hash_masked<portable>(key, DOMAIN_TAG, m, all);
+        const u32 head = smaller(caplen, MASKED_BYTES);
+        const u32 trailer = l.network_end < head ? head : l.network_end;
+        const bool whole = caplen == head;
+        const Message m = {frame, whole ? 0 : head, whole ? frame : frame + trailer,
+                           whole ? head : caplen - trailer};
+        return short_hash_masked<portable>(key, domain, m, {patterns().all, ~0ull});
     }
     changed = (changed + 7) & ~7u;
-    // The head of hash_message is short: headers this long are hashed with all that follows them.
+    // Headers too long for a head, or with little behind them, are hashed with all that follows.
     if (changed > MAX_HEAD_BYTES || changed >= l.network_end) {
-        return static_cast<u32>(
-            hash_message<portable>(key, DOMAIN_TAG + 1, nullptr, 0, frame, caplen).half[0]);
+        return static_cast<u32>(hash_message<portable>(key, domain, nullptr, 0, frame, caplen).half[0]);
     }
-    return static_cast<u32>(hash_message<portable>(key, DOMAIN_TAG + 2, frame, changed, frame + l.network_end,
-                                                   caplen - l.network_end)
-                                .half[0]);
+    const u8* trailer = frame + l.network_end;
+    return static_cast<u32>(
+        hash_message<portable>(key, domain, frame, changed, trailer, caplen - l.network_end).half[0]);
 }
 
 template <bool portable>
