@@ -7,7 +7,7 @@ bytes that raise nothing and lose their end where a capture is cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 TAG_TYPES = {0x8100, 0x88A8, 0x9100}
 EXACT, VLAN, ROUTING, NAT = 1, 2, 3, 4
@@ -257,11 +257,11 @@ def narrowest(a: bytes, b: bytes, linktype: int, layer: str) -> int:
 
 def class_of(frame: bytes, linktype: int) -> str:
     kind = None
-    if linktype == 1 and len(frame) >= 14:
-        at = 12
-        while u16(frame, at) in TAG_TYPES and len(frame) >= at + 6:
-            at += 4
-        kind = u16(frame, at)
+    at, size = {1: (12, 14), 113: (14, 16), 276: (0, 20)}.get(linktype, (0, 1 << 32))
+    if len(frame) >= size:
+        kind, rest = u16(frame, at), frame[size:]
+        while kind in TAG_TYPES and len(rest) >= 4:
+            kind, rest = u16(rest, 2), rest[4:]
     names = {
         0x0806: "arp", 0x88CC: "lldp", 0x8809: "slow", 0x888E: "eapol", 0x8808: "pause", 0x8902: "cfm",
         0x9000: "loop",
@@ -284,6 +284,3 @@ def class_of(frame: bytes, linktype: int) -> str:
         if kind in (130, 131, 132, 143):
             return "mld"
     return "other"
-
-
-__all__ = ["EXACT", "NAT", "ROUTING", "VLAN", "View", "class_of", "keys_of", "narrowest", "replace", "view_of"]
