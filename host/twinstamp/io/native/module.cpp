@@ -4,6 +4,15 @@
 
 namespace nb = nanobind;
 
+namespace twinstamp {
+void bind_merge(nb::module_&);
+void bind_packet_output(nb::module_&);
+void bind_packet_socket(nb::module_&);
+}  // namespace twinstamp
+
 NB_MODULE(_native, m) {
     m.doc() = "Twinstamp's compiled record walks: capture files, packet sockets, merging.";
+    twinstamp::bind_packet_socket(m);
+    twinstamp::bind_packet_output(m);
+    twinstamp::bind_merge(m);
 }
