@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinstamp.errors import ConfigError, DeviceError
-from twinstamp.frames import KERNEL_CLOCK, FrameBatch, Port
+from twinstamp.frames import KERNEL_CLOCK, LINKTYPE_ETHERNET, LINKTYPE_RAW, FrameBatch, Port
 from twinstamp.io import bpf
 
 if TYPE_CHECKING:
@@ -381,22 +381,21 @@ class LiveOutput:
 
 
 def _check_interface(interface: str) -> int:
-    """LINKTYPE_* that the interface's frames have, as far as sysfs says; the socket call decides."""
+    """LINKTYPE_* of the interface's frames, for the filter's compiler; opening it checks for good."""
     if not interface or len(interface.encode()) > 15 or "/" in interface or "\0" in interface:
         raise ConfigError(f"interface name {interface!r}: give 1 to 15 bytes, without '/'")
+    import fcntl
     import socket
 
-    try:
-        socket.if_nametoindex(interface)
-    except OSError:
-        known = ", ".join(sorted(name for _, name in socket.if_nameindex())) or "none"
-        raise DeviceError(f"no interface {interface!r} here; there are: {known}") from None
-    try:
-        with open(f"/sys/class/net/{interface}/type") as file:
-            hardware = int(file.read())
-    except (OSError, ValueError):  # sysfs may show another namespace's interfaces
-        return 1
-    return 1 if hardware in (1, 772) else 101
+    siocgifhwaddr = 0x8927  # not from /sys, which may show another namespace's interfaces
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket, siocgifhwaddr, struct.pack("16s24x", interface.encode()))
+        except OSError:
+            known = ", ".join(sorted(name for _, name in socket.if_nameindex())) or "none"
+            raise DeviceError(f"no interface {interface!r} here; there are: {known}") from None
+    arphrd = struct.unpack_from("H", answer, 16)[0]
+    return LINKTYPE_ETHERNET if arphrd in (1, 772) else LINKTYPE_RAW  # Ethernet, loopback
 
 
 def _device_error(error: OSError, interface: str, doing: str) -> DeviceError:
