@@ -72,7 +72,7 @@ def promiscuity(interface: str) -> int:
 def test_frames_are_those_tcpdump_captures(net: Net, tmp_path: Path) -> None:
     capture = tmp_path / "oracle.pcap"
     with subprocess.Popen(
-        ["tcpdump", "-i", "vb", "-Q", "in", "-U", "-B", "16384", "-s", "2048", "--nano", "-w", str(capture), "-Z", "root"],
+        ["tcpdump", "-i", "vb", "-Q", "in", "--immediate-mode", "-U", "-B", "16384", "-s", "2048", "--nano", "-w", str(capture), "-Z", "root"],
         stderr=subprocess.PIPE,
         text=True,
     ) as tcpdump:
@@ -105,7 +105,7 @@ def test_frames_are_those_tcpdump_captures(net: Net, tmp_path: Path) -> None:
 def test_vlan_tags_are_put_back(net: Net) -> None:
     inner = IP(src="10.0.0.1", dst="10.0.0.2") / UDP() / Raw(b"x" * 30)
     sent = [
-        bytes(Ether(**PAIR) / Dot1Q(vlan=100, prio=3, id=1) / inner),
+        bytes(Ether(**PAIR) / Dot1Q(vlan=100, prio=3, dei=1) / inner),
         bytes(Ether(**PAIR) / Dot1AD(vlan=200) / Dot1Q(vlan=300) / inner),
         bytes(Ether(**PAIR) / Dot1Q(vlan=0, prio=7) / inner),
         bytes(Ether(**PAIR) / Dot1Q(vlan=1) / Dot1Q(vlan=2) / Dot1Q(vlan=3) / inner),
@@ -260,7 +260,7 @@ def test_filter_keeps_what_tcpdump_keeps(net: Net, tmp_path: Path, expression: s
     ]
     capture = tmp_path / "oracle.pcap"
     with subprocess.Popen(
-        ["tcpdump", "-i", "vb", "-Q", "in", "-U", "-w", str(capture), "-Z", "root", expression],
+        ["tcpdump", "-i", "vb", "-Q", "in", "--immediate-mode", "-U", "-w", str(capture), "-Z", "root", expression],
         stderr=subprocess.PIPE,
         text=True,
     ) as tcpdump:
@@ -268,7 +268,7 @@ def test_filter_keeps_what_tcpdump_keeps(net: Net, tmp_path: Path, expression: s
             assert tcpdump.stderr is not None and "listening" in tcpdump.stderr.readline()
             with LiveSource("vb", filter=expression) as source:
                 transmit("va", sent)
-                frames, _, _ = collect(source, len(sent), 0.3)
+                frames, _, _ = collect(source, len(sent), 0.25)
         finally:
             tcpdump.terminate()
             tcpdump.wait(10)
@@ -350,8 +350,8 @@ def test_tun_gives_raw_ip(net: Net) -> None:
         iff_tun, iff_no_pi, tunsetiff = 0x0001, 0x1000, 0x400454CA
         fcntl.ioctl(tun, tunsetiff, struct.pack("16sH22x", b"ts0", iff_tun | iff_no_pi))
         ip("link", "set", "dev", "ts0", "up")
-        packet = bytes(IP(src="10.0.0.1", dst="10.0.0.2") / UDP(dport=53) / Raw(b"q"))
-        other = bytes(IP(src="10.0.0.1", dst="10.0.0.2") / UDP(dport=54) / Raw(b"q"))
+        packet = bytes(IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1000, dport=53) / Raw(b"q"))
+        other = bytes(IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1000, dport=54) / Raw(b"q"))
         with LiveSource("ts0", filter="udp port 53") as source:
             assert source.ports[0].linktype == LINKTYPE_RAW
             os.write(tun, other)
@@ -435,12 +435,11 @@ def test_two_interfaces_merge_in_order(net: Net) -> None:
     net.pair("wa", "wb")
     outputs = [LiveOutput("va"), LiveOutput("wa")]
     sources = [LiveSource("vb"), LiveSource("wb")]
-    sent = []
+    sent = [udp(i) for i in range(1000)]
+    batches = [FrameBatch.from_frames([frame]) for frame in sent]
     with Merge(sources, delay_ms=20) as merge:
-        for i in range(1000):
-            frame = udp(i)
-            outputs[i * 7 % 3 % 2].send(FrameBatch.from_frames([frame]))
-            sent.append(frame)
+        for i, batch in enumerate(batches):
+            assert outputs[i * 7 % 3 % 2].send(batch).sent == 1
         got: list[bytes] = []
         names: set[str] = set()
         stamps = np.empty(0, np.int64)

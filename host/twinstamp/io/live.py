@@ -47,7 +47,8 @@ class LiveSource:
     interface: name. filter: libpcap expression or None. ring_mib: memory of the ring, MiB; it bounds what
     the kernel holds for us. block_kib: unit in which frames are handed over, KiB. block_timeout_ms: a block
     that is not full is handed over after this time (Linux 6.18 by a high-resolution timer; kernels before
-    that round it up to the next jiffy, 4 ms at HZ=250). promiscuous: by membership, which the kernel takes
+    that round it up to the next jiffy, 4 ms at HZ=250). At low rates a block closes each time with little in
+    it, so a reader may pause for number of blocks x block_timeout_ms (512 ms by default) before drops. promiscuous: by membership, which the kernel takes
     back when the socket closes, so the mode is left as it was found. ignore_outgoing: leave out what this
     machine sends there (a tap must; otherwise such frames carry FLAG_OUTGOING). snaplen: bytes kept per
     frame, None = all. batch_frames: a batch takes further closed blocks up to this many frames.
@@ -67,7 +68,7 @@ class LiveSource:
         *,
         filter: str | None = None,
         ring_mib: int = 64,
-        block_kib: int = 256,
+        block_kib: int = 128,
         block_timeout_ms: int = 1,
         promiscuous: bool = True,
         ignore_outgoing: bool = True,
