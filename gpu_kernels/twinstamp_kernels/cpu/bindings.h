@@ -26,5 +26,7 @@ nb::ndarray<nb::memview, T, nb::ndim<1>, nb::c_contig> to_view(std::vector<T> va
 }
 
 void bind_hash_key(nb::module_& m);
+void bind_window(nb::module_& m);
+void bind_keys(nb::module_& m);
 
 }  // namespace twinstamp
