@@ -5,9 +5,9 @@
 // little-endian words w_0, w_1, …, cut into blocks of 128 words.
 //   Level 1, NH (Black et al., UMAC, CRYPTO 1999), four Toeplitz streams s = 0..3 per block:
 //     N_s = sum over i of ((lo32(w_i) + k[2i+2s]) mod 2^32) * ((hi32(w_i) + k[2i+2s+1]) mod 2^32) mod 2^64
-//   Level 2, multilinear (Lemire & Kaser 2014), per 64-bit half h, with 96-bit keys:
-//     H_h = (m_0 + sum of m_j * c_j mod 2^96) >> 32,
-//     c = (domain << 24 | message bytes), then of each block the 32-bit halves of N_2h and N_2h+1.
+//   Level 2, multilinear (Lemire & Kaser 2014), per 64-bit half h, with 128-bit keys:
+//     H_h = (m_0 + sum of m_j * c_j mod 2^128) >> 64,
+//     c = (domain << 32 | message bytes), then of each block N_2h and N_2h+1.
 // Two different messages collide with probability <= 2^-126 over the key; either half alone, as the
 // card carries it, with <= 2^-63.
 #pragma once
@@ -28,11 +28,11 @@ constexpr u32 HASH_STREAMS = 4;
 constexpr u32 MAX_CAPLEN = 262144;    // wiretap's limit for ordinary link types
 constexpr u32 MAX_HEAD_BYTES = 1024;  // room for a normalised head before the tail
 constexpr u32 HASH_MAX_BLOCKS = (MAX_CAPLEN + MAX_HEAD_BYTES) / HASH_BLOCK_BYTES;
-constexpr u32 HASH_LIMBS = 2 + 4 * HASH_MAX_BLOCKS;  // m_0, length, then four per block
+constexpr u32 HASH_LIMBS = 2 + 2 * HASH_MAX_BLOCKS;  // m_0, length, then two per block
 
 struct Limb {
     u64 low;
-    u64 high;  // 32 bits used
+    u64 high;
 };
 
 // Random per run: whoever knew it could make frames collide and hide them (DESIGN: Duplicate).
@@ -50,16 +50,16 @@ struct Digest {
 
 namespace detail {
 
-// 96-bit accumulator, kept in 128 bits; what lies above bit 96 is never read.
+// Sum modulo 2^128.
 struct Accumulator {
     u64 low, high;
-    TS_HD void add(const Limb& key, u32 value) {
+    TS_HD void add(const Limb& key, u64 value) {
         const u64 product = key.low * value;
         high += multiply_high(key.low, value) + key.high * value;
         low += product;
         high += low < product;
     }
-    TS_HD u64 result() const { return (low >> 32) | (high << 32); }
+    TS_HD u64 result() const { return high; }
 };
 
 // NH over n bytes from word `word` of a block; only a message's last bytes may be fewer than 8.
@@ -156,15 +156,26 @@ template <bool portable = false>
 TS_HD Digest hash_message(const HashKey& key, u32 domain, const u8* head, u32 head_bytes, const u8* tail,
                           u32 tail_bytes) {
     detail::Accumulator acc[2];
-    const u32 length = (domain << 24) | (head_bytes + tail_bytes);
+    const u64 length = (static_cast<u64>(domain) << 32) | (head_bytes + tail_bytes);
     for (u32 h = 0; h < 2; ++h) {
         acc[h] = {key.limbs[h][0].low, key.limbs[h][0].high};
         acc[h].add(key.limbs[h][1], length);
     }
+    if (head_bytes == 0 && tail_bytes <= HASH_BLOCK_BYTES) {  // most frames: one block, one piece
+        if (tail_bytes > 0) {
+            u64 sum[HASH_STREAMS] = {0, 0, 0, 0};
+            detail::nh<portable>(key.nh, 0, tail, tail_bytes, sum);
+            for (u32 h = 0; h < 2; ++h) {
+                acc[h].add(key.limbs[h][2], sum[2 * h]);
+                acc[h].add(key.limbs[h][3], sum[2 * h + 1]);
+            }
+        }
+        return {{acc[0].result(), acc[1].result()}};
+    }
     const u8* piece = head;
     u32 piece_left = head_bytes;
     u32 left = head_bytes + tail_bytes;
-    for (u32 limb = 2; left > 0; limb += 4) {
+    for (u32 limb = 2; left > 0; limb += 2) {
         u64 sum[HASH_STREAMS] = {0, 0, 0, 0};
         u32 filled = 0;
         while (filled < HASH_BLOCK_BYTES && left > 0) {
@@ -181,10 +192,8 @@ TS_HD Digest hash_message(const HashKey& key, u32 domain, const u8* head, u32 he
             filled += n;
         }
         for (u32 h = 0; h < 2; ++h) {
-            acc[h].add(key.limbs[h][limb], static_cast<u32>(sum[2 * h]));
-            acc[h].add(key.limbs[h][limb + 1], static_cast<u32>(sum[2 * h] >> 32));
-            acc[h].add(key.limbs[h][limb + 2], static_cast<u32>(sum[2 * h + 1]));
-            acc[h].add(key.limbs[h][limb + 3], static_cast<u32>(sum[2 * h + 1] >> 32));
+            acc[h].add(key.limbs[h][limb], sum[2 * h]);
+            acc[h].add(key.limbs[h][limb + 1], sum[2 * h + 1]);
         }
     }
     return {{acc[0].result(), acc[1].result()}};
