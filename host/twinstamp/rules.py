@@ -141,12 +141,15 @@ class Rule:
             raise ConfigError(f"tcp_flags with protocol {self.protocol}: only TCP (6) has flags")
         if self.icmp and self.protocol not in (None, 1, 58):
             raise ConfigError(f"icmp with protocol {self.protocol}: only ICMP (1) and ICMPv6 (58) have types")
-        if (self.source_port, self.destination_port) != (ANY_PORT, ANY_PORT) and (
-            self.icmp or (self.protocol is not None and self.protocol not in _PORT_PROTOCOLS)
-        ):
-            raise ConfigError(
-                f"ports with protocol {'icmp' if self.icmp else self.protocol}: it has none, no packet matches"
-            )
+
+    def impossible(self) -> str | None:
+        """Why no packet can match this rule, or None."""
+        if (self.source_port, self.destination_port) != (ANY_PORT, ANY_PORT):
+            if self.icmp:
+                return "it wants ports and an ICMP type, and ICMP has no ports"
+            if self.protocol is not None and self.protocol not in _PORT_PROTOCOLS:
+                return f"it wants ports, and protocol {self.protocol} has none"
+        return None
 
     def pack(self) -> bytes:
         """The rule as the compiled classifier reads it: 64 bytes."""
@@ -208,6 +211,11 @@ class RuleSet:
     def pack(self) -> bytes:
         """All rules as the compiled classifier reads them: 64 bytes each."""
         return b"".join([rule.pack() for rule in self.rules])
+
+    def impossible(self) -> dict[int, str]:
+        """Rules that no packet can match: {rule: why}."""
+        found = ((index, rule.impossible()) for index, rule in enumerate(self.rules))
+        return {index: why for index, why in found if why is not None}
 
     def covered(self) -> dict[int, int]:
         """Rules that can never match because one earlier rule accepts all they accept: {rule: by which}."""
@@ -310,7 +318,10 @@ def rule_from_table(table: Mapping[str, Any], *, line: int = 0) -> Rule:
             raise ConfigError(f"unknown key {key[:80]!r}: a rule has {', '.join(_KEYS)}")
     if "action" not in table:
         raise ConfigError(f"no action: name a group, several, or '{DROP}'")
-    return Rule(**{key: _KEYS[key](value, key) for key, value in table.items()}, line=line)
+    rule = Rule(**{key: _KEYS[key](value, key) for key, value in table.items()}, line=line)
+    if why := rule.impossible():
+        raise ConfigError(f"can never match: {why}")
+    return rule
 
 
 class _Lines:
