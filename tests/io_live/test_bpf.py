@@ -21,7 +21,9 @@ def by_tcpdump(expression: str, link: str, snaplen: int) -> bytes:
 
 
 @pytest.mark.parametrize("link", [("EN10MB", 1), ("RAW", 101), ("LINUX_SLL", 113)])
-@pytest.mark.parametrize("expression", ["", "tcp port 80", "ip6 and udp", "host 10.0.0.1 or net 192.0.2.0/24"])
+@pytest.mark.parametrize(
+    "expression", ["", "tcp port 80", "ip6 and udp", "host 10.0.0.1 or net 192.0.2.0/24"]
+)
 def test_same_code_as_tcpdump(expression: str, link: tuple[str, int]) -> None:
     if shutil.which("tcpdump") is None:
         pytest.skip("tcpdump is not installed")
