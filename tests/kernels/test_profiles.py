@@ -13,7 +13,6 @@ import numpy as np
 import profile_model as model
 import pytest
 import traffic
-
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.hashkey import hash_key
 
