@@ -20,8 +20,7 @@ from twinstamp.units import parse_time_ns
 from twinstamp_kernels.keys import frames_identified
 from twinstamp_kernels.window import CLASSES, PROFILES
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernels"))
-import profile_model as model
+from tests.kernels import profile_model as model
 
 MS, S = 1_000_000, 1_000_000_000
 
@@ -122,7 +121,7 @@ def brute(frames: list[bytes], linktypes: list[int], profile: int, layer: str, r
     "name", ["1kxun.pcap", "various_gre.pcap", "erspan-type-ii-3.pcap", "decode-sll2.pcap"]
 )
 def test_repeats_equal_the_model(corpus: Path, name: str) -> None:
-    from test_profiles import read_capture
+    from tests.kernels.test_profiles import read_capture
 
     frames, linktypes = read_capture(corpus / "captures" / name)
     for profile, code in PROFILES.items():
@@ -258,7 +257,8 @@ def test_cost_is_counted(tmp_path: Path) -> None:
 def test_identified_by_scapy(corpus: Path) -> None:
     from scapy.layers.inet import IP, TCP
     from scapy.layers.l2 import Ether
-    from test_profiles import columns, read_capture
+
+    from tests.kernels.test_profiles import columns, read_capture
 
     seen = set()
     for name in ("1kxun.pcap", "ethereum.pcap", "ftp.pcap", "nest_log_sink.pcap"):

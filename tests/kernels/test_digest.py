@@ -7,9 +7,10 @@ import random
 
 import numpy as np
 import pytest
-from digest_model import digest, unpack_key
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.hashkey import expand
+
+from tests.kernels.digest_model import digest, unpack_key
 
 SEED = bytes(range(32))
 RAW = expand(SEED)
