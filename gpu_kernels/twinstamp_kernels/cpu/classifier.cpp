@@ -32,7 +32,9 @@ struct alignas(64) Slot6 {
 };
 constexpr u32 USED = 0x80000000u;
 
-void prefetch(const void* p) { __builtin_prefetch(p); }
+void prefetch(const void* p) {
+    __builtin_prefetch(p);
+}
 
 }  // namespace
 
@@ -105,9 +107,10 @@ void Classifier::set_servers(std::vector<u16> tables, u32 bucket_bits, u32 serve
 void Classifier::check_frame(const Frames& frames, u64 i) {
     const u64 offset = frames.offset[i];
     if (offset > frames.data_bytes || frames.caplen[i] > frames.data_bytes - offset)
-        throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) + " lies outside its batch: offset " +
-                                    std::to_string(offset) + ", " + std::to_string(frames.caplen[i]) +
-                                    " bytes, of " + std::to_string(frames.data_bytes));
+        throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) +
+                                    " lies outside its batch: offset " + std::to_string(offset) + ", " +
+                                    std::to_string(frames.caplen[i]) + " bytes, of " +
+                                    std::to_string(frames.data_bytes));
     if (frames.port[i] >= frames.ports)
         throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) + " names port " +
                                     std::to_string(frames.port[i]) + ", the batch has " +
@@ -209,9 +212,9 @@ void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 
                                   l4_class(rules_.view, key);
             worker.tail[used] = USED | (static_cast<u32>(key.ports_known) << 8) | key.protocol;
             if (key.family == 4) {
-                const u64 mixed = ((key.src[0] | (key.dst[0] >> 32)) * cache_multiplier_[0]) ^
-                                  ((worker.fields[used] ^ (static_cast<u64>(key.protocol) << 16)) *
-                                   cache_multiplier_[1]);
+                const u64 mixed =
+                    ((key.src[0] | (key.dst[0] >> 32)) * cache_multiplier_[0]) ^
+                    ((worker.fields[used] ^ (static_cast<u64>(key.protocol) << 16)) * cache_multiplier_[1]);
                 worker.slot[used] = static_cast<u32>((mixed * cache_multiplier_[2]) >> 40) & mask4;
                 prefetch(&worker.cache4[worker.slot[used]]);
             } else {
@@ -396,7 +399,8 @@ void Classifier::process(const Frames& frames, Verdicts& out) {
     out.copy_server.ensure(n * most_copies_);
     out.held.clear();
     out.count = n;
-    each_slice(n, [&](Worker& worker, u64, u64 low, u64 high) { judge_slice(worker, frames, low, high, out); });
+    each_slice(n,
+               [&](Worker& worker, u64, u64 low, u64 high) { judge_slice(worker, frames, low, high, out); });
     if (options_.mode == HashMode::flow) judge_fragments(frames, out);
     std::vector<u64> copies(options_.workers, 0), starts(options_.workers, 0);
     each_slice(n, [&](Worker& worker, u64 s, u64 low, u64 high) {
@@ -406,7 +410,8 @@ void Classifier::process(const Frames& frames, Verdicts& out) {
     u64 total = copies[0];
     for (u32 s = 1; s < options_.workers; ++s) {
         std::memmove(out.copy_frame.data.get() + total, out.copy_frame.data.get() + starts[s], copies[s] * 4);
-        std::memmove(out.copy_server.data.get() + total, out.copy_server.data.get() + starts[s], copies[s] * 2);
+        std::memmove(out.copy_server.data.get() + total, out.copy_server.data.get() + starts[s],
+                     copies[s] * 2);
         total += copies[s];
     }
     out.copies = total;
