@@ -269,7 +269,7 @@ class Classifier:
         workers: int = 1,
         fragments: FragmentLimits | None = None,
         memory_limit: int = 1 << 30,
-        cache_entries: int = 32768,
+        cache_entries: int = 65536,
         buckets: int = DEFAULT_BUCKETS,
     ) -> None:
         if layer not in ("outer", "inner"):
