@@ -48,7 +48,9 @@ def with_checksum(source: End, destination: End, protocol: int, segment: bytes, 
     """A TCP or UDP segment with its checksum filled in at a position."""
     pseudo = ip_address(source.address).packed + ip_address(destination.address).packed
     value = checksum(pseudo + struct.pack("!II", len(segment), protocol) + segment)
-    return segment[:position] + struct.pack("!H", value or 0xFFFF) + segment[position + 2 :]
+    if protocol == UDP and value == 0:
+        value = 0xFFFF  # 0 says "no checksum" in UDP (RFC 768); TCP has no such rule
+    return segment[:position] + struct.pack("!H", value) + segment[position + 2 :]
 
 
 def frame(packet: Packet, source_mac: bytes, destination_mac: bytes, hops_left: int) -> bytes:
