@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// The frames of a duplicate window, found by key (docs/duplicates.md, "How the window works").
+//
+// Entries lie in a ring in order of arrival. A bucket's chain holds each key once, by its latest entry,
+// latest first: a look-up ends at the first entry that has left the window. For time windows each entry
+// also points to the latest earlier entry of its key with a stamp not after its own: entries in between
+// have later stamps than a more recent one and can never be the answer again. So a look-up costs a
+// constant on average for any order of stamps.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "twinstamp/hash.h"
+
+namespace twinstamp {
+
+constexpr u32 TAGS = 3;
+
+struct Match {
+    u32 distance = 0;  // frames back to the matched one, 0: none
+    i64 delay_ns = 0;
+    u8 equal_tags = 0;  // bit k: tag[k] of both frames is equal
+};
+
+class KeyTable {
+  public:
+    // window: an entry is live while fewer than `window` frames follow it. expected: entries to make room
+    // for at first; the table grows when live entries need it.
+    KeyTable(u32 window, u32 expected, bool by_time, bool tagged)
+        : window_(window), by_time_(by_time), tagged_(tagged) {
+        u32 capacity = 256;
+        while (capacity < expected) capacity *= 2;
+        allocate(capacity);
+    }
+
+    u64 bytes() const {
+        return entries_.size() * sizeof(Entry) + heads_.size() * 4 + key_previous_.size() * 4 +
+               tags_.size() * 4;
+    }
+
+    void prefetch_bucket(const Digest& key) const { __builtin_prefetch(&heads_[bucket(key)], 1); }
+    void prefetch_entry(const Digest& key) const {
+        const u32 p = heads_[bucket(key)];
+        if (position_ - p <= capacity()) __builtin_prefetch(&entries_[p & mask_], 1);
+    }
+    bool large() const { return entries_.size() > 8192; }
+
+    // Finds the most recent earlier frame with `key` inside the window, tells it in `match`, and adds
+    // this frame. False: there is none, and `match` is not touched.
+    // index: of the frame in the stream. reach: frames back that the time window allows (1: none).
+    // by_time, tagged: as given to the constructor, here so that the compiler drops what is not needed.
+    template <bool by_time, bool tagged>
+    bool find_and_add(const Digest& key, u64 index, i64 time_ns, u32 reach, const u32* tags, Match& match) {
+        const u32 number = static_cast<u32>(index);
+        if (filled_ == capacity() && number - entries_[position_ & mask_].index < window_) grow(number);
+        filled_ += filled_ < capacity();
+        const u32 b = bucket(key);
+        u32* link = &heads_[b];
+        u32 age = find(key, number, link);
+        u32 previous = position_ - capacity() - 1;  // no entry
+        bool matched = false;
+        if (age != NONE) {
+            *link = entries_[(position_ - age) & mask_].bucket_previous;
+            if constexpr (by_time) age = walk_back(key, number, time_ns, age);
+            if (!by_time || age != NONE) {
+                previous = position_ - age;
+                const u32 hit = previous & mask_;
+                const u32 distance = number - entries_[hit].index;
+                if (distance < reach) {
+                    matched = true;
+                    match.distance = distance;
+                    match.delay_ns = time_ns - entries_[hit].time_ns;
+                    match.equal_tags = 0;
+                    if constexpr (tagged) {
+                        for (u32 k = 0; k < TAGS; ++k) {
+                            match.equal_tags |= static_cast<u8>((tags_[hit * TAGS + k] == tags[k]) << k);
+                        }
+                    }
+                }
+            }
+        }
+        const u32 slot = position_ & mask_;
+        entries_[slot] = {key, time_ns, number, heads_[b]};
+        if constexpr (by_time) key_previous_[slot] = previous;
+        if constexpr (tagged) std::memcpy(&tags_[slot * TAGS], tags, TAGS * sizeof(u32));
+        heads_[b] = position_++;
+        return matched;
+    }
+
+    // Frame numbers are kept modulo 2^32: entries that left the window must be forgotten before the
+    // numbers come round. To be called at least every 2^31 frames.
+    void forget_expired(u64 index) {
+        for (u32 age = 1; age <= filled_; ++age) {
+            Entry& entry = entries_[(position_ - age) & mask_];
+            if (static_cast<u32>(index) - entry.index >= window_) {
+                entry.index = static_cast<u32>(index) - 0x80000000u;
+            }
+        }
+    }
+
+  private:
+    static constexpr u32 NONE = 0;  // ages count from 1
+
+    struct Entry {
+        Digest key;
+        i64 time_ns;
+        u32 index;
+        u32 bucket_previous;
+    };
+
+    u32 capacity() const { return mask_ + 1; }
+    u32 bucket(const Digest& key) const { return static_cast<u32>(key.half[0]) & bucket_mask_; }
+
+    // Age of the latest entry with `key`, or NONE; `link` is left on what points to it.
+    u32 find(const Digest& key, u32 number, u32*& link) {
+        u32 last_age = 0;
+        while (true) {
+            const u32 age = position_ - *link;
+            // A pointer into what has been overwritten, or none at all.
+            if (age <= last_age || age > capacity()) return NONE;
+            Entry& entry = entries_[*link & mask_];
+            if (number - entry.index >= window_) return NONE;
+            if (entry.key == key) return age;
+            last_age = age;
+            link = &entry.bucket_previous;
+        }
+    }
+
+    // From the entry of age `age`: the latest of its key whose stamp is not after time_ns.
+    u32 walk_back(const Digest& key, u32 number, i64 time_ns, u32 age) const {
+        while (true) {
+            const u32 at = (position_ - age) & mask_;
+            const Entry& entry = entries_[at];
+            if (number - entry.index >= window_ || !(entry.key == key)) return NONE;
+            if (entry.time_ns <= time_ns) return age;
+            const u32 next = position_ - key_previous_[at];
+            if (next <= age || next > capacity()) return NONE;
+            age = next;
+        }
+    }
+
+    void allocate(u32 capacity) {
+        entries_.assign(capacity, Entry{});
+        mask_ = capacity - 1;
+        heads_.assign(2 * static_cast<size_t>(capacity), 0);
+        bucket_mask_ = 2 * capacity - 1;
+        if (by_time_) key_previous_.assign(capacity, 0);
+        if (tagged_) tags_.assign(static_cast<size_t>(capacity) * TAGS, 0);
+    }
+
+    __attribute__((noinline, cold)) void grow(u32 number) {
+        const u32 old_mask = mask_;
+        const auto old_entries = std::move(entries_);
+        const auto old_previous = std::move(key_previous_);
+        const auto old_tags = std::move(tags_);
+        const u32 end = position_;
+        allocate(2 * (old_mask + 1));
+        for (u32 at = end - (old_mask + 1); at != end; ++at) {
+            const Entry& entry = old_entries[at & old_mask];
+            position_ = at;
+            if (number - entry.index >= window_) continue;
+            u32* link = &heads_[bucket(entry.key)];
+            if (find(entry.key, number, link) != NONE) *link = entries_[*link & mask_].bucket_previous;
+            const u32 b = bucket(entry.key);
+            entries_[at & mask_] = {entry.key, entry.time_ns, entry.index, heads_[b]};
+            if (by_time_) key_previous_[at & mask_] = old_previous[at & old_mask];
+            if (tagged_)
+                std::memcpy(&tags_[(at & mask_) * TAGS], &old_tags[(at & old_mask) * TAGS],
+                            TAGS * sizeof(u32));
+            heads_[b] = at;
+        }
+        position_ = end;
+    }
+
+    const u32 window_;
+    const bool by_time_, tagged_;
+    u32 mask_ = 0, bucket_mask_ = 0;
+    u32 position_ = 0x40000000u;  // next position; empty heads name 0, which is out of reach
+    u32 filled_ = 0;              // entries in use, at most the capacity
+    std::vector<Entry> entries_;
+    std::vector<u32> heads_;         // latest position per bucket
+    std::vector<u32> key_previous_;  // by_time_: position of the earlier entry of the key
+    std::vector<u32> tags_;
+};
+
+}  // namespace twinstamp

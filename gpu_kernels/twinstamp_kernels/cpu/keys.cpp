@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys and classes of frames as arrays, for the Python API and for tests.
+#include <string>
+
+#include "bindings.h"
+#include "twinstamp/frame_class.h"
+#include "twinstamp/key.h"
+
+namespace twinstamp {
+namespace {
+
+// Frames as columns of a FrameBatch, every offset checked before anything is read.
+struct Columns {
+    const u8* data;
+    const u64* offset;
+    const u32* caplen;
+    const u16* port;
+    const u16* linktypes;
+    size_t count;
+
+    Columns(const In<u8>& bytes, const In<u64>& offsets, const In<u32>& caplens, const In<u16>& ports,
+            const In<u16>& types)
+        : data(bytes.data()),
+          offset(offsets.data()),
+          caplen(caplens.data()),
+          port(ports.data()),
+          linktypes(types.data()),
+          count(caplens.shape(0)) {
+        if (offsets.shape(0) != count || ports.shape(0) != count) {
+            throw nb::value_error("frames: offset, caplen and port differ in length");
+        }
+        for (size_t i = 0; i < count; ++i) {
+            const std::string where = "frame at index " + std::to_string(i) + ": ";
+            if (caplen[i] > MAX_CAPLEN) {
+                throw nb::value_error((where + "caplen " + std::to_string(caplen[i]) +
+                                       " B is over the limit of " + std::to_string(MAX_CAPLEN) + " B")
+                                          .c_str());
+            }
+            if (offset[i] > bytes.shape(0) || bytes.shape(0) - offset[i] < caplen[i]) {
+                throw nb::value_error((where + "lies outside the data").c_str());
+            }
+            if (port[i] >= types.shape(0)) {
+                throw nb::value_error(
+                    (where + "port " + std::to_string(port[i]) + " has no link type").c_str());
+            }
+        }
+    }
+    const u8* frame(size_t i) const { return data + offset[i]; }
+    u16 linktype(size_t i) const { return linktypes[port[i]]; }
+};
+
+Layer layer_of(int layer) {
+    if (layer != 0 && layer != 1) throw nb::value_error("layer: 0 (outer) or 1 (inner)");
+    return static_cast<Layer>(layer);
+}
+
+template <bool portable>
+void keys_of(const Columns& frames, const HashKey& key, const KeyOptions& options, u64* digests, u8* two,
+             u32* tags) {
+    for (size_t i = 0; i < frames.count; ++i) {
+        FrameKeys keys;
+        keys.second = {{0, 0}};
+        frame_keys<portable>(key, options, frames.frame(i), frames.caplen[i], frames.linktype(i), keys);
+        digests[4 * i] = keys.key.half[0];
+        digests[4 * i + 1] = keys.key.half[1];
+        digests[4 * i + 2] = keys.second.half[0];
+        digests[4 * i + 3] = keys.second.half[1];
+        two[i] = keys.two;
+        for (size_t p = 0; p < 3; ++p) tags[3 * i + p] = keys.tag[p];
+    }
+}
+
+nb::tuple frame_keys_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port,
+                        In<u16> linktypes, int profile, int layer, u32 ignore_bytes, bool portable) {
+    if (profile < 1 || profile > 4) throw nb::value_error("profile: 1 to 4");
+    if (ignore_bytes != 0 && profile != static_cast<int>(Profile::exact)) {
+        throw nb::value_error("ignore_bytes goes with the exact profile only");
+    }
+    const KeyOptions options{static_cast<Profile>(profile), layer_of(layer), ignore_bytes};
+    const Columns frames(data, offset, caplen, port, linktypes);
+    std::vector<u64> digests(4 * frames.count);
+    std::vector<u8> two(frames.count);
+    std::vector<u32> tags(3 * frames.count);
+    {
+        nb::gil_scoped_release release;
+        if (portable) {
+            keys_of<true>(frames, key, options, digests.data(), two.data(), tags.data());
+        } else {
+            keys_of<false>(frames, key, options, digests.data(), two.data(), tags.data());
+        }
+    }
+    return nb::make_tuple(to_view(std::move(digests)), to_view(std::move(two)), to_view(std::move(tags)));
+}
+
+auto frame_classes_of(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
+                      int layer) {
+    const Layer which = layer_of(layer);
+    const Columns frames(data, offset, caplen, port, linktypes);
+    std::vector<u8> classes(frames.count);
+    {
+        nb::gil_scoped_release release;
+        for (size_t i = 0; i < frames.count; ++i) {
+            classes[i] = frame_class(frames.frame(i), frames.caplen[i], frames.linktype(i), which);
+        }
+    }
+    return to_view(std::move(classes));
+}
+
+nb::tuple digest_of(const HashKey& key, u32 domain, In<u8> head, In<u8> tail, bool portable) {
+    const size_t n = head.shape(0), m = tail.shape(0);
+    if (domain > 255) throw nb::value_error("domain: 0 to 255");
+    if (n % 8 != 0 || n > MAX_HEAD_BYTES) throw nb::value_error("head: a multiple of 8, at most 1024 bytes");
+    if (m > MAX_CAPLEN) throw nb::value_error("tail: at most 262144 bytes");
+    const auto a = static_cast<u32>(n), b = static_cast<u32>(m);
+    const Digest digest = portable ? hash_message<true>(key, domain, head.data(), a, tail.data(), b)
+                                   : hash_message<false>(key, domain, head.data(), a, tail.data(), b);
+    return nb::make_tuple(digest.half[0], digest.half[1]);
+}
+
+}  // namespace
+
+void bind_keys(nb::module_& m) {
+    nb::dict profiles;
+    profiles["exact"] = static_cast<int>(Profile::exact);
+    profiles["vlan"] = static_cast<int>(Profile::vlan);
+    profiles["routing"] = static_cast<int>(Profile::routing);
+    profiles["nat"] = static_cast<int>(Profile::nat);
+    m.attr("PROFILES") = profiles;
+    nb::dict layers;
+    layers["outer"] = static_cast<int>(Layer::outer);
+    layers["inner"] = static_cast<int>(Layer::inner);
+    m.attr("LAYERS") = layers;
+    const char* const names[] = {"other", "arp",   "nd",    "mld", "igmp", "llc", "lldp",
+                                 "slow",  "eapol", "pause", "cfm", "loop", "vrrp"};
+    static_assert(sizeof names / sizeof names[0] == CLASS_COUNT);
+    nb::dict classes;
+    for (int i = 0; i < CLASS_COUNT; ++i) classes[names[i]] = i;
+    m.attr("CLASSES") = classes;
+    m.attr("MAX_CAPLEN") = MAX_CAPLEN;
+    m.def("frame_keys", &frame_keys_of, nb::arg("hash_key"), nb::arg("data"), nb::arg("offset"),
+          nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("profile"), nb::arg("layer"),
+          nb::arg("ignore_bytes") = 0, nb::arg("portable") = false,
+          "(digests u64[4n]: key, second; two u8[n]; tags u32[3n]) of n frames.");
+    m.def("frame_classes", &frame_classes_of, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
+          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, "Class codes u8[n] of n frames.");
+    m.def("digest", &digest_of, nb::arg("hash_key"), nb::arg("domain"), nb::arg("head"), nb::arg("tail"),
+          nb::arg("portable") = false, "The two 64-bit halves of the digest of head ++ tail in a domain.");
+}
+
+}  // namespace twinstamp

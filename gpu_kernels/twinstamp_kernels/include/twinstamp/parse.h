@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds a frame's headers: link layer, tags, tunnels, network and transport layer.
+//
+// Every read is checked against the captured length; each loop is bounded by it. Nothing is copied:
+// the result is offsets into the frame. Formats: IEEE 802.3/802.1Q, RFC 791, 8200, 4302, 1661, 2516,
+// 3032 (MPLS), 2784/2890 (GRE), 7348 (VXLAN), 8926 (Geneve), draft-foschiano-erspan-03.
+#pragma once
+
+#include "twinstamp/platform.h"
+
+namespace twinstamp {
+
+constexpr u32 NO_OFFSET = 0xFFFFFFFFu;
+constexpr u16 NO_VLAN = 0xFFFFu;
+
+// https://www.tcpdump.org/linktypes.html; DLT_RAW is 12 or 14 in files of some systems.
+enum LinkType : u16 {
+    LINK_ETHERNET = 1,
+    LINK_PPP = 9,
+    LINK_RAW_BSD = 12,
+    LINK_RAW_OPENBSD = 14,
+    LINK_PPP_HDLC = 50,
+    LINK_RAW = 101,
+    LINK_SLL = 113,
+    LINK_IPV4 = 228,
+    LINK_IPV6 = 229,
+    LINK_SLL2 = 276,
+};
+
+enum EtherType : u16 {
+    ETHER_IPV4 = 0x0800,
+    ETHER_ARP = 0x0806,
+    ETHER_TEB = 0x6558,
+    ETHER_VLAN = 0x8100,
+    ETHER_QINQ_OLD = 0x9100,
+    ETHER_IPV6 = 0x86DD,
+    ETHER_MPLS = 0x8847,
+    ETHER_MPLS_MULTICAST = 0x8848,
+    ETHER_PPPOE = 0x8864,
+    ETHER_QINQ = 0x88A8,
+    ETHER_ERSPAN = 0x88BE,
+    ETHER_ERSPAN_III = 0x22EB,
+};
+
+enum IpProtocol : u8 {
+    IP_HOP_BY_HOP = 0,
+    IP_ICMP = 1,
+    IP_IN_IP = 4,
+    IP_TCP = 6,
+    IP_UDP = 17,
+    IP_IPV6 = 41,
+    IP_ROUTING = 43,
+    IP_FRAGMENT = 44,
+    IP_GRE = 47,
+    IP_AH = 51,
+    IP_ICMPV6 = 58,
+    IP_NO_NEXT = 59,
+    IP_DESTINATION = 60,
+    IP_MOBILITY = 135,
+    IP_HIP = 139,
+    IP_SHIM6 = 140,
+    IP_SCTP = 132,
+    IP_UDPLITE = 136,
+    IP_DCCP = 33,
+};
+
+enum class Network : u8 {
+    none,  // not understood, or cut short before its header's end
+    ipv4,
+    ipv6,
+    arp,
+    llc,  // IEEE 802.3 length field: STP, CDP and the like
+};
+
+enum class Fragment : u8 { none, first, later };
+
+enum class Layer : u8 { outer, inner };
+
+struct Layers {
+    u32 link;          // first byte of the link header whose bytes count as layer 2, NO_OFFSET: none
+    u32 link_length;   // bytes of it before any tag (12 for Ethernet: both MAC addresses)
+    u32 link_payload;  // first byte after the tags and the final ethertype
+    u32 network;       // first byte of the layer-3 header
+    u32 network_end;   // end of layer 3 by its own length field, at most the captured length
+    u32 transport;     // first byte of the layer-4 header, NO_OFFSET: none or a later fragment
+    u16 ethertype;     // final one; the length for 802.3
+    u16 vlan;          // outermost VLAN id (12 bits), NO_VLAN: untagged
+    u8 vlan_tags;      // tags passed
+    u8 tunnels;        // tunnels passed
+    u8 protocol;       // IP protocol of the transport header (after extension headers)
+    Network kind;
+    Fragment fragment;
+};
+
+namespace detail {
+
+TS_HD bool is_tag(u16 ethertype) {
+    return ethertype == ETHER_VLAN || ethertype == ETHER_QINQ || ethertype == ETHER_QINQ_OLD;
+}
+
+TS_HD void start_link(Layers& out, u32 link, u32 link_length) {
+    out.link = link;
+    out.link_length = link_length;
+    out.link_payload = NO_OFFSET;
+    out.vlan = NO_VLAN;
+    out.vlan_tags = 0;
+    out.ethertype = 0;
+}
+
+TS_HD void start_network(Layers& out) {
+    out.kind = Network::none;
+    out.network = out.network_end = out.transport = NO_OFFSET;
+    out.protocol = 0;
+    out.fragment = Fragment::none;
+}
+
+// IPv4 header at `at`. False where cut short or malformed.
+TS_HD bool parse_ipv4(const u8* frame, u32 caplen, u32 at, Layers& out) {
+    if (caplen - at < 20 || (frame[at] >> 4) != 4) return false;
+    const u32 header = (frame[at] & 15u) * 4;
+    if (header < 20 || caplen - at < header) return false;
+    u32 total = read_be16(frame + at + 2);
+    // Segmentation offload leaves 0: the packet is what was captured.
+    if (total == 0) total = caplen - at;
+    if (total < header) return false;
+    out.kind = Network::ipv4;
+    out.network = at;
+    out.network_end = total < caplen - at ? at + total : caplen;
+    out.protocol = frame[at + 9];
+    const u16 fragment = read_be16(frame + at + 6);
+    out.fragment = (fragment & 0x1FFF)   ? Fragment::later
+                   : (fragment & 0x2000) ? Fragment::first
+                                         : Fragment::none;
+    out.transport = out.fragment == Fragment::later ? NO_OFFSET : at + header;
+    return true;
+}
+
+// IPv6 header at `at` with its extension headers. False where the fixed header is cut short.
+TS_HD bool parse_ipv6(const u8* frame, u32 caplen, u32 at, Layers& out) {
+    if (caplen - at < 40 || (frame[at] >> 4) != 6) return false;
+    const u32 payload = read_be16(frame + at + 4);
+    u8 next = frame[at + 6];
+    out.kind = Network::ipv6;
+    out.network = at;
+    // 0 is a jumbogram (RFC 2675) or a segment left to hardware, unless nothing follows.
+    if (payload == 0 && next != IP_NO_NEXT) {
+        out.network_end = caplen;
+    } else {
+        out.network_end = payload < caplen - at - 40 ? at + 40 + payload : caplen;
+    }
+    u32 position = at + 40;
+    while (true) {
+        const u32 left = out.network_end - position;
+        u32 length;
+        switch (next) {
+            case IP_HOP_BY_HOP:
+            case IP_ROUTING:
+            case IP_DESTINATION:
+            case IP_MOBILITY:
+            case IP_HIP:
+            case IP_SHIM6:
+                length = left >= 8 ? (frame[position + 1] + 1u) * 8 : 8;
+                break;
+            case IP_AH:
+                length = left >= 8 ? (frame[position + 1] + 2u) * 4 : 8;
+                break;
+            case IP_FRAGMENT:
+                length = 8;
+                break;
+            default:
+                out.protocol = next;
+                out.transport = next == IP_NO_NEXT ? NO_OFFSET : position;
+                return true;
+        }
+        if (left < length) {  // the chain is cut: layer 3 is known, layer 4 is not
+            out.protocol = next;
+            out.transport = NO_OFFSET;
+            return true;
+        }
+        if (next == IP_FRAGMENT) {
+            const u16 fragment = read_be16(frame + position + 2);
+            if (fragment & 0xFFF8) {
+                out.fragment = Fragment::later;
+                out.protocol = frame[position];
+                out.transport = NO_OFFSET;
+                return true;
+            }
+            // An atomic fragment (RFC 6946) is whole.
+            if (fragment & 1) out.fragment = Fragment::first;
+        }
+        next = frame[position];
+        position += length;
+    }
+}
+
+TS_HD bool parse_ip(const u8* frame, u32 caplen, u32 at, Layers& out) {
+    start_network(out);
+    if (at >= caplen) return false;
+    return (frame[at] >> 4) == 4 ? parse_ipv4(frame, caplen, at, out) : parse_ipv6(frame, caplen, at, out);
+}
+
+TS_HD bool parse_arp(const u8* frame, u32 caplen, u32 at, Layers& out) {
+    if (caplen - at < 8) return false;
+    const u32 length = 8 + 2 * (static_cast<u32>(frame[at + 4]) + frame[at + 5]);
+    if (caplen - at < length) return false;
+    out.kind = Network::arp;
+    out.network = at;
+    out.network_end = at + length;
+    return true;
+}
+
+// An IP packet behind a PPP protocol number (RFC 1332, RFC 5072).
+TS_HD bool parse_ppp_ip(const u8* frame, u32 caplen, u32 at, u16 protocol, Layers& out) {
+    start_network(out);
+    if (at >= caplen) return false;
+    if (protocol == 0x0021) return parse_ipv4(frame, caplen, at, out);
+    return protocol == 0x0057 && parse_ipv6(frame, caplen, at, out);
+}
+
+// What follows ethertype `type` at `at`: tags, PPPoE, MPLS (where wanted), then the network layer.
+TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer layer, Layers& out) {
+    start_network(out);
+    while (is_tag(type)) {
+        if (caplen < at + 4) return false;
+        if (out.vlan_tags == 0) out.vlan = read_be16(frame + at) & 0x0FFF;
+        if (out.vlan_tags < 255) ++out.vlan_tags;
+        type = read_be16(frame + at + 2);
+        at += 4;
+    }
+    out.ethertype = type;
+    out.link_payload = at;
+    if (type < 0x0600) {
+        if (caplen - at < 3 || type < 3) return false;
+        out.kind = Network::llc;
+        out.network = at;
+        out.network_end = type < caplen - at ? at + type : caplen;
+        return true;
+    }
+    switch (type) {
+        case ETHER_IPV4:
+            return at < caplen && parse_ipv4(frame, caplen, at, out);
+        case ETHER_IPV6:
+            return at < caplen && parse_ipv6(frame, caplen, at, out);
+        case ETHER_ARP:
+            return at < caplen && parse_arp(frame, caplen, at, out);
+        case ETHER_PPPOE:
+            if (caplen < at + 8) return false;
+            type = read_be16(frame + at + 6);
+            return parse_ppp_ip(frame, caplen, at + 8, type, out);
+        case ETHER_MPLS:
+        case ETHER_MPLS_MULTICAST:
+            if (layer == Layer::outer) return false;
+            while (true) {
+                if (caplen < at + 4) return false;
+                const bool bottom = frame[at + 2] & 1;
+                at += 4;
+                if (bottom) break;
+            }
+            ++out.tunnels;
+            start_link(out, NO_OFFSET, 0);
+            if (at >= caplen || ((frame[at] >> 4) != 4 && (frame[at] >> 4) != 6)) return false;
+            return parse_ip(frame, caplen, at, out);
+        default:
+            return false;
+    }
+}
+
+TS_HD bool parse_ethernet(const u8* frame, u32 caplen, u32 at, Layer layer, Layers& out) {
+    start_link(out, at, 12);
+    start_network(out);
+    if (caplen < at + 14) return false;
+    return parse_ethertype(frame, caplen, at + 14, read_be16(frame + at + 12), layer, out);
+}
+
+// Steps into the tunnel that `out` ends in. False: `out` is not a tunnel and unchanged.
+// `understood` says whether what is inside could be parsed.
+TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
+    if (out.transport == NO_OFFSET || out.fragment != Fragment::none) return false;
+    if (out.kind != Network::ipv4 && out.kind != Network::ipv6) return false;
+    // What lies behind the outer packet's own end is padding, not payload.
+    const u32 end = out.network_end;
+    u32 at = out.transport;
+    const u32 left = end - at;
+    switch (out.protocol) {
+        case IP_IN_IP:
+        case IP_IPV6:
+            ++out.tunnels;
+            start_link(out, NO_OFFSET, 0);
+            understood = parse_ip(frame, end, at, out);
+            return true;
+        case IP_GRE: {
+            if (left < 4 || (frame[at] & 0x40) || (frame[at + 1] & 7)) return false;  // routing, version 1
+            const u8 flags = frame[at];
+            const u16 type = read_be16(frame + at + 2);
+            const u32 header =
+                4 + ((flags & 0x80) ? 4 : 0) + ((flags & 0x20) ? 4 : 0) + ((flags & 0x10) ? 4 : 0);
+            if (left < header) return false;
+            at += header;
+            if (type == ETHER_TEB) {
+            } else if (type == ETHER_ERSPAN) {
+                if (flags & 0x10) at += 8;  // type II; type I has no header of its own
+            } else if (type == ETHER_ERSPAN_III) {
+                // Frame type 0 is Ethernet; what else there is has no type of its own here.
+                if (end < at + 12 || (frame[at + 10] & 0x7C) != 0) return false;
+                at += (frame[at + 11] & 1) ? 20 : 12;
+            } else if (type == ETHER_IPV4 || type == ETHER_IPV6 || type == ETHER_MPLS ||
+                       type == ETHER_MPLS_MULTICAST) {
+                ++out.tunnels;
+                start_link(out, NO_OFFSET, 0);
+                understood = parse_ethertype(frame, end, at, type, Layer::inner, out);
+                return true;
+            } else {
+                return false;
+            }
+            ++out.tunnels;
+            understood = parse_ethernet(frame, end, at, Layer::inner, out);
+            return true;
+        }
+        case IP_UDP: {
+            if (left < 16) return false;
+            const u16 port = read_be16(frame + at + 2);
+            at += 8;
+            if (port == 4789 || port == 8472) {  // VXLAN, and Linux' older number
+                // Flags: a network identifier, perhaps a group policy (the G bit); others are other formats.
+                if ((frame[at] & 0x7F) != 0x08 || frame[at + 7] != 0) return false;
+                ++out.tunnels;
+                understood = parse_ethernet(frame, end, at + 8, Layer::inner, out);
+                return true;
+            }
+            if (port == 6081) {  // Geneve
+                const u32 header = 8 + (frame[at] & 0x3Fu) * 4;
+                const u16 type = read_be16(frame + at + 2);
+                if ((frame[at] >> 6) != 0 || end - at < header) return false;
+                if (type == ETHER_TEB) {
+                    ++out.tunnels;
+                    understood = parse_ethernet(frame, end, at + header, Layer::inner, out);
+                    return true;
+                }
+                if (type == ETHER_IPV4 || type == ETHER_IPV6) {
+                    ++out.tunnels;
+                    start_link(out, NO_OFFSET, 0);
+                    understood = parse_ethertype(frame, end, at + header, type, Layer::inner, out);
+                    return true;
+                }
+            }
+            return false;
+        }
+        default:
+            return false;
+    }
+}
+
+// What follows a Linux cooked header. Its protocol field is an ethertype, or one of the kernel's ETH_P_
+// numbers below 0x0600, of which 4 is 802.2 without a length; for some ARPHRD_ types it is neither.
+TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 type, Layer layer,
+                        Layers& out) {
+    constexpr u16 frad = 770, radiotap = 803, netlink = 824;
+    out.ethertype = type;
+    out.link_payload = at;
+    if (hardware == frad || hardware == radiotap || hardware == netlink) return false;
+    if (type >= 0x0600) return parse_ethertype(frame, caplen, at, type, layer, out);
+    if (type != 4 || caplen - at < 3) return false;
+    out.kind = Network::llc;
+    out.network = at;
+    out.network_end = caplen;
+    return true;
+}
+
+TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out) {
+    out.tunnels = 0;
+    start_link(out, NO_OFFSET, 0);
+    start_network(out);
+    switch (linktype) {
+        case LINK_ETHERNET:
+            return parse_ethernet(frame, caplen, 0, layer, out);
+        case LINK_SLL:
+            if (caplen < 16) return false;
+            start_link(out, 0, 14);
+            return parse_cooked(frame, caplen, 16, read_be16(frame + 2), read_be16(frame + 14), layer, out);
+        case LINK_SLL2:
+            if (caplen < 20) return false;
+            start_link(out, 2, 18);
+            return parse_cooked(frame, caplen, 20, read_be16(frame + 8), read_be16(frame), layer, out);
+        case LINK_RAW:
+        case LINK_RAW_BSD:
+        case LINK_RAW_OPENBSD:
+        case LINK_IPV4:
+        case LINK_IPV6:
+            out.link_payload = 0;
+            return parse_ip(frame, caplen, 0, out);
+        case LINK_PPP:
+        case LINK_PPP_HDLC: {
+            u32 at = caplen >= 2 && frame[0] == 0xFF && frame[1] == 0x03 ? 2 : 0;
+            if (caplen < at + 2) return false;
+            const u16 protocol = read_be16(frame + at);
+            at += 2;
+            out.link_payload = at;
+            if (protocol == 0x0281 || protocol == 0x0283)
+                return parse_ethertype(frame, caplen, at,
+                                       protocol == 0x0281 ? u16{ETHER_MPLS} : u16{ETHER_MPLS_MULTICAST},
+                                       layer, out);
+            return parse_ppp_ip(frame, caplen, at, protocol, out);
+        }
+        default:
+            return false;
+    }
+}
+
+}  // namespace detail
+
+// Fills `out` with the frame's outermost or innermost headers. False (kind == Network::none): a header
+// is cut short or not understood, and what was found before it stands in `out`.
+TS_HD bool parse_frame(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out) {
+    bool understood = detail::parse_link(frame, caplen, linktype, layer, out);
+    if (layer == Layer::inner) {
+        // Each step moves forward in the frame, so the loop ends.
+        while (understood && detail::enter_tunnel(frame, out, understood)) {
+        }
+    }
+    if (!understood) out.kind = Network::none;
+    return understood;
+}
+
+}  // namespace twinstamp
