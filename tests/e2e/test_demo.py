@@ -41,7 +41,9 @@ def check_verdict(out: dict):
     ledger = out["report"]["ledger"]
     assert ledger["received"]["frames"] > 0
     assert ledger["in_flight"]["frames"] == 0
-    assert ledger["forwarded"]["frames"] + ledger["duplicates_dropped"]["frames"] == ledger["received"]["frames"]
+    assert (
+        ledger["forwarded"]["frames"] + ledger["duplicates_dropped"]["frames"] == ledger["received"]["frames"]
+    )
     assert out["faults"] == []
     assert out["split_flows"] == []
     assert out["both_directions_on_one_server"] == out["two_way_flows"] > 100
@@ -145,7 +147,9 @@ def test_on_a_network_of_namespaces(tmp_path: Path):
     if world["capture_drops"] == 0:
         assert out["packets"]["with"] == pytest.approx(out["packets"]["endpoints"], rel=0.005)
         assert out["flows_exact"]["with"] >= 0.95 * out["flows"]
-        assert out["retransmissions"]["with"] == pytest.approx(out["retransmissions"]["endpoints"], rel=0.1, abs=20)
+        assert out["retransmissions"]["with"] == pytest.approx(
+            out["retransmissions"]["endpoints"], rel=0.1, abs=20
+        )
         assert out["retransmissions"]["without"] > 5 * out["retransmissions"]["endpoints"]
     left = (ours(), sorted(path.name for path in tmp_path.iterdir()))
     assert left == (before, ["out.json"])

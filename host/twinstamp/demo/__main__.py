@@ -23,6 +23,7 @@ from twinstamp.demo import dpi, made, world
 from twinstamp.demo.flows import Flows, sent_flows
 from twinstamp.demo.verdict import Evidence, as_dict, judge, show
 from twinstamp.errors import ConfigError, DeviceError, TwinstampError
+from twinstamp.units import format_ns
 
 # What tshark calls a retransmission whose lost segment it saw: by the timing it may say "out of order".
 RETRANSMITTED = "tcp.analysis.retransmission or tcp.analysis.out_of_order"
@@ -175,6 +176,14 @@ def demonstrate(folder: Path, console: Console, options: argparse.Namespace) -> 
     result = as_dict(evidence, verdict)
     if live:
         result["world"] = facts
+        added, before = (
+            evidence.report["added_delay_ns"],
+            evidence.report["ledger"]["dropped_before_received"],
+        )
+        console.print(
+            f"Delay the appliance added: p50 {format_ns(added['p50'])}, p99 {format_ns(added['p99'])}, max "
+            f"{format_ns(added['max'])}. Frames its kernel dropped before it received them: {before:,}."
+        )
         sent = sum(facts["sent_frames"].values())
         console.print(
             f"The endpoints' kernels sent {sent:,} frames (their captures hold {frames:,}); the mirror made "

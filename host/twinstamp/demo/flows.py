@@ -30,12 +30,16 @@ class FlowKey(NamedTuple):
 
     def __str__(self) -> str:
         name = {TCP: "TCP", UDP: "UDP"}.get(self.protocol, f"protocol {self.protocol}")
-        client, server = sorted((self.a, self.b), key=lambda end: -end.port)
-        return f"{name} {_end(client)} > {_end(server)}"
+        low, high = sorted((self.a, self.b), key=lambda end: end.port)
+        return f"{name} {high.address} port {high.port} > {low.address} port {low.port}"
 
-
-def _end(end: End) -> str:
-    return f"[{end.address}]:{end.port}" if ":" in end.address else f"{end.address}:{end.port}"
+    @property
+    def short(self) -> str:
+        """Without addresses, for a table: "TCP/IPv6 41472 > 80"."""
+        name = {TCP: "TCP", UDP: "UDP"}.get(self.protocol, f"protocol {self.protocol}")
+        version = "6" if ":" in self.a.address else "4"
+        low, high = sorted((self.a.port, self.b.port))
+        return f"{name}/IPv{version} {high} > {low}"
 
 
 class Count(NamedTuple):

@@ -159,7 +159,7 @@ def make(feed: Path, *, quick: bool) -> tuple[Flows, int, int]:
     maker = Maker()
     server, server6 = "10.77.2.2", "fd77:2::2"
     client, client6 = "10.77.1.2", "fd77:1::2"
-    rounds = 1 if quick else 4
+    rounds = 1 if quick else 3
     port = 40000
 
     def web(time_us: int, name: str, size: int, *, six: bool) -> None:

@@ -166,7 +166,7 @@ def times(value: int | None, truth: int | None) -> str:
 def table(title: str, *columns: str) -> Table:
     result = Table(title="\n" + title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        result.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        result.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     return result
 
 
@@ -264,12 +264,12 @@ def show(console: Console, evidence: Evidence, verdict: Verdict) -> None:
     )
     console.print(good)
 
-    some = table("Some flows: packets / bytes", "flow", "nDPI", said, "without", "with", "server")
+    some = table("Some flows: packets / bytes", "flow, ports", "nDPI", said, "without", "with", "server")
     for key in examples(evidence):
         home = next((name for name, seen in evidence.servers.items() if key in seen.flows), "–")
         seen = evidence.servers.get(home, evidence.without)
         some.add_row(
-            escape(str(key)),
+            key.short,
             seen.applications.get(key, "–"),
             pair(evidence.truth[key]),
             pair(evidence.without.flows.get(key)),
