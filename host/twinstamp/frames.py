@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     class Port(NamedTuple):
         name: str
         linktype: int
-        snaplen: int
-        ticks_per_s: int
-        source: str
+        snaplen: int = 0
+        ticks_per_s: int = 1_000_000_000
+        source: str = ""
 
     class ClockState(NamedTuple):
         timescale: str

@@ -40,22 +40,25 @@ const std::array<u64, LOG2_TABLE>& log2_table() {
 }
 
 nb::ndarray<nb::memview, u16, nb::ndim<1>> build_tables(u64 key, In<u64> server_id, In<u8> alive,
-                                                         In<u32> group_first, In<u16> member_server,
-                                                         In<u32> member_weight, u32 bucket_bits) {
+                                                        In<u32> group_first, In<u16> member_server,
+                                                        In<u32> member_weight, u32 bucket_bits) {
     if (bucket_bits > 20) throw nb::value_error("at most 2^20 buckets");
     if (alive.size() != server_id.size()) throw nb::value_error("servers and their states differ in number");
-    if (member_server.size() != member_weight.size()) throw nb::value_error("members and weights differ in number");
+    if (member_server.size() != member_weight.size())
+        throw nb::value_error("members and weights differ in number");
     if (group_first.size() < 1 || group_first.data()[group_first.size() - 1] != member_server.size())
         throw nb::value_error("groups do not fit their members");
     std::vector<u64> id;
     for (std::size_t m = 0; m < member_server.size(); ++m) {
-        if (member_server.data()[m] >= server_id.size()) throw nb::value_error("a group names an unknown server");
+        if (member_server.data()[m] >= server_id.size())
+            throw nb::value_error("a group names an unknown server");
         if (member_weight.data()[m] > MAX_WEIGHT) throw nb::value_error("a weight is above 65535");
         id.push_back(server_id.data()[member_server.data()[m]]);
     }
     const std::size_t groups = group_first.size() - 1;
     for (std::size_t g = 0; g < groups; ++g)
-        if (group_first.data()[g] > group_first.data()[g + 1]) throw nb::value_error("groups are out of order");
+        if (group_first.data()[g] > group_first.data()[g + 1])
+            throw nb::value_error("groups are out of order");
     const u32 buckets = 1u << bucket_bits;
     auto out = std::make_unique<u16[]>(groups * buckets + 1);
     {
@@ -64,8 +67,9 @@ nb::ndarray<nb::memview, u16, nb::ndim<1>> build_tables(u64 key, In<u64> server_
         for (std::size_t g = 0; g < groups; ++g) {
             const u32 first = group_first.data()[g], count = group_first.data()[g + 1] - first;
             for (u32 b = 0; b < buckets; ++b)
-                out[g * buckets + b] = choose_server(table, key, b, member_server.data() + first, id.data() + first,
-                                                     member_weight.data() + first, count, alive.data());
+                out[g * buckets + b] =
+                    choose_server(table, key, b, member_server.data() + first, id.data() + first,
+                                  member_weight.data() + first, count, alive.data());
         }
     }
     u16* data = out.release();

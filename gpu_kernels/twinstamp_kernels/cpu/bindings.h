@@ -29,6 +29,7 @@ void bind_balance(nb::module_& m);
 void bind_hash_key(nb::module_& m);
 void bind_rules(nb::module_& m);
 void bind_window(nb::module_& m);
+void bind_histogram(nb::module_& m);
 void bind_keys(nb::module_& m);
 
 }  // namespace twinstamp

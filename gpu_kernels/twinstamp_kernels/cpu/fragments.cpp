@@ -51,8 +51,9 @@ FragmentKey fragment_key(const u8* frame, const Layers& layers, const FlowKey& k
 
 std::size_t FragmentTable::Hash::operator()(const FragmentKey& key) const {
     u64 h = seed[0];
-    for (const u64 word : {key.src[0], key.src[1], key.dst[0], key.dst[1],
-                           (static_cast<u64>(key.id) << 16) | (static_cast<u64>(key.protocol) << 8) | key.family})
+    for (const u64 word :
+         {key.src[0], key.src[1], key.dst[0], key.dst[1],
+          (static_cast<u64>(key.id) << 16) | (static_cast<u64>(key.protocol) << 8) | key.family})
         h = mix64(h ^ word) + seed[1];
     return h;
 }

@@ -8,5 +8,6 @@ NB_MODULE(_cpu, m) {
     twinstamp::bind_balance(m);
     twinstamp::bind_rules(m);
     twinstamp::bind_window(m);
+    twinstamp::bind_histogram(m);
     twinstamp::bind_keys(m);
 }

@@ -25,7 +25,9 @@ struct Range {
     u32 entry;
 };
 
-u128 wide(const u64 address[2]) { return (static_cast<u128>(address[0]) << 64) | address[1]; }
+u128 wide(const u64 address[2]) {
+    return (static_cast<u128>(address[0]) << 64) | address[1];
+}
 
 // A bitmap under construction. Its name is the exclusive-or of two random words per set bit, so that
 // equal bitmaps are found without comparing them.
@@ -187,7 +189,9 @@ std::vector<u16> split_words(const std::vector<Rule>& rules, u8 kind, std::vecto
     return out;
 }
 
-bool full_range(u16 low, u16 high) { return low == 0 && high == 65535; }
+bool full_range(u16 low, u16 high) {
+    return low == 0 && high == 65535;
+}
 
 bool needs_ip(const Rule& rule) {
     return rule.family != 0 || rule.protocol >= 0 || rule.l4_kind != L4_NONE ||
@@ -237,10 +241,10 @@ void compile_subset(const std::vector<Rule>& rules, u8 family, const std::vector
             else
                 ranges.push_back({low, u128{high} + 1, e});
         };
-        ports(reversed ? rule.dport_low : rule.sport_low, reversed ? rule.dport_high : rule.sport_high, sport_base,
-              sport);
-        ports(reversed ? rule.sport_low : rule.dport_low, reversed ? rule.sport_high : rule.dport_high, dport_base,
-              dport);
+        ports(reversed ? rule.dport_low : rule.sport_low, reversed ? rule.dport_high : rule.sport_high,
+              sport_base, sport);
+        ports(reversed ? rule.sport_low : rule.dport_low, reversed ? rule.sport_high : rule.dport_high,
+              dport_base, dport);
         if (rule.protocol < 0)
             store.flip(protocol_base, e);
         else
@@ -348,8 +352,8 @@ void compile_rules(const std::vector<Rule>& rules, u64 memory_limit, CompiledRul
         out.bytes += bytes_of(set.bitmaps) + bytes_of(set.rule) + bytes_of(set.sport) + bytes_of(set.dport) +
                      bytes_of(set.protocol) + bytes_of(set.vlan) + bytes_of(set.l4);
         for (const auto* table : {&set.src, &set.dst})
-            out.bytes += bytes_of(table->top) + bytes_of(table->bitmap) + bytes_of(table->high) +
-                         bytes_of(table->low);
+            out.bytes +=
+                bytes_of(table->top) + bytes_of(table->bitmap) + bytes_of(table->high) + bytes_of(table->low);
         out.view.subsets[s] = set.view;
     }
     out.bytes += bytes_of(out.tcp_class) + bytes_of(out.icmp_class);

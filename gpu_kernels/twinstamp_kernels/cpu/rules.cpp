@@ -53,8 +53,8 @@ std::vector<Rule> unpack(const In<u8>& packed) {
         Rule& out = rules[r];
         if ((in.family != 0 && in.family != 4 && in.family != 6) || in.l4_kind > L4_ICMP ||
             in.src_bits > (in.family == 4 ? 32 : 128) || in.dst_bits > (in.family == 4 ? 32 : 128) ||
-            in.protocol > 255 || in.vlan > 4095 || in.sport_low > in.sport_high || in.dport_low > in.dport_high ||
-            (in.l4_value & ~in.l4_mask) != 0)
+            in.protocol > 255 || in.vlan > 4095 || in.sport_low > in.sport_high ||
+            in.dport_low > in.dport_high || (in.l4_value & ~in.l4_mask) != 0)
             throw nb::value_error(("rule " + std::to_string(r) + " has a field out of range").c_str());
         std::memcpy(out.src, in.src, 16);
         std::memcpy(out.dst, in.dst, 16);
@@ -100,26 +100,28 @@ struct Bound {
 
 nb::tuple verdict_views(const std::shared_ptr<Verdicts>& out) {
     const nb::capsule owner = keep(out);
-    return nb::make_tuple(view(out->rule.data.get(), out->count, owner), view(out->hash.data.get(), out->count, owner),
-                          view(out->fate.data.get(), out->count, owner),
-                          view(out->copy_frame.data.get(), out->copies, owner),
-                          view(out->copy_server.data.get(), out->copies, owner),
-                          view(out->held.data(), out->held.size(), owner));
+    return nb::make_tuple(
+        view(out->rule.data.get(), out->count, owner), view(out->hash.data.get(), out->count, owner),
+        view(out->fate.data.get(), out->count, owner), view(out->copy_frame.data.get(), out->copies, owner),
+        view(out->copy_server.data.get(), out->copies, owner),
+        view(out->held.data(), out->held.size(), owner));
 }
 
-void construct(Bound* self, In<u8> rules, u64 memory_limit, In<u8> flow_key, bool inner, bool by_ip, u32 workers,
-               u32 cache_entries, u64 fragment_entries, u64 hold_bytes, i64 hold_ns, i64 lifetime_ns) {
+void construct(Bound* self, In<u8> rules, u64 memory_limit, In<u8> flow_key, bool inner, bool by_ip,
+               u32 workers, u32 cache_entries, u64 fragment_entries, u64 hold_bytes, i64 hold_ns,
+               i64 lifetime_ns) {
     if (flow_key.size() != FLOW_KEY_BYTES) throw nb::value_error("the flow hash key has the wrong size");
     if (workers < 1 || workers > 256) throw nb::value_error("workers must be 1 to 256");
-    if (cache_entries != 0 && (cache_entries < 4 || cache_entries > (1u << 24) || (cache_entries & (cache_entries - 1))))
+    if (cache_entries != 0 &&
+        (cache_entries < 4 || cache_entries > (1u << 24) || (cache_entries & (cache_entries - 1))))
         throw nb::value_error("cache_entries must be 0 or a power of two from 4 to 16777216");
     if (fragment_entries < 1 || lifetime_ns < 0 || hold_ns > lifetime_ns)
-        throw nb::value_error("the fragment table needs an entry, and a lifetime no shorter than the hold time");
+        throw nb::value_error(
+            "the fragment table needs an entry, and a lifetime no shorter than the hold time");
     FlowHashKey key;
     for (u32 i = 0; i <= FLOW_CHARACTERS; ++i) {
         std::memcpy(&key.limbs[i].low, flow_key.data() + 16 * i, 8);
         std::memcpy(&key.limbs[i].high, flow_key.data() + 16 * i + 8, 8);
-        key.limbs[i].high &= 0xFFFFFFFFu;
     }
     ClassifierOptions options;
     options.layer = inner ? Layer::inner : Layer::outer;
@@ -133,15 +135,26 @@ void construct(Bound* self, In<u8> rules, u64 memory_limit, In<u8> flow_key, boo
     self->classifier = std::make_unique<Classifier>(list, memory_limit, key, options);
 }
 
-nb::tuple process(Bound& self, In<u8> data, In<u64> offset, In<u32> caplen, In<u32> length, In<i64> timestamp_ns,
-                  In<u16> port, In<u16> flags, In<u16> linktypes, std::optional<In<u8>> keep_mask, u64 first) {
+nb::tuple process(Bound& self, In<u8> data, In<u64> offset, In<u32> caplen, In<u32> length,
+                  In<i64> timestamp_ns, In<u16> port, In<u16> flags, In<u16> linktypes,
+                  std::optional<In<u8>> keep_mask, u64 first) {
     const u64 n = caplen.size();
     if (offset.size() != n || length.size() != n || timestamp_ns.size() != n || port.size() != n ||
         flags.size() != n || (keep_mask && keep_mask->size() != n))
         throw nb::value_error("the columns of a batch differ in length");
-    const Frames frames{data.data(),   data.size(),  offset.data(), caplen.data(),
-                        length.data(), timestamp_ns.data(), port.data(), flags.data(),
-                        linktypes.data(), linktypes.size(), keep_mask ? keep_mask->data() : nullptr, n, first};
+    const Frames frames{data.data(),
+                        data.size(),
+                        offset.data(),
+                        caplen.data(),
+                        length.data(),
+                        timestamp_ns.data(),
+                        port.data(),
+                        flags.data(),
+                        linktypes.data(),
+                        linktypes.size(),
+                        keep_mask ? keep_mask->data() : nullptr,
+                        n,
+                        first};
     auto out = self.outputs();
     {
         nb::gil_scoped_release free;
@@ -157,10 +170,11 @@ nb::object take_released(Bound& self) {
     const nb::capsule owner = keep(out);
     const u64 n = out->offset.size();
     const std::shared_ptr<Verdicts> verdicts(out, &out->verdicts);
-    const nb::tuple columns = nb::make_tuple(
-        view(out->data.data(), out->data.size(), owner), view(out->offset.data(), n, owner),
-        view(out->caplen.data(), n, owner), view(out->length.data(), n, owner),
-        view(out->timestamp_ns.data(), n, owner), view(out->port.data(), n, owner), view(out->flags.data(), n, owner));
+    const nb::tuple columns =
+        nb::make_tuple(view(out->data.data(), out->data.size(), owner), view(out->offset.data(), n, owner),
+                       view(out->caplen.data(), n, owner), view(out->length.data(), n, owner),
+                       view(out->timestamp_ns.data(), n, owner), view(out->port.data(), n, owner),
+                       view(out->flags.data(), n, owner));
     return nb::make_tuple(columns, view(out->frame.data(), n, owner), verdict_views(verdicts));
 }
 
@@ -237,23 +251,31 @@ void bind_rules(nb::module_& m) {
     m.def("server_mask", &server_mask, nb::arg("copy_frame"), nb::arg("copy_server"), nb::arg("server"),
           nb::arg("frames"));
     nb::class_<Bound>(m, "Classifier")
-        .def("__init__", &construct, nb::arg("rules"), nb::arg("memory_limit"), nb::arg("flow_key"), nb::arg("inner"),
-             nb::arg("by_ip"), nb::arg("workers"), nb::arg("cache_entries"), nb::arg("fragment_entries"),
-             nb::arg("hold_bytes"), nb::arg("hold_ns"), nb::arg("lifetime_ns"))
+        .def("__init__", &construct, nb::arg("rules"), nb::arg("memory_limit"), nb::arg("flow_key"),
+             nb::arg("inner"), nb::arg("by_ip"), nb::arg("workers"), nb::arg("cache_entries"),
+             nb::arg("fragment_entries"), nb::arg("hold_bytes"), nb::arg("hold_ns"), nb::arg("lifetime_ns"))
         .def("process", &process, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"), nb::arg("length"),
              nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"), nb::arg("linktypes"),
              nb::arg("keep").none(), nb::arg("first"))
         .def("take_released", &take_released)
-        .def("release_due", [](Bound& self, i64 now_ns) { self.classifier->release_due(now_ns); }, nb::arg("now_ns"))
+        .def(
+            "release_due", [](Bound& self, i64 now_ns) { self.classifier->release_due(now_ns); },
+            nb::arg("now_ns"))
         .def("flush", [](Bound& self) { self.classifier->flush(); })
         .def("oldest_held", [](const Bound& self) { return self.classifier->fragments().oldest_held(); })
         .def("held_now", [](const Bound& self) { return self.classifier->fragments().held_frames(); })
-        .def("set_actions", [](Bound& self, In<u32> of_rule, In<u32> first,
-                               In<u16> group) { self.classifier->set_actions(copied(of_rule), copied(first), copied(group)); },
-             nb::arg("action_of_rule"), nb::arg("action_first"), nb::arg("action_group"))
-        .def("set_servers", [](Bound& self, In<u16> tables, u32 bits,
-                               u32 servers) { self.classifier->set_servers(copied(tables), bits, servers); },
-             nb::arg("tables"), nb::arg("bucket_bits"), nb::arg("servers"))
+        .def(
+            "set_actions",
+            [](Bound& self, In<u32> of_rule, In<u32> first, In<u16> group) {
+                self.classifier->set_actions(copied(of_rule), copied(first), copied(group));
+            },
+            nb::arg("action_of_rule"), nb::arg("action_first"), nb::arg("action_group"))
+        .def(
+            "set_servers",
+            [](Bound& self, In<u16> tables, u32 bits, u32 servers) {
+                self.classifier->set_servers(copied(tables), bits, servers);
+            },
+            nb::arg("tables"), nb::arg("bucket_bits"), nb::arg("servers"))
         .def("counts", &counts)
         .def_prop_ro("rules", [](const Bound& self) { return self.classifier->rule_count(); })
         .def_prop_ro("table_bytes", [](const Bound& self) { return self.classifier->rules().bytes; });

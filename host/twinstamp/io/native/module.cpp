@@ -7,10 +7,16 @@ namespace nb = nanobind;
 namespace twinstamp {
 void bind_capture_reader(nb::module_& m);
 void bind_capture_writer(nb::module_& m);
+void bind_merge(nb::module_& m);
+void bind_packet_output(nb::module_& m);
+void bind_packet_socket(nb::module_& m);
 }  // namespace twinstamp
 
 NB_MODULE(_native, m) {
     m.doc() = "Twinstamp's compiled record walks: capture files, packet sockets, merging.";
     twinstamp::bind_capture_reader(m);
     twinstamp::bind_capture_writer(m);
+    twinstamp::bind_packet_socket(m);
+    twinstamp::bind_packet_output(m);
+    twinstamp::bind_merge(m);
 }

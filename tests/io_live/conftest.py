@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network namespaces of the tests' own: unique names, always removed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_count = itertools.count()
+
+
+def ip(*arguments: str, netns: str | None = None) -> str:
+    """iproute2's ip, inside ``netns`` (default: where this thread is)."""
+    command = ["ip", *(("-n", netns) if netns else ()), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+def _usable() -> str | None:
+    if os.geteuid() != 0:
+        return "not root"
+    try:
+        name = f"tslive-{os.getpid()}-probe"
+        ip("netns", "add", name)
+        ip("netns", "del", name)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return None
+
+
+_reason: list[str | None] = []
+
+
+class Net:
+    """A namespace with a veth pair va - vb, quiet (no IPv6 chatter), offloads off."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def pair(self, a: str, b: str, *, offloads: bool = False) -> None:
+        ip("link", "add", a, "type", "veth", "peer", "name", b)
+        for end in (a, b):
+            if not offloads:
+                subprocess.run(
+                    ["ethtool", "-K", end, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"],
+                    check=True,
+                    capture_output=True,
+                    timeout=20,
+                )
+            ip("link", "set", "dev", end, "up")
+
+
+@pytest.fixture
+def netns() -> Iterator[list[str]]:
+    """A list: names of namespaces appended to it are made by ``make_netns`` and removed at the end."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=20)
+
+
+def make_netns(names: list[str]) -> str:
+    name = f"tslive-{os.getpid()}-{next(_count)}"
+    ip("netns", "add", name)
+    names.append(name)
+    return name
+
+
+@pytest.fixture
+def net(netns: list[str]) -> Iterator[Net]:
+    """This thread inside a new namespace with the veth pair va - vb."""
+    if not _reason:
+        _reason.append(_usable())
+    if _reason[0] is not None:
+        pytest.skip(f"NO NAMESPACES: {_reason[0]} (live interfaces need root)")
+    from pyroute2 import netns as namespaces
+
+    name = make_netns(netns)
+    namespaces.pushns(name)
+    try:
+        for scope in ("all", "default"):
+            path = Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
+            if path.exists():
+                path.write_text("1")
+        ip("link", "set", "dev", "lo", "up")
+        net = Net(name)
+        net.pair("va", "vb")
+        yield net
+    finally:
+        namespaces.popns()
