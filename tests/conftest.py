@@ -30,6 +30,23 @@ def editcap() -> str:
     return path
 
 
+def _corpus_test_skipped(terminal: pytest.TerminalReporter) -> list[str]:
+    return [report.nodeid for report in terminal.stats.get("skipped", []) if "corpus" in report.keywords]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI with the corpus at hand, a skipped corpus test is a failure: nothing was compared."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI", "").lower() not in ("true", "1") or not (CORPUS / "captures").is_dir():
+        return
+    skipped = _corpus_test_skipped(terminal) if terminal is not None else []
+    if skipped and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    for nodeid in skipped:
+        terminal.write_line(f"FAILED {nodeid} - a corpus test was skipped, with the corpus at hand")
+
+
 def captures() -> list[Path]:
     """The corpus captures, for parametrisation at collection time (empty where absent)."""
     return sorted(p for p in (CORPUS / "captures").glob("*.pcap*"))

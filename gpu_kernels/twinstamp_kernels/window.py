@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.hashkey import hash_key
 
-PROFILES = {"exact": 1, "vlan": 2, "routing": 3, "nat": 4}
-LAYERS = {"outer": 0, "inner": 1}
+PROFILES: dict[str, int] = _cpu.PROFILES  # name → type code in verdicts
+LAYERS: dict[str, int] = _cpu.LAYERS
+CLASSES: dict[str, int] = _cpu.CLASSES  # frame classes, for ``keep``
 MAX_WINDOW = 1_000_000
 
 if TYPE_CHECKING:

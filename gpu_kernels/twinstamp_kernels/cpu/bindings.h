@@ -25,8 +25,11 @@ nb::ndarray<nb::memview, T, nb::ndim<1>, nb::c_contig> to_view(std::vector<T> va
     return nb::ndarray<nb::memview, T, nb::ndim<1>, nb::c_contig>(owned->data(), {owned->size()}, owner);
 }
 
+void bind_balance(nb::module_& m);
 void bind_hash_key(nb::module_& m);
+void bind_rules(nb::module_& m);
 void bind_window(nb::module_& m);
+void bind_histogram(nb::module_& m);
 void bind_keys(nb::module_& m);
 
 }  // namespace twinstamp

@@ -55,7 +55,7 @@ struct TypeCount {
 
 struct WindowStatistics {
     u64 frames = 0, bytes = 0;
-    std::array<TypeCount, 5> duplicates;           // by Profile
+    std::array<TypeCount, 5> duplicates;         // by Profile
     std::array<u64, CLASS_COUNT> kept_frames{};  // matches kept by class policy
     std::array<u64, CLASS_COUNT> kept_bytes{};
 };

@@ -59,6 +59,10 @@ struct Accumulator {
         low += product;
         high += low < product;
     }
+    TS_HD void add(const Accumulator& other) {
+        low += other.low;
+        high += other.high + (low < other.low);
+    }
     TS_HD u64 result() const { return high; }
 };
 

@@ -17,7 +17,7 @@
 // a narrower profile finds (among frames of one link type).
 #pragma once
 
-#include "twinstamp/hash.h"
+#include "twinstamp/message_hash.h"
 #include "twinstamp/parse.h"
 
 namespace twinstamp {
@@ -61,48 +61,26 @@ enum Form : u32 {
 constexpr u32 DOMAIN_EXACT = 0;
 constexpr u32 DOMAIN_TAG = 0x80;  // tags: that of the narrower profile + 0x80
 
-constexpr u32 HEAD_BYTES = 64;       // what is copied of an ordinary message: one AVX-512 register
 constexpr u32 MAX_NAT_HEADER = 512;  // longer headers in front of layer 4: nat as routing
-
-TS_HD void copy_bytes(u8* to, const u8* from, u32 n) {
-#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
-    for (u32 i = 0; i < n; ++i) to[i] = from[i];
-#else
-    std::memcpy(to, from, n);
-#endif
-}
-
-TS_HD void zero_bytes(u8* to, u32 n) {
-    for (u32 i = 0; i < n; ++i) to[i] = 0;
-}
 
 TS_HD u32 smaller(u32 a, u32 b) {
     return a < b ? a : b;
 }
 
-// The bytes that a message starts with, `first` of them in a buffer, and those that follow in place.
-// Where the buffer holds all of the message there is no tail.
-struct Message {
-    const u8* head;
-    u32 head_bytes;  // a multiple of 8 unless tail_bytes is 0
-    const u8* tail;
-    u32 tail_bytes;
+// TTL, checksum and traffic class: what a router may change, as AND masks of the first 8 words.
+struct Patterns {
+    u64 all[8];
+    u64 ipv4[8];
+    u64 ipv6[8];
 };
-
-template <bool portable>
-TS_HD Digest digest(const HashKey& key, u32 domain, const Message& m) {
-    if (m.tail_bytes == 0) return hash_message<portable>(key, domain, nullptr, 0, m.head, m.head_bytes);
-    return hash_message<portable>(key, domain, m.head, m.head_bytes, m.tail, m.tail_bytes);
-}
-
-// Copies the first `want` bytes (a multiple of 8) of `n` at `p` to `buffer`, or all where there are fewer.
-TS_HD Message take_head(u8* buffer, u32 want, const u8* p, u32 n) {
-    if (n > want) {
-        copy_bytes(buffer, p, want);
-        return {buffer, want, p + want, n - want};
-    }
-    copy_bytes(buffer, p, n);
-    return {buffer, n, p + n, 0};
+TS_HD const Patterns& patterns() {
+    constexpr u64 ones = ~0ull;
+    static constexpr Patterns table = {
+        {ones, ones, ones, ones, ones, ones, ones, ones},
+        {0xFFFFFFFFFFFF00FFull, 0xFFFFFFFF0000FF00ull, ones, ones, ones, ones, ones, ones},
+        {0x00FFFFFFFFFF0FF0ull, ones, ones, ones, ones, ones, ones, ones},
+    };
+    return table;
 }
 
 TS_HD u32 link_form(const Layers& l) {
@@ -110,39 +88,18 @@ TS_HD u32 link_form(const Layers& l) {
     return l.link_length == 12 ? FORM_ETHERNET : l.link_length == 14 ? FORM_SLL : FORM_SLL2;
 }
 
-// Start of what a vlan message takes from behind the link header and its tags.
-TS_HD u32 payload_start(const Layers& l) {
-    return l.link == NO_OFFSET ? l.network : l.link_payload;
-}
-
-// The vlan message cut at `end`, an offset in the frame.
-TS_HD Message vlan_message(u8* buffer, const u8* frame, const Layers& l, u32 end) {
-    const u32 payload = payload_start(l);
-    const u32 left = end - payload;
-    if (l.link == NO_OFFSET) return {frame + payload, left, frame, 0};
-    const u32 link = l.link_length;
-    // Untagged, with the ethertype behind the addresses: the message lies in the frame as it is.
-    if (payload == l.link + link + 2 && link != 18) return {frame + l.link, link + 2 + left, frame, 0};
-    copy_bytes(buffer, frame + l.link, link);
-    buffer[link] = static_cast<u8>(l.ethertype >> 8);
-    buffer[link + 1] = static_cast<u8>(l.ethertype);
-    Message m = take_head(buffer + link + 2, HEAD_BYTES - (link + 2), frame + payload, left);
-    m.head = buffer;
-    m.head_bytes += link + 2;
-    return m;
-}
-
-// TTL, checksum and traffic class: what a router may change.
-TS_HD void zero_routed(u8* ip, Network kind) {
-    if (kind == Network::ipv4) {
-        ip[1] = 0;
-        ip[8] = 0;
-        ip[10] = ip[11] = 0;
-    } else {
-        ip[0] &= 0xF0;
-        ip[1] &= 0x0F;
-        ip[7] = 0;
+// The vlan message cut at `end`, an offset in the frame. `type` has room for the ethertype of SLL2, which
+// stands in front of the addresses there and behind them in the message.
+TS_INLINE Message vlan_message(const u8* frame, const Layers& l, u32 end, u8* buffer) {
+    if (l.link == NO_OFFSET) return {frame, 0, frame + l.network, end - l.network};
+    if (l.link_length != 18) {
+        const u32 payload = l.link_payload - 2;
+        return {frame + l.link, l.link_length, frame + payload, end - payload};
     }
+    copy_bytes(buffer, frame + l.link, 18);
+    buffer[18] = static_cast<u8>(l.ethertype >> 8);
+    buffer[19] = static_cast<u8>(l.ethertype);
+    return {buffer, 20, frame + l.link_payload, end - l.link_payload};
 }
 
 // Where a layer-4 header keeps what NAT changes, relative to its first byte.
@@ -201,39 +158,85 @@ TS_HD bool nat_fields(const u8* frame, const Layers& l, NatFields& out) {
     return identified || left - header >= 16;
 }
 
-// First byte of the frame behind all that the profile zeroes in layers 3 and 4.
-TS_HD u32 changed_end(const Layers& l, bool nat) {
-    const u32 end = nat ? l.transport + 20 : l.network + (l.kind == Network::ipv4 ? 12 : 8);
-    return smaller(end, l.network_end);
+// Tells frames with equal keys apart by all they have beside the messages of those: everything up to the
+// last byte that the profile zeroes, and what lies behind layer 3. Where layer 3 starts goes in with the
+// domain, so that equal bytes cut at different places differ.
+template <bool portable>
+TS_HD u32 exact_tag(const HashKey& key, const u8* frame, u32 caplen, const Layers& l, u32 changed) {
+    const u32 domain = DOMAIN_TAG | l.network << 8;
+    if (changed <= MASKED_BYTES) {
+        const u32 head = smaller(caplen, MASKED_BYTES);
+        const u32 trailer = l.network_end < head ? head : l.network_end;
+        const bool whole = caplen == head;
+        const Message m = {frame, whole ? 0 : head, whole ? frame : frame + trailer,
+                           whole ? head : caplen - trailer};
+        return short_hash_masked<portable>(key, domain, m, {patterns().all, ~0ull});
+    }
+    changed = (changed + 7) & ~7u;
+    // Headers too long for a head, or with little behind them, are hashed with all that follows.
+    if (changed > MAX_HEAD_BYTES || changed >= l.network_end) {
+        return static_cast<u32>(hash_message<portable>(key, domain, nullptr, 0, frame, caplen).half[0]);
+    }
+    const u8* trailer = frame + l.network_end;
+    return static_cast<u32>(
+        hash_message<portable>(key, domain, frame, changed, trailer, caplen - l.network_end).half[0]);
 }
 
-// Low 32 bits of hash_message(…).half[0], for a fraction of its work: the lower half of the sums will do.
 template <bool portable>
-TS_HD u32 short_digest(const HashKey& key, u32 domain, const Message& m) {
-    return static_cast<u32>(digest<portable>(key, domain, m).half[0]);
+TS_HD u32 vlan_tag(const HashKey& key, const u8* frame, const Layers& l, u32 changed) {
+    u8 buffer[20];
+    const Message m = vlan_message(frame, l, changed, buffer);
+    return short_hash_masked<portable>(key, DOMAIN_TAG + 0x20 + link_form(l), m, {patterns().all, ~0ull});
 }
 
-// Tells frames with equal keys apart by all they have beside the messages those are made of:
-// everything up to `end`, a multiple of 8, and what lies behind layer 3.
-template <bool portable>
-TS_HD u32 exact_tag(const HashKey& key, const u8* frame, u32 caplen, const Layers& l, bool nat) {
-    const u32 changed = (changed_end(l, nat) + 7) & ~7u;
-    const u32 end = changed < HEAD_BYTES ? HEAD_BYTES : changed;
-    if (caplen <= end) return short_digest<portable>(key, DOMAIN_TAG, {frame, caplen, frame, 0});
-    const u32 trailer = l.network_end < end ? end : l.network_end;
-    return short_digest<portable>(key, DOMAIN_TAG, {frame, end, frame + trailer, caplen - trailer});
+// The bits of `n` bytes from byte `at` of a message.
+TS_HD u64 byte_bits(u32 at, u32 n) {
+    return ((1ull << n) - 1) << at;
 }
 
+// nat keys of a packet whose headers, up to the last byte that NAT changes, are over 64 bytes long.
 template <bool portable>
-TS_HD u32 vlan_tag(const HashKey& key, const u8* frame, const Layers& l, bool nat) {
-    u8 buffer[HEAD_BYTES];
-    const Message m = vlan_message(buffer, frame, l, changed_end(l, nat));
-    return short_digest<portable>(key, DOMAIN_TAG + 0x20 + link_form(l), m);
+TS_HD void long_nat_keys(const HashKey& key, const u8* packet, u32 length, const Layers& l,
+                         const NatFields& fields, u32 changed, u32 domain, FrameKeys& out) {
+    u8 buffer[(MAX_NAT_HEADER + 20 + 7) & ~7u];
+    changed = (changed + 7) & ~7u;
+    const u32 head = smaller(changed, length);
+    const u8* tail = packet + head;
+    const u32 tail_bytes = length - head;
+    const bool ipv4 = l.kind == Network::ipv4;
+    const u32 transport = l.transport - l.network;
+    const u32 address_bytes = ipv4 ? 4 : 16;
+    const u32 source = ipv4 ? 12 : 8;
+    for (u32 side = 0; side < 2; ++side) {
+        copy_bytes(buffer, packet, head);
+        const u64* pattern = ipv4 ? patterns().ipv4 : patterns().ipv6;
+        for (u32 i = 0; i < 16; ++i) buffer[i] &= static_cast<u8>(pattern[i / 8] >> (8 * (i % 8)));
+        if (side == 0) {
+            out.tag[2] = static_cast<u32>(
+                hash_message<portable>(key, DOMAIN_TAG + 0x30, nullptr, 0, buffer, head).half[0]);
+        }
+        for (u32 i = 0; i < fields.checksum_bytes; ++i) buffer[transport + fields.checksum + i] = 0;
+        for (u32 i = 0; i < address_bytes; ++i) buffer[source + side * address_bytes + i] = 0;
+        const u32 port = side == 0 ? fields.source_port : fields.destination_port;
+        if (port != NO_OFFSET) buffer[transport + port] = buffer[transport + port + 1] = 0;
+        // Where all of the packet is in the buffer, the head's length may be odd.
+        const Digest digest =
+            tail_bytes == 0
+                ? hash_message<portable>(key, domain + FORM_NO_SOURCE + 2 * side, nullptr, 0, buffer, head)
+                : hash_message<portable>(key, domain + FORM_NO_SOURCE + 2 * side, buffer, head, tail,
+                                         tail_bytes);
+        if (side == 0) {
+            out.key = digest;
+        } else {
+            out.second = digest;
+        }
+    }
+    out.two = true;
 }
 
 }  // namespace detail
 
-// Keys of a frame whose headers, at options.layer, are `l`. caplen at most MAX_CAPLEN.
+// Keys of a frame whose headers, at options.layer, are `l`; not for exact. caplen at most MAX_CAPLEN.
 template <bool portable = false>
 TS_HD void frame_keys(const HashKey& key, const KeyOptions& options, const u8* frame, u32 caplen,
                       const Layers& l, FrameKeys& out) {
@@ -245,52 +248,44 @@ TS_HD void frame_keys(const HashKey& key, const KeyOptions& options, const u8* f
         out.key = hash_message<portable>(key, profile + FORM_WHOLE, nullptr, 0, frame, caplen);
         return;
     }
-    const bool routed = l.kind == Network::ipv4 || l.kind == Network::ipv6;
-    if (options.profile == Profile::vlan || !routed) {
-        u8 buffer[HEAD_BYTES];
-        const Message m = vlan_message(buffer, frame, l, l.network_end);
-        out.key = digest<portable>(key, profile + link_form(l), m);
-        out.tag[0] = exact_tag<portable>(key, frame, caplen, l, false);
+    const bool ipv4 = l.kind == Network::ipv4;
+    if (options.profile == Profile::vlan || (!ipv4 && l.kind != Network::ipv6)) {
+        u8 buffer[20];
+        const Message m = vlan_message(frame, l, l.network_end, buffer);
+        out.key = hash_masked<portable>(key, profile + link_form(l), m, {patterns().all, ~0ull});
+        out.tag[0] = exact_tag<portable>(key, frame, caplen, l, l.network);
         return;
     }
-    const u8* packet = frame + l.network;
-    const u32 length = l.network_end - l.network;
-    const u32 form = l.kind == Network::ipv4 ? FORM_IPV4 : FORM_IPV6;
     NatFields fields;
     const bool nat = options.profile == Profile::nat && nat_fields(frame, l, fields);
-    out.tag[0] = exact_tag<portable>(key, frame, caplen, l, nat);
-    out.tag[1] = vlan_tag<portable>(key, frame, l, nat);
-    if (!nat) {
-        u8 buffer[HEAD_BYTES];
-        const Message m = take_head(buffer, HEAD_BYTES, packet, length);
-        zero_routed(buffer, l.kind);
-        out.key = digest<portable>(key, profile + form, m);
+    const u32 length = l.network_end - l.network;
+    // First byte of the packet behind all that the profile zeroes.
+    const u32 changed = nat ? smaller(l.transport - l.network + 20, length) : (ipv4 ? 12 : 8);
+    out.tag[0] = exact_tag<portable>(key, frame, caplen, l, l.network + changed);
+    out.tag[1] = vlan_tag<portable>(key, frame, l, l.network + changed);
+    const u32 domain = profile + (ipv4 ? FORM_IPV4 : FORM_IPV6);
+    const u8* packet = frame + l.network;
+    if (nat && changed > MASKED_BYTES) {
+        long_nat_keys<portable>(key, packet, length, l, fields, changed, domain, out);
         return;
     }
-    u8 buffer[(MAX_NAT_HEADER + 20 + 7) & ~7u];
-    const u32 changed = (changed_end(l, true) - l.network + 7) & ~7u;
-    const Message m = take_head(buffer, changed < HEAD_BYTES ? HEAD_BYTES : changed, packet, length);
-    zero_routed(buffer, l.kind);
-    out.tag[2] = short_digest<portable>(key, DOMAIN_TAG + 0x30 + form,
-                                        {buffer, smaller(changed, m.head_bytes), buffer, 0});
-    u8* transport = buffer + (l.transport - l.network);
-    zero_bytes(transport + fields.checksum, fields.checksum_bytes);
-    const u32 address_bytes = l.kind == Network::ipv4 ? 4 : 16;
-    u8* source = buffer + (l.kind == Network::ipv4 ? 12 : 8);
-    u8* destination = source + address_bytes;
-    u8 kept[16 + 2];
-    copy_bytes(kept, source, address_bytes);
-    zero_bytes(source, address_bytes);
-    if (fields.source_port != NO_OFFSET) {
-        copy_bytes(kept + 16, transport + fields.source_port, 2);
-        zero_bytes(transport + fields.source_port, 2);
+    const Message m = {packet, 0, packet, length};
+    Mask mask = {ipv4 ? patterns().ipv4 : patterns().ipv6, ~0ull};
+    if (!nat) {
+        out.key = hash_masked<portable>(key, domain, m, mask);
+        return;
     }
-    out.key = digest<portable>(key, profile + FORM_NO_SOURCE + form, m);
-    copy_bytes(source, kept, address_bytes);
-    zero_bytes(destination, address_bytes);
-    if (fields.source_port != NO_OFFSET) copy_bytes(transport + fields.source_port, kept + 16, 2);
-    if (fields.destination_port != NO_OFFSET) zero_bytes(transport + fields.destination_port, 2);
-    out.second = digest<portable>(key, profile + FORM_NO_DESTINATION + form, m);
+    out.tag[2] = short_hash_masked<portable>(key, DOMAIN_TAG + 0x31, {packet, 0, packet, changed}, mask);
+    const u32 transport = l.transport - l.network;
+    mask.keep = ~byte_bits(transport + fields.checksum, fields.checksum_bytes);
+    Mask other = mask;
+    mask.keep &= ~(ipv4 ? byte_bits(12, 4) : byte_bits(8, 16));
+    other.keep &= ~(ipv4 ? byte_bits(16, 4) : byte_bits(24, 16));
+    if (fields.source_port != NO_OFFSET) mask.keep &= ~byte_bits(transport + fields.source_port, 2);
+    if (fields.destination_port != NO_OFFSET)
+        other.keep &= ~byte_bits(transport + fields.destination_port, 2);
+    hash_masked_pair<portable>(key, m, domain + FORM_NO_SOURCE, mask, domain + FORM_NO_DESTINATION, other,
+                               out.key, out.second);
     out.two = true;
 }
 

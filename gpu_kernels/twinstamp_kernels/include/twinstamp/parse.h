@@ -209,6 +209,14 @@ TS_HD bool parse_arp(const u8* frame, u32 caplen, u32 at, Layers& out) {
     return true;
 }
 
+// An IP packet behind a PPP protocol number (RFC 1332, RFC 5072).
+TS_HD bool parse_ppp_ip(const u8* frame, u32 caplen, u32 at, u16 protocol, Layers& out) {
+    start_network(out);
+    if (at >= caplen) return false;
+    if (protocol == 0x0021) return parse_ipv4(frame, caplen, at, out);
+    return protocol == 0x0057 && parse_ipv6(frame, caplen, at, out);
+}
+
 // What follows ethertype `type` at `at`: tags, PPPoE, MPLS (where wanted), then the network layer.
 TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer layer, Layers& out) {
     start_network(out);
@@ -238,8 +246,7 @@ TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer 
         case ETHER_PPPOE:
             if (caplen < at + 8) return false;
             type = read_be16(frame + at + 6);
-            if (type != 0x0021 && type != 0x0057) return false;
-            return parse_ip(frame, caplen, at + 8, out);
+            return parse_ppp_ip(frame, caplen, at + 8, type, out);
         case ETHER_MPLS:
         case ETHER_MPLS_MULTICAST:
             if (layer == Layer::outer) return false;
@@ -293,7 +300,8 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
             } else if (type == ETHER_ERSPAN) {
                 if (flags & 0x10) at += 8;  // type II; type I has no header of its own
             } else if (type == ETHER_ERSPAN_III) {
-                if (end < at + 12) return false;
+                // Frame type 0 is Ethernet; what else there is has no type of its own here.
+                if (end < at + 12 || (frame[at + 10] & 0x7C) != 0) return false;
                 at += (frame[at + 11] & 1) ? 20 : 12;
             } else if (type == ETHER_IPV4 || type == ETHER_IPV6 || type == ETHER_MPLS ||
                        type == ETHER_MPLS_MULTICAST) {
@@ -313,7 +321,8 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
             const u16 port = read_be16(frame + at + 2);
             at += 8;
             if (port == 4789 || port == 8472) {  // VXLAN, and Linux' older number
-                if (frame[at] != 0x08 || frame[at + 7] != 0) return false;
+                // Flags: a network identifier, perhaps a group policy (the G bit); others are other formats.
+                if ((frame[at] & 0x7F) != 0x08 || frame[at + 7] != 0) return false;
                 ++out.tunnels;
                 understood = parse_ethernet(frame, end, at + 8, Layer::inner, out);
                 return true;
@@ -341,6 +350,22 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
     }
 }
 
+// What follows a Linux cooked header. Its protocol field is an ethertype, or one of the kernel's ETH_P_
+// numbers below 0x0600, of which 4 is 802.2 without a length; for some ARPHRD_ types it is neither.
+TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 type, Layer layer,
+                        Layers& out) {
+    constexpr u16 frad = 770, radiotap = 803, netlink = 824;
+    out.ethertype = type;
+    out.link_payload = at;
+    if (hardware == frad || hardware == radiotap || hardware == netlink) return false;
+    if (type >= 0x0600) return parse_ethertype(frame, caplen, at, type, layer, out);
+    if (type != 4 || caplen - at < 3) return false;
+    out.kind = Network::llc;
+    out.network = at;
+    out.network_end = caplen;
+    return true;
+}
+
 TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out) {
     out.tunnels = 0;
     start_link(out, NO_OFFSET, 0);
@@ -351,11 +376,11 @@ TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, La
         case LINK_SLL:
             if (caplen < 16) return false;
             start_link(out, 0, 14);
-            return parse_ethertype(frame, caplen, 16, read_be16(frame + 14), layer, out);
+            return parse_cooked(frame, caplen, 16, read_be16(frame + 2), read_be16(frame + 14), layer, out);
         case LINK_SLL2:
             if (caplen < 20) return false;
             start_link(out, 2, 18);
-            return parse_ethertype(frame, caplen, 20, read_be16(frame), layer, out);
+            return parse_cooked(frame, caplen, 20, read_be16(frame + 8), read_be16(frame), layer, out);
         case LINK_RAW:
         case LINK_RAW_BSD:
         case LINK_RAW_OPENBSD:
@@ -370,12 +395,11 @@ TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, La
             const u16 protocol = read_be16(frame + at);
             at += 2;
             out.link_payload = at;
-            if (protocol == 0x0021 || protocol == 0x0057) return parse_ip(frame, caplen, at, out);
             if (protocol == 0x0281 || protocol == 0x0283)
                 return parse_ethertype(frame, caplen, at,
                                        protocol == 0x0281 ? u16{ETHER_MPLS} : u16{ETHER_MPLS_MULTICAST},
                                        layer, out);
-            return false;
+            return parse_ppp_ip(frame, caplen, at, protocol, out);
         }
         default:
             return false;

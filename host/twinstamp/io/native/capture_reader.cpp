@@ -274,7 +274,7 @@ CaptureReader::Walk CaptureReader::walk_pcap(Columns& columns, u64& n) {
             begin_ = at;
             n = i;
             return bad(format("frame %llu: damaged: it claims %u captured bytes, more than the %llu possible; "
-                              "the frames before it are good (editcap -r keeps them)",
+                              "the frames before it are good",
                               static_cast<unsigned long long>(frames_ + i + 1), caplen,
                               static_cast<unsigned long long>(max)));
         }

@@ -269,7 +269,9 @@ class CaptureWriter {
         frames_ += count;
     }
 
-    // Is the record of frame i, as it lies in the source, the very record that would be written?
+    // Is what lies before frame i in the source a record header of this file's kind that says what the
+    // columns say? Then the record may be copied as it is (a fraction of more than a second included, which
+    // editcap copies too).
     bool same_record(const Frames& f, u64 i) const {
         const u64 offset = f.offset[i];
         if (offset < kRecordHeader) return false;
@@ -277,7 +279,6 @@ class CaptureWriter {
         const u64 seconds = load32(h, false), fraction = load32(h + 4, false);
         const u64 scale = ns_ ? 1 : 1000;
         return load32(h + 8, false) == f.caplen[i] && load32(h + 12, false) == f.length[i] &&
-               fraction * scale < 1'000'000'000u &&
                static_cast<i64>(seconds * 1'000'000'000u + fraction * scale) == f.timestamp_ns[i];
     }
 

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+# One way to run each thing. Every target does its own set-up, and does it only once:
+# .venv/.stamp-* remember what is done, and are older than what they depend on when it must be redone.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+ARGS ?=
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
+# A PYTHONPATH or an activated environment of the caller's must not leak in.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+PACKAGES := $(VENV)/.stamp-packages
+PYTHON_READY := $(VENV)/.stamp-python
+BUILT := $(VENV)/.stamp-built
+
+CXX_FILES := $(shell find host gpu_kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+# The folders too: a source that is added or taken away makes its folder newer.
+CXX_FOLDERS := $(sort $(dir $(CXX_FILES)))
+KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)
+HOST_EXTENSION := $(wildcard host/twinstamp/_native*.so)
+
+.PHONY: help demo setup lint format test test-long bench docs-check check clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo '  (ARGS="…" is passed on to the program behind demo, test, test-<room>, test-long and bench)'
+
+demo: setup  ## the appliance on real traffic, or on a capture it makes where namespaces cannot be made
+	@$(BIN)/python -m twinstamp.demo $(ARGS)
+
+setup: $(BUILT)  ## Debian packages, .venv, compiled extensions; quick when there is nothing to do
+
+$(PACKAGES): tools/packages.sh
+	@bash tools/packages.sh
+	@mkdir -p $(VENV) && touch $@
+
+$(PYTHON_READY): pyproject.toml tools/requirements.py $(PACKAGES)
+	@test -x $(BIN)/python && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || $(PYTHON) -m venv --clear $(VENV)
+	@touch $(PACKAGES)
+	@echo "setup: installing Python packages into $(VENV)"
+	@$(BIN)/python tools/requirements.py build dev dpi plots > $(VENV)/requirements.txt
+# The pip that Debian 12 brings writes a console script that imports re: 6 ms at each start.
+	@$(PIP) --upgrade pip
+	@$(PIP) -r $(VENV)/requirements.txt
+# Only metadata, the console script and the path to the sources: Ninja builds the extensions below, in
+# a tenth of the time pip would take and without its build folder in the source tree.
+	@$(PIP) --no-build-isolation --no-deps --config-settings=wheel.cmake=false --editable .
+# The same .pth file loads an import hook, which the two plain paths in it make superfluous.
+	@sed -i '/^import /d' $(VENV)/lib/python3*/site-packages/_editable_skbc_twinstamp.pth
+	@touch $@
+
+$(BUILT): $(PYTHON_READY) CMakeLists.txt $(CXX_FILES) $(CXX_FOLDERS)
+	@echo "setup: building the compiled extensions"
+	@cmake -S . -B build -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build.log 2>&1 \
+	    && cmake --build build >> build.log 2>&1 || { cat build.log; rm -f build.log; exit 1; }
+	@mkdir -p build && mv build.log build/build.log
+	@touch $@
+# Somebody took them away: build.
+ifeq ($(and $(KERNEL_EXTENSION),$(HOST_EXTENSION)),)
+.PHONY: $(BUILT)
+endif
+
+lint: setup  ## ruff, mypy, clang-format; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: setup  ## ruff and clang-format, in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+docs-check: setup  ## paths and commands named in README.md and docs/ exist
+	$(BIN)/python tests/docs/check_docs.py
+
+test: setup  ## all tests but the long ones; says what was skipped and why
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: setup  ## the tests that take minutes
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+test-%: setup
+	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)
+
+bench: setup  ## side by side with editcap and tcpdump: a table, and JSON in build/
+	$(BIN)/python -m tests.bench $(ARGS)
+
+check: lint docs-check test  ## what .ci/run calls
+
+clean:  ## everything made here but .venv
+	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION)
+	find host gpu_kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f $(BUILT)

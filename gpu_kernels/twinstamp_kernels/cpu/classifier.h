@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Frames in, rule, flow hash and servers out: the rules and balance stage on n CPU threads.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "fragments.h"
+#include "rule_compiler.h"
+#include "twinstamp/balance.h"
+
+namespace twinstamp {
+
+// What became of a frame in this stage.
+enum class Fate : u8 { skipped, forwarded, dropped, no_server, held };
+constexpr u32 FATES = 5;
+
+// Memory that is not cleared when it grows.
+template <typename T>
+struct Buffer {
+    std::unique_ptr<T[]> data;
+    u64 capacity = 0;
+    T* ensure(u64 n) {
+        if (n > capacity || data == nullptr) {
+            capacity = n + n / 8 + 1;
+            data.reset(new T[capacity]);
+        }
+        return data.get();
+    }
+};
+
+struct Frames {
+    const u8* data;
+    u64 data_bytes;
+    const u64* offset;
+    const u32* caplen;
+    const u32* length;
+    const i64* timestamp_ns;
+    const u16* port;
+    const u16* flags;
+    const u16* linktypes;
+    u64 ports;
+    const u8* keep;  // null: judge all
+    u64 count;
+    u64 first;  // number of frame 0 among all frames of the stream
+};
+
+struct Verdicts {
+    Buffer<i32> rule;
+    Buffer<u64> hash;
+    Buffer<u8> fate;
+    Buffer<u32> copy_frame;
+    Buffer<u16> copy_server;
+    std::vector<u32> held;
+    u64 count = 0, copies = 0;
+};
+
+struct Released {
+    std::vector<u8> data;
+    std::vector<u64> offset, frame;
+    std::vector<u32> caplen, length;
+    std::vector<i64> timestamp_ns;
+    std::vector<u16> port, flags;
+    Verdicts verdicts;
+};
+
+struct Tally {
+    u64 packets = 0, bytes = 0;
+    void add(u64 length) {
+        ++packets;
+        bytes += length;
+    }
+};
+
+struct Counts {
+    Tally fate[FATES];
+    u64 copies_without_server = 0;
+    u64 icmp_followed = 0;  // ICMP errors hashed by the flow they quote
+    u64 cache_hits = 0, cache_misses = 0;
+    std::vector<Tally> server;
+};
+
+struct ClassifierOptions {
+    Layer layer = Layer::outer;
+    HashMode mode = HashMode::flow;
+    u32 workers = 1;
+    u32 cache_entries = 65536;  // per worker, a power of two; 0: no cache
+    FragmentLimits fragments;
+};
+
+class Classifier {
+  public:
+    Classifier(const std::vector<Rule>& rules, u64 memory_limit, const FlowHashKey& key,
+               const ClassifierOptions& options);
+    ~Classifier();
+
+    // actions: per rule, with "no rule" in slot 0, an action; per action its groups, none: drop.
+    void set_actions(std::vector<u32> action_of_rule, std::vector<u32> action_first,
+                     std::vector<u16> action_group);
+    // tables: [groups][2^bucket_bits], NO_SERVER or below `servers`.
+    void set_servers(std::vector<u16> tables, u32 bucket_bits, u32 servers);
+
+    void process(const Frames& frames, Verdicts& out);
+    bool has_released() const { return !table_.released.empty(); }
+    void take_released(Released& out);
+    void release_due(i64 now_ns) { table_.advance(now_ns); }
+    void flush() { table_.flush(); }
+
+    const FragmentTable& fragments() const { return table_; }
+    const CompiledRules& rules() const { return rules_; }
+    Counts counts() const;
+    u32 rule_count() const { return rule_count_; }
+
+  private:
+    struct Worker;
+    struct Judged {
+        i32 rule;
+        u64 hash;
+    };
+    void judge_slice(Worker& worker, const Frames& frames, u64 low, u64 high, Verdicts& out) const;
+    void judge_misses(Worker& worker, u32 count) const;
+    bool judge_plain(Worker& worker, const u8* frame, const Layers& layers, const FlowKey& key, Judged& out,
+                     const FragmentTable* table) const;
+    void judge_fragments(const Frames& frames, Verdicts& out);
+    u64 choose_servers(Counts& counts, const u32* length, u64 low, u64 high, Verdicts& out, u32* at_frame,
+                       u16* at_server) const;
+    void choose_slice(Worker& worker, const u32* length, u64 low, u64 high, Verdicts& out) const;
+    void each_slice(u64 count, const auto& task);
+    static void check_frame(const Frames& frames, u64 i);
+
+    CompiledRules rules_;
+    u32 rule_count_;
+    FlowHashKey key_;
+    ClassifierOptions options_;
+    u64 cache_multiplier_[3];
+    std::vector<u32> action_of_rule_, action_first_;
+    std::vector<u16> action_group_;
+    u32 most_copies_ = 1;
+    std::vector<u16> tables_;
+    u32 bucket_bits_ = 16, servers_ = 0;
+    std::vector<std::unique_ptr<Worker>> workers_;
+    FragmentTable table_;
+};
+
+}  // namespace twinstamp

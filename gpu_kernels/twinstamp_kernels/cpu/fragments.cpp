@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fragments.h"
+
+#include <algorithm>
+#include <random>
+
+#include "twinstamp/balance.h"
+
+namespace twinstamp {
+namespace {
+
+constexpr i64 CLOCK_BACK_NS = 1'000'000'000;
+
+i64 add_saturating(i64 a, i64 b) {
+    i64 sum;
+    return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+// Stamps come from a file: their difference may not fit.
+bool before(i64 stamp, i64 now, i64 by) {
+    i64 limit;
+    if (__builtin_sub_overflow(now, by, &limit)) return false;
+    return stamp < limit;
+}
+
+u64 random_word() {
+    std::random_device device;
+    return (static_cast<u64>(device()) << 32) | device();
+}
+
+}  // namespace
+
+FragmentKey fragment_key(const u8* frame, const Layers& layers, const FlowKey& key) {
+    FragmentKey out{{key.src[0], key.src[1]}, {key.dst[0], key.dst[1]}, 0, 0, key.family};
+    if (key.family == 4) {
+        out.id = read_be16(frame + layers.network + 4);
+        out.protocol = frame[layers.network + 9];
+        return out;
+    }
+    // The parser walked this chain already, so each header is whole up to the fragment header.
+    u8 next = frame[layers.network + 6];
+    u32 at = layers.network + 40;
+    while (next != IP_FRAGMENT && at + 8 <= layers.network_end) {
+        const u32 length = next == IP_AH ? (frame[at + 1] + 2u) * 4 : (frame[at + 1] + 1u) * 8;
+        next = frame[at];
+        at += length;
+    }
+    if (at + 8 <= layers.network_end) out.id = read_be32(frame + at + 4);
+    return out;
+}
+
+std::size_t FragmentTable::Hash::operator()(const FragmentKey& key) const {
+    u64 h = seed[0];
+    for (const u64 word :
+         {key.src[0], key.src[1], key.dst[0], key.dst[1],
+          (static_cast<u64>(key.id) << 16) | (static_cast<u64>(key.protocol) << 8) | key.family})
+        h = mix64(h ^ word) + seed[1];
+    return h;
+}
+
+FragmentTable::FragmentTable(const FragmentLimits& limits)
+    : limits_(limits), entries_(64, Hash{{random_word(), random_word()}}) {}
+
+void FragmentTable::take(const Entry& entry, FlowKey& key) {
+    key.ports_known = entry.ports_known;
+    key.sport = entry.sport;
+    key.dport = entry.dport;
+    key.l4 = entry.l4;
+    key.l4_kind = entry.l4_kind;
+    // Behind a first fragment's extension headers stands the protocol that later ones do not show.
+    key.protocol = entry.protocol;
+}
+
+bool FragmentTable::peek(const FragmentKey& datagram, FlowKey& key) const {
+    const auto at = entries_.find(datagram);
+    if (at == entries_.end() || !at->second.known) return false;
+    take(at->second, key);
+    return true;
+}
+
+FragmentTable::Entry& FragmentTable::entry_for(const FragmentKey& datagram) {
+    const auto [at, fresh] = entries_.try_emplace(datagram);
+    Entry& entry = at->second;
+    if (fresh) {
+        ages_.push_back(datagram);
+        entry.age = std::prev(ages_.end());
+        if (entries_.size() > limits_.entries) {
+            ++counters.evicted;
+            const FragmentKey oldest = ages_.front();
+            forget(oldest);
+        }
+    } else {
+        ages_.splice(ages_.end(), ages_, entry.age);
+    }
+    entry.expires = add_saturating(now_, limits_.lifetime_ns);
+    return entry;
+}
+
+void FragmentTable::hold(HeldFrame&& frame, u64 bytes) {
+    ++counters.held;
+    held_bytes_ += bytes;
+    frame.due = add_saturating(now_, limits_.hold_ns);
+    held_.push_back(std::move(frame));
+    const auto at = std::prev(held_.end());
+    entry_for(at->datagram).waiting.push_back(at);
+}
+
+void FragmentTable::release(std::list<HeldFrame>::iterator frame, const Entry* entry) {
+    held_bytes_ -= frame->bytes.size() + HELD_OVERHEAD;
+    if (entry != nullptr) {
+        take(*entry, frame->key);
+        ++counters.held_followed;
+    } else {
+        ++counters.held_expired;
+    }
+    released.splice(released.end(), held_, frame);
+}
+
+void FragmentTable::first(const FragmentKey& datagram, const FlowKey& key) {
+    ++counters.first;
+    Entry& entry = entry_for(datagram);
+    entry.known = true;
+    entry.ports_known = key.ports_known;
+    entry.sport = key.sport;
+    entry.dport = key.dport;
+    entry.l4 = key.l4;
+    entry.l4_kind = key.l4_kind;
+    entry.protocol = key.protocol;
+    for (const auto& frame : entry.waiting) release(frame, &entry);
+    entry.waiting.clear();
+}
+
+void FragmentTable::forget(const FragmentKey& datagram) {
+    const auto at = entries_.find(datagram);
+    for (const auto& frame : at->second.waiting) release(frame, nullptr);
+    ages_.erase(at->second.age);
+    entries_.erase(at);
+}
+
+void FragmentTable::expire() {
+    while (!held_.empty() && held_.front().due < now_) {
+        auto& waiting = entries_.find(held_.front().datagram)->second.waiting;
+        waiting.erase(std::find(waiting.begin(), waiting.end(), held_.begin()));
+        release(held_.begin(), nullptr);
+    }
+    while (!ages_.empty()) {
+        const auto oldest = entries_.find(ages_.front());
+        if (oldest->second.expires >= now_) break;
+        forget(FragmentKey(ages_.front()));
+    }
+}
+
+void FragmentTable::tick(i64 stamp) {
+    if (!started_) {
+        started_ = true;
+        now_ = stamp;
+    } else if (stamp > now_) {
+        now_ = stamp;
+        expire();
+    } else if (before(stamp, now_, CLOCK_BACK_NS)) {
+        // A clock was set, or captures were joined: no due time of before means anything now.
+        if (!entries_.empty()) ++counters.clock_back;
+        flush();
+        now_ = stamp;
+    }
+}
+
+void FragmentTable::tick_range(const i64* stamps, u64 count) {
+    if (count == 0) return;
+    i64 low = stamps[0], high = stamps[0];
+    for (u64 i = 1; i < count; ++i) {
+        low = stamps[i] < low ? stamps[i] : low;
+        high = stamps[i] > high ? stamps[i] : high;
+    }
+    if (!started_) tick(stamps[0]);
+    if (before(low, high > now_ ? high : now_, CLOCK_BACK_NS)) {
+        for (u64 i = 0; i < count; ++i) tick(stamps[i]);
+    } else {
+        tick(high);
+    }
+}
+
+void FragmentTable::advance(i64 now) {
+    if (started_ && now > now_) {
+        now_ = now;
+        expire();
+    }
+}
+
+void FragmentTable::flush() {
+    while (!ages_.empty()) forget(FragmentKey(ages_.front()));
+}
+
+}  // namespace twinstamp

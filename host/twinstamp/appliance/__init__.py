@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The appliance: a mirror feed in, clean and flow-complete traffic out to DPI servers (docs/appliance.md)."""
+
+from twinstamp.appliance.config import ApplianceConfig, load_appliance, parse_appliance
+from twinstamp.appliance.run import Appliance
+
+__all__ = ["Appliance", "ApplianceConfig", "load_appliance", "parse_appliance"]

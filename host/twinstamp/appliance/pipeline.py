@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One batch through duplicates, rules, balance and outputs, with every frame in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twinstamp import balance
+from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
+from twinstamp.balance import Classifier
+from twinstamp.dedup import Deduplicator
+from twinstamp.frames import FrameBatch
+from twinstamp.ledger import Ledger
+from twinstamp_kernels._cpu import Histogram
+
+Output = InterfaceOutput | FileOutput
+
+_FLOW_BITS = 22  # bits of the map that a server's flows are counted with
+
+_FATES = {
+    balance.FATE_FORWARDED: "forwarded",
+    balance.FATE_DROPPED: "rule_drops",
+    balance.FATE_NO_SERVER: "no_live_server",
+}
+
+
+class FlowCount:
+    """Distinct flows by linear counting (Whang et al., 1990): within 1 % up to some ten million flows."""
+
+    def __init__(self) -> None:
+        self._seen = np.zeros(1 << _FLOW_BITS, np.bool_)
+
+    def add(self, hashes: npt.NDArray[np.uint64]) -> None:
+        self._seen[(hashes >> np.uint64(64 - _FLOW_BITS)).astype(np.int64)] = True
+
+    def estimate(self) -> int:
+        size = len(self._seen)
+        free = size - int(np.count_nonzero(self._seen))
+        return round(-size * np.log(max(free, 1) / size))
+
+
+class ServerState:
+    """A server's output and what went there."""
+
+    def __init__(self, name: str, output: Output) -> None:
+        self.name = name
+        self.output = output
+        self.frames = 0
+        self.bytes = 0
+        self.failed = 0
+        self.flows = FlowCount()
+        self.alive = True
+
+
+class Pipeline:
+    """judge → classify → send. Bytes are captured bytes, everywhere in the ledger.
+
+    action: what becomes of duplicates ("drop", "tag" or "count"); clock_ns: () → now, in the timescale of
+    the stamps, or None where added delay means nothing (files).
+    """
+
+    def __init__(
+        self,
+        *,
+        deduplicator: Deduplicator | None,
+        action: str,
+        classifier: Classifier,
+        outputs: Mapping[str, Output],
+        clock_ns: Any = None,
+    ) -> None:
+        self.ledger = Ledger()
+        self.deduplicator = deduplicator
+        self.classifier = classifier
+        self.servers = [ServerState(name, outputs[name]) for name in classifier.servers]
+        self.added_delay = Histogram()
+        self._action = action
+        self._clock_ns = clock_ns
+        self._frames = 0
+        self._held_tags: dict[int, int] = {}
+        self.rule_hits = np.zeros(len(classifier.rules) + 1, np.int64)  # [-1]: no rule matched
+
+    def process(self, batch: FrameBatch) -> None:
+        """Takes a batch through all stages; it may be released afterwards."""
+        n = len(batch)
+        caplen = batch.caplen
+        self.ledger.receive(n, int(caplen.sum(dtype=np.int64)))
+        keep: npt.NDArray[np.uint8] | None = None
+        tags: npt.NDArray[np.uint8] | None = None
+        if self.deduplicator is not None:
+            verdicts = self.deduplicator.judge(batch)
+            judged = np.frombuffer(verdicts.keep, np.uint8)
+            if self._action == "drop":
+                keep = judged
+                dropped = int(n - np.count_nonzero(judged))
+                if dropped:
+                    size = int(caplen[judged == 0].sum(dtype=np.int64))
+                    self.ledger.settle("duplicates_dropped", dropped, size)
+            elif self._action == "tag":
+                tags = np.where(judged == 0, np.frombuffer(verdicts.type, np.uint8), np.uint8(0))
+        out = self.classifier.process(batch, keep, first=self._frames)
+        if tags is not None and len(out.held):
+            for i in out.held:
+                if tags[i]:
+                    self._held_tags[self._frames + i] = int(tags[i])
+        self._frames += n
+        self._deliver(batch, out, tags)
+        self._take_released()
+        self.ledger.check()
+
+    def tick(self, now_ns: int) -> None:
+        """Between batches: fragments that have waited long enough go on."""
+        if self.classifier.held_now:
+            self.classifier.release_due(now_ns)
+            self._take_released()
+
+    def check_servers(self) -> list[tuple[str, bool]]:
+        """Looks after the servers' links; gives (name, alive) for each that changed. Only its flows move."""
+        changed = [(server, server.output.alive()) for server in self.servers]
+        changed = [(server, alive) for server, alive in changed if alive != server.alive]
+        if changed:
+            self.classifier.set_states({server.name: alive for server, alive in changed})
+            for server, alive in changed:
+                server.alive = alive
+        return [(server.name, alive) for server, alive in changed]
+
+    def finish(self) -> None:
+        """The stream has ended: everything held is delivered, and nothing may be left in flight."""
+        self.classifier.flush()
+        self._take_released()
+        for server in self.servers:
+            server.output.flush()
+        self.ledger.check(ended=True)
+
+    def _take_released(self) -> None:
+        while (released := self.classifier.take_released()) is not None:
+            tags = None
+            if self._held_tags:
+                tags = np.array([self._held_tags.pop(int(i), 0) for i in released.frame], np.uint8)
+            self._deliver(released.batch, released.verdicts, tags)
+
+    def _deliver(self, batch: FrameBatch, out: balance.Verdicts, tags: npt.NDArray[np.uint8] | None) -> None:
+        fate = np.frombuffer(out.fate, np.uint8)
+        caplen = batch.caplen
+        for code, name in _FATES.items():
+            chosen = fate == code
+            count = int(np.count_nonzero(chosen))
+            if count:
+                self.ledger.settle(name, count, int(caplen[chosen].sum(dtype=np.int64)))
+        rules = np.frombuffer(out.rule, np.int32) if len(out.rule) else np.empty(0, np.int32)
+        judged = rules[(fate != balance.FATE_SKIPPED) & (fate != balance.FATE_HELD)]
+        np.add.at(self.rule_hits, judged, 1)
+        if tags is not None:
+            tagged = (tags != 0) & (fate == balance.FATE_FORWARDED)
+            count = int(np.count_nonzero(tagged))
+            if count:
+                self.ledger.tagged.add(count, int(caplen[tagged].sum(dtype=np.int64)))
+        if not len(out.copy_frame):
+            return
+        frames = np.frombuffer(out.copy_frame, np.uint32)
+        numbers = np.frombuffer(out.copy_server, np.uint16)
+        hashes = np.frombuffer(out.hash, np.uint64)
+        # Copies sorted by server, frames of one server in their order.
+        order = np.argsort(numbers, kind="stable")
+        edges = np.flatnonzero(np.diff(numbers[order])) + 1
+        for part in np.split(order, edges):
+            server = self.servers[int(numbers[part[0]])]
+            index = frames[part]
+            sent = server.output.send(batch, index, tags)
+            server.frames += sent.frames
+            server.bytes += sent.bytes
+            server.failed += sent.failed_frames
+            server.flows.add(hashes[index])
+            self.ledger.copies_attempted.add(
+                sent.frames + sent.failed_frames, sent.bytes + sent.failed_bytes
+            )
+            self.ledger.copies_sent.add(sent.frames, sent.bytes)
+            self.ledger.copies_failed.add(sent.failed_frames, sent.failed_bytes)
+        if self._clock_ns is not None:
+            self.added_delay.add(self._clock_ns() - batch.timestamp_ns[frames])

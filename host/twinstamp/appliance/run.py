@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens what an appliance file names, runs the pipeline until the input ends or somebody stops it, reports."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from twinstamp.appliance.config import ApplianceConfig, SourceConfig
+from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
+from twinstamp.appliance.pipeline import Output, Pipeline
+from twinstamp.balance import Classifier, Secret
+from twinstamp.dedup import Deduplicator
+from twinstamp.errors import ConfigError, DeviceError, InputError, TwinstampError
+from twinstamp.frames import FrameBatch
+from twinstamp.io.files import CaptureReader, open_capture
+from twinstamp.io.live import LiveSource
+from twinstamp.io.merge import Merge
+from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
+
+_LINK_CHECK_S = 0.25
+_POLL_S = 0.05  # without frames: how soon a stop, a due fragment or a dead link is seen
+
+
+class FileSource:
+    """A capture as a source for Merge. A damaged capture ends at the damage, which `damage` tells."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        assert config.file is not None
+        self.name = config.file
+        self.reader: CaptureReader = open_capture(config.file)
+        self.ended = False
+        self.damage: str | None = None
+
+    @property
+    def ports(self) -> Any:
+        return self.reader.ports
+
+    def poll(self, timeout_s: float = 0.0) -> FrameBatch | None:
+        if self.ended:
+            return None
+        try:
+            batch = self.reader.read()
+        except InputError as error:
+            self.damage = str(error)
+            self.ended = True
+            return None
+        if batch is None:
+            self.ended = True
+        return batch
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+class Appliance:
+    """An appliance with everything open; run() returns the report, stop() (from anywhere) ends it.
+
+    Raises ConfigError, InputError or DeviceError where something cannot be opened; nothing stays open then.
+    """
+
+    def __init__(self, config: ApplianceConfig) -> None:
+        self.config = config
+        self._stop = threading.Event()
+        self._stack = ExitStack()
+        self.events: list[str] = []
+        self.started_ns = time.time_ns()
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self) -> None:
+        config = self.config
+        rules = RuleSet() if config.rules_file is None else read_rules(config.rules_file, config.rules_format)
+        if rules.default == (DEFAULT_GROUP,) and DEFAULT_GROUP not in {group.name for group in config.groups}:
+            rules = replace(rules, default=config.default)
+        self.live = config.sources[0].file is None
+        self._sources: list[Any] = []
+        for source in config.sources:
+            opened = (
+                LiveSource(
+                    source.interface or "",
+                    filter=source.filter,
+                    ring_mib=source.ring_mib,
+                    promiscuous=source.promiscuous,
+                    batch_frames=config.batch_frames,
+                )
+                if self.live
+                else FileSource(source)
+            )
+            self._stack.callback(opened.close)
+            self._sources.append(opened)
+        self._merge = Merge(
+            self._sources,
+            delay_ms=config.reorder_ms,
+            memory_mib=config.reorder_mib,
+            batch_frames=config.batch_frames,
+            clock=time.time_ns if self.live else None,
+        )
+        window = config.duplicates
+        deduplicator = None
+        if window is not None:
+            deduplicator = Deduplicator(
+                profile=window.profile,
+                layer=window.layer,
+                window=window.window,
+                time_ns=window.time_ns,
+                limit=window.limit,
+                ignore_bytes=window.ignore_bytes,
+                keep=window.keep,
+                workers=config.workers,
+            )
+        used = set(rules.groups)
+        classifier = Classifier(
+            rules,
+            groups=config.groups,
+            secret=Secret.load(config.secret_file),
+            layer=config.layer,
+            hash=config.hash,
+            workers=config.workers,
+            fragments=config.fragments,
+        )
+        unused = [group.name for group in config.groups if group.name not in used]
+        if unused:
+            self.events.append(f"no rule sends anything to group {', '.join(unused)}")
+        like = self._sources[0].reader if not self.live and len(self._sources) == 1 else None
+        tag_vlan = window.tag_vlan if window is not None and window.action == "tag" else None
+        outputs: dict[str, Output] = {}
+        for name, output in config.outputs.items():
+            outputs[name] = FileOutput(output, like) if output.file is not None else InterfaceOutput(output, tag_vlan)
+            self._stack.callback(outputs[name].close)
+        if config.report is not None:
+            self._report = self._stack.enter_context(open(config.report, "w", encoding="utf-8"))  # noqa: SIM115
+        else:
+            self._report = None
+        self.pipeline = Pipeline(
+            deduplicator=deduplicator,
+            action="count" if window is None else window.action,
+            classifier=classifier,
+            outputs=outputs,
+            clock_ns=time.time_ns if self.live else None,
+        )
+        if config.user is not None:
+            _drop_privileges(config.user)
+
+    @property
+    def reader(self) -> CaptureReader | None:
+        """The only capture being read, for a progress bar."""
+        return self._sources[0].reader if not self.live and len(self._sources) == 1 else None
+
+    def stop(self) -> None:
+        """Asks run() to end: what the kernel holds for us is still taken, delivered and counted."""
+        self._stop.set()
+        for source in self._sources:
+            if isinstance(source, FileSource):
+                source.reader.cancel()  # it may be waiting for a pipe
+
+    def run(self, *, progress: Callable[[], None] | None = None) -> dict[str, Any]:
+        """Runs until the input ends or stop(). Returns the report and writes it where the file says.
+
+        Raises InputError for damaged captures after everything before the damage was delivered.
+        """
+        next_check = 0.0
+        stop_ns: int | None = None
+        failure: TwinstampError | None = None
+        try:
+            while True:
+                if self._stop.is_set() and stop_ns is None:
+                    stop_ns = time.time_ns()
+                try:
+                    batch = self._merge.poll(_POLL_S if stop_ns is None else 0.01)
+                except DeviceError as error:
+                    self.events.append(str(error))
+                    failure = error
+                    if len(self._sources) == 1:
+                        break
+                    continue
+                if batch is not None:
+                    with batch:
+                        late = bool(self.live and stop_ns is not None and len(batch) and batch.timestamp_ns[0] > stop_ns)
+                        self.pipeline.process(batch)
+                    # Files have no stop time: what is read is delivered, and no more is read.
+                    if late or (stop_ns is not None and not self.live):
+                        break
+                elif stop_ns is not None or self._merge.ended:
+                    break
+                if self.live:
+                    self.pipeline.tick(time.time_ns())
+                    now = time.monotonic()
+                    if now >= next_check:
+                        next_check = now + _LINK_CHECK_S
+                        for name, alive in self.pipeline.check_servers():
+                            self.events.append(f"server {name} {'came back' if alive else 'went down'}")
+                if progress is not None:
+                    progress()
+            while (batch := self._merge.flush()) is not None:
+                with batch:
+                    self.pipeline.process(batch)
+            self.pipeline.finish()
+            report = self.report()
+        finally:
+            self._close_outputs()
+        if self._report is not None:
+            import json
+
+            json.dump(report, self._report, indent=2)
+            self._report.write("\n")
+        self._stack.close()
+        damaged = [source for source in self._sources if getattr(source, "damage", None)]
+        if damaged:
+            raise InputError(f"{damaged[0].damage}; the frames before it were delivered")
+        if failure is not None:
+            raise failure
+        return report
+
+    def _close_outputs(self) -> None:
+        for server in self.pipeline.servers:
+            server.output.close()
+
+    def close(self) -> None:
+        """Closes everything, for a run that never was."""
+        self._stack.close()
+
+    def __enter__(self) -> Appliance:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Counters of the moment, for the live view; keys as in the report."""
+        pipeline = self.pipeline
+        pipeline.ledger.dropped_before = sum(
+            source.statistics().kernel_drops for source in self._sources if isinstance(source, LiveSource)
+        )
+        duplicates: dict[str, Any] = {"by_type": {}, "kept_by_class": {}, "limit_reached": 0}
+        if pipeline.deduplicator is not None:
+            statistics = pipeline.deduplicator.statistics()
+            duplicates = {
+                "by_type": statistics["by_type"],
+                "kept_by_class": statistics["kept"],
+                "limit_reached": statistics["limit_reached"],
+                "memory_bytes": statistics["memory_bytes"],
+            }
+        delay = pipeline.added_delay
+        seconds = (time.time_ns() - self.started_ns) / 1e9
+        return {
+            "seconds": round(seconds, 3),
+            "ledger": pipeline.ledger.as_dict(),
+            "duplicates": duplicates,
+            "servers": {
+                server.name: {
+                    "frames": server.frames,
+                    "bytes": server.bytes,
+                    "send_errors": server.failed,
+                    "causes": dict(server.output.causes),
+                    "flows": server.flows.estimate(),
+                    "alive": server.alive,
+                    "frames_per_s": round(server.frames / seconds, 1),
+                    "bits_per_s": round(8 * server.bytes / seconds, 1),
+                }
+                for server in pipeline.servers
+            },
+            "added_delay_ns": {
+                "p50": delay.quantile(0.5),
+                "p90": delay.quantile(0.9),
+                "p99": delay.quantile(0.99),
+                "p999": delay.quantile(0.999),
+                "max": delay.maximum,
+            }
+            if self.live
+            else None,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """The whole report (docs/appliance.md lists its keys)."""
+        config = self.config
+        report = {"version": 1, **self.snapshot()}
+        report["sources"] = {
+            source.interface: source.statistics()._asdict()
+            if isinstance(source, LiveSource)
+            else None
+            for source in self._sources
+            if isinstance(source, LiveSource)
+        } or {
+            source.name: {"frames": source.reader.frames, "truncated": source.reader.truncated, "damage": source.damage}
+            for source in self._sources
+        }
+        report["reorder"] = self._merge.statistics()._asdict()
+        hits = self.pipeline.rule_hits
+        report["rules"] = {
+            "count": len(hits) - 1,
+            "no_match": int(hits[-1]),
+            "hits": {str(number): int(count) for number, count in enumerate(hits[:-1]) if count},
+        }
+        counts = self.pipeline.classifier.counts()
+        report["fragments"] = {key: value for key, value in counts.items() if key.startswith("fragments_")}
+        report["icmp_followed"] = counts.get("icmp_followed", 0)
+        report["memory_bytes"] = {
+            "rings": sum(source.ring_mib << 20 for source in config.sources) if self.live else 0,
+            "reorder": self._merge.statistics().memory_bytes,
+            "window": report["duplicates"].get("memory_bytes", 0),
+            "rules": self.pipeline.classifier.table_bytes,
+            "fragments_at_most": config.fragments.hold_bytes,
+        }
+        report["events"] = list(self.events)
+        return report
+
+
+def _drop_privileges(user: str) -> None:
+    """Becomes `user` for good; sockets and files that are open stay open."""
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"appliance.user: there is no user {user!r}") from None
+    if os.geteuid() == entry.pw_uid:
+        return
+    try:
+        os.setgroups([])
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    except OSError as error:
+        raise ConfigError(f"appliance.user: cannot become {user}: {error.strerror}; start as root") from error

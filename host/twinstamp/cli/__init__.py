@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `twinstamp` command.
+
+argparse, and one module per sub-command that is imported only when it is asked for: with typer and rich
+the interpreter would start for longer than `twinstamp dedup` takes for a million frames
+(docs/decisions/0002-argparse.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from twinstamp import __version__
+from twinstamp.errors import ConfigError, TwinstampError
+
+# command → (module, one line of help)
+COMMANDS = {
+    "dedup": ("twinstamp.cli.dedup", "remove, tag or count the duplicates of a capture"),
+    "analyse": ("twinstamp.cli.analyse", "show a feed's duplicates and the window that removes them"),
+    "rules": ("twinstamp.cli.rules", "check rule files, match a capture against them"),
+    "balance": ("twinstamp.cli.balance", "share a capture's flows among DPI servers"),
+    "run": ("twinstamp.cli.run", "run the appliance that a file describes"),
+}
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser, with the options of all commands, or of one."""
+    parser = argparse.ArgumentParser(
+        prog="twinstamp",
+        description="Stamped frames in, duplicates out, flows balanced, nothing unaccounted.",
+    )
+    parser.add_argument("--version", action="version", version=f"twinstamp {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the trace of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, text) in COMMANDS.items():
+        if only is None or only == name:
+            import_module(module).register(commands, text)
+        else:
+            commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit status: 0, 1 for a failure, 2 for bad use, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    if named in COMMANDS:
+        parser = build_parser(named)
+    else:
+        # Only the list of commands is needed: none of them need be imported.
+        parser = build_parser("")
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.function(options) or 0)
+    except TwinstampError as error:
+        if options.debug:
+            raise
+        print(f"twinstamp {options.command}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python must not complain about it again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print(f"twinstamp {options.command}: interrupted", file=sys.stderr)
+        return 130

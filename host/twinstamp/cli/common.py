@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands share: window options, progress, JSON reports."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twinstamp.errors import ConfigError
+from twinstamp.units import parse_time_ns
+
+if TYPE_CHECKING:
+    from twinstamp.io.files import CaptureReader
+
+
+def add_window_options(parser: argparse.ArgumentParser) -> None:
+    """--window, --time, --profile, --layer, --limit, --workers."""
+    parser.add_argument("--window", type=int, metavar="N", help="frames, the current one included (editcap -D)")
+    parser.add_argument("--time", metavar="T", help="time window, e.g. 50ms, 600us, 1.5s (editcap -w)")
+    parser.add_argument(
+        "--profile", choices=("exact", "vlan", "routing", "nat"), default="exact", help="what may differ"
+    )
+    parser.add_argument("--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels")
+    parser.add_argument(
+        "--limit", type=int, default=1_000_000, metavar="N", help="frames that a time window holds at most"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same verdicts with any)")
+
+
+def window_time_ns(options: argparse.Namespace) -> int | None:
+    return None if options.time is None else parse_time_ns(options.time, "--time")
+
+
+class Progress:
+    """A progress bar on standard error for work that takes longer than a second, on a terminal only."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._start = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._shown = sys.stderr is not None and sys.stderr.isatty()
+
+    def __call__(self, reader: CaptureReader) -> None:
+        if not self._shown or time.monotonic() - self._start < 1.0:
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[frames]:,} frames"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=reader.size, frames=0)
+        self._bar.update(self._task, completed=reader.bytes_read, frames=reader.frames)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def write_json(path: str, report: dict[str, Any]) -> None:
+    """Writes a report as JSON, to standard output for "-"."""
+    import json
+
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: the report cannot be written: {error.strerror}") from error
+
+
+Register = Callable[[Any, str], None]

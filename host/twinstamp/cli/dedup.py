@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`twinstamp dedup`: duplicates of a capture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from twinstamp.cli.common import Progress, add_window_options, window_time_ns, write_json
+from twinstamp.errors import ConfigError
+
+
+def register(commands: Any, text: str) -> None:
+    parser = commands.add_parser(
+        "dedup",
+        help=text,
+        description="Removes, tags or counts the duplicates of a capture. With the profile exact and one "
+        "window, the output holds exactly the records that editcap -D N or -w T leaves.",
+    )
+    parser.add_argument("input", metavar="IN", help='pcap or pcapng; "-" = standard input')
+    parser.add_argument("output", metavar="OUT", nargs="?", help='capture to write; "-" = standard output')
+    add_window_options(parser)
+    parser.add_argument(
+        "--action",
+        choices=("drop", "tag", "count"),
+        default="drop",
+        help="tag: write duplicates with a comment (pcapng); count: write all, only report",
+    )
+    parser.add_argument(
+        "--ignore-bytes", type=int, default=0, metavar="N", help="leave out the first N bytes (editcap -I)"
+    )
+    parser.add_argument(
+        "--keep", default="", metavar="CLASSES", help="never judge these: arp,nd,llc,… (see docs/duplicates.md)"
+    )
+    parser.add_argument("--format", choices=("pcap", "pcap-ns", "pcapng"), help="of OUT; default: by its ending")
+    parser.add_argument("--json", metavar="REPORT", help='write the report; "-" = standard output')
+    parser.add_argument("--quiet", action="store_true", help="no summary on standard error")
+    parser.set_defaults(function=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from twinstamp.dedup import dedup_capture
+
+    if options.window is None and options.time is None:
+        raise ConfigError("say how far back to look: --window N (frames), --time T (e.g. 50ms), or both")
+    if options.output is None and options.action != "count":
+        raise ConfigError("OUT is missing (only --action count works without it)")
+    with Progress("duplicates") as progress:
+        report = dedup_capture(
+            options.input,
+            options.output,
+            window=options.window,
+            time_ns=window_time_ns(options),
+            profile=options.profile,
+            layer=options.layer,
+            ignore_bytes=options.ignore_bytes,
+            keep=[name.strip() for name in options.keep.split(",") if name.strip()],
+            limit=options.limit,
+            action=options.action,
+            format=options.format,
+            workers=options.workers,
+            progress=progress,
+        )
+    if options.json is not None:
+        write_json(options.json, report)
+    if not options.quiet:
+        _summary(report)
+    if report["truncated"] is not None:
+        print(f"twinstamp dedup: {report['truncated']}", file=sys.stderr)
+    return 0
+
+
+def _summary(report: dict[str, Any]) -> None:
+    received = report["ledger"]["received"]["frames"]
+    by_type = {name: count["frames"] for name, count in report["duplicates"]["by_type"].items()}
+    total = sum(by_type.values())
+    share = f" ({100 * total / received:.1f} %)" if received else ""
+    kinds = ", ".join(f"{name} {frames}" for name, frames in by_type.items() if frames)
+    print(f"{received} frames, {total} duplicates{share}{': ' + kinds if kinds else ''}", file=sys.stderr)
+    kept = report["duplicates"]["kept_by_class"]
+    if kept:
+        listed = ", ".join(f"{name} {count['frames']}" for name, count in kept.items())
+        print(f"repeats kept by class: {listed}", file=sys.stderr)
+    if report["duplicates"]["limit_reached"]:
+        print(
+            f"for {report['duplicates']['limit_reached']} frames the time window was cut short by its limit "
+            "of frames; raise --limit",
+            file=sys.stderr,
+        )

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`twinstamp run`: the appliance that a file describes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import Any
+
+from twinstamp.cli.common import Progress, write_json
+
+
+def register(commands: Any, text: str) -> None:
+    parser = commands.add_parser(
+        "run",
+        help=text,
+        description="Takes frames from interfaces or captures, removes duplicates, and shares the flows among DPI "
+        "servers, until the input ends or SIGINT or SIGTERM comes. The file is described in docs/appliance.md.",
+    )
+    parser.add_argument("file", metavar="APPLIANCE.toml")
+    parser.add_argument("--check", action="store_true", help="read the file, say what is wrong with it, and stop")
+    parser.add_argument("--json", metavar="REPORT", help='write the report here as well; "-" = standard output')
+    parser.add_argument("--quiet", action="store_true", help="neither live view nor tables")
+    parser.set_defaults(function=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from twinstamp.appliance.config import load_appliance
+    from twinstamp.appliance.run import Appliance
+
+    config = load_appliance(options.file)
+    if options.check:
+        from twinstamp.rules import read_rules
+
+        if config.rules_file is not None:
+            read_rules(config.rules_file, config.rules_format)
+        print(f"{options.file}: no mistakes found")
+        return 0
+    with Appliance(config) as appliance:
+        stop = {number: signal.signal(number, lambda *_: appliance.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            report = _run(appliance, options.quiet or options.json == "-")
+        finally:
+            for number, handler in stop.items():
+                signal.signal(number, handler)
+    if options.json is not None:
+        write_json(options.json, report)
+    return 0
+
+
+def _run(appliance: Any, quiet: bool) -> dict[str, Any]:
+    reader = appliance.reader
+    if quiet:
+        return appliance.run()  # type: ignore[no-any-return]
+    from twinstamp.appliance.view import LiveView, print_report
+
+    if reader is not None:
+        with Progress("appliance") as progress:
+            report = appliance.run(progress=lambda: progress(reader))
+    elif sys.stdout.isatty():
+        with LiveView(appliance.snapshot):
+            report = appliance.run()
+    else:
+        report = appliance.run()
+    print_report(report)
+    return report

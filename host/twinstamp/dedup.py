@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Duplicate removal on FrameBatches and on whole captures (docs/duplicates.md)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from twinstamp.errors import ConfigError, InputError
+from twinstamp.frames import FrameBatch, Port
+from twinstamp.io.files import create_capture, open_capture
+from twinstamp.ledger import Ledger
+from twinstamp_kernels.window import CLASSES, PROFILES, Verdicts, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twinstamp.io.files import CaptureReader, Source
+
+ACTIONS = ("drop", "tag", "count")
+# Traffic that repeats itself without being mirrored twice; the appliance leaves it alone by default.
+DEFAULT_KEEP = tuple(name for name in CLASSES if name != "other")
+TYPE_NAMES = {code: name for name, code in PROFILES.items()}
+
+
+class Deduplicator:
+    """The duplicate window over FrameBatches: a Window that knows ports and class names.
+
+    Options as for twinstamp_kernels.window.Window, but keep takes class names (CLASSES). Raises
+    ConfigError where they are wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: str = "exact",
+        layer: str = "outer",
+        window: int | None = None,
+        time_ns: int | None = None,
+        limit: int = 1_000_000,
+        ignore_bytes: int = 0,
+        keep: Iterable[str] = (),
+        workers: int = 1,
+        seed: bytes | None = None,
+    ) -> None:
+        keep = tuple(keep)
+        unknown = [name for name in keep if name not in CLASSES]
+        if unknown:
+            raise ConfigError(f"unknown frame class {unknown[0]!r}: known are {', '.join(CLASSES)}")
+        try:
+            self._window = Window(
+                profile=profile,
+                layer=layer,
+                count=window,
+                time_ns=time_ns,
+                limit=limit,
+                ignore_bytes=ignore_bytes,
+                keep=[CLASSES[name] for name in keep],
+                workers=workers,
+                seed=seed,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self._linktypes: tuple[Sequence[Port], int, array[int]] | None = None
+
+    def judge(self, batch: FrameBatch) -> Verdicts:
+        """Verdicts on the next frames of the stream, in their order."""
+        known = self._linktypes
+        if known is None or known[0] is not batch.ports or known[1] != len(batch.ports):
+            types = array("H", (min(port.linktype, 0xFFFF) for port in batch.ports))
+            known = self._linktypes = (batch.ports, len(batch.ports), types)
+        data, offset, caplen, _, timestamp_ns, port, _ = batch.raw
+        return self._window.process(data, offset, caplen, timestamp_ns, port, known[2])
+
+    def statistics(self) -> dict[str, Any]:
+        """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name."""
+        raw = self._window.statistics()
+        names = {code: name for name, code in CLASSES.items()}
+        raw["by_type"] = {TYPE_NAMES[code]: count for code, count in raw["by_type"].items()}
+        raw["kept"] = {
+            names[code]: {"frames": frames, "bytes": size} for code, (frames, size) in raw["kept"].items()
+        }
+        return raw
+
+
+def tag_comments(verdicts: Verdicts) -> tuple[Any, list[str]]:
+    """Comments for the frames judged duplicates, as CaptureWriter.write takes them."""
+    import numpy as np
+
+    judged = np.where(np.asarray(verdicts.keep) == 0, np.asarray(verdicts.type), 0).astype(np.uint8)
+    return judged, ["", *(f"twinstamp: duplicate ({name})" for name in PROFILES)]
+
+
+def dedup_capture(
+    source: Source,
+    target: Source | None,
+    *,
+    window: int | None = None,
+    time_ns: int | None = None,
+    profile: str = "exact",
+    layer: str = "outer",
+    ignore_bytes: int = 0,
+    keep: Iterable[str] = (),
+    limit: int = 1_000_000,
+    action: str = "drop",
+    format: str | None = None,  # noqa: A002
+    workers: int = 1,
+    progress: Callable[[CaptureReader], None] | None = None,
+) -> dict[str, Any]:
+    """Removes, tags or counts the duplicates of a capture.
+
+    source, target: path, "-" or file object (target None with action count: nothing is written). window:
+    frames, the current one included; time_ns: ns; at least one of them. action: "drop"; "tag" (all frames
+    are written, duplicates with a comment: pcapng only); "count" (all frames are written unchanged).
+    format: of the target, see create_capture. progress: called after each batch.
+
+    Returns the report: options, ledger, duplicates by type, frames written, truncated (None, or where the
+    capture was cut short). Raises ConfigError, InputError, DeviceError.
+    """
+    if action not in ACTIONS:
+        raise ConfigError(f"unknown action {action!r}: choose one of {', '.join(ACTIONS)}")
+    if target is None and action != "count":
+        raise ConfigError(f"the action {action} needs an output; only count works without one")
+    judge = Deduplicator(
+        profile=profile,
+        layer=layer,
+        window=window,
+        time_ns=time_ns,
+        limit=limit,
+        ignore_bytes=ignore_bytes,
+        keep=keep,
+        workers=workers,
+    )
+    with open_capture(source) as reader:
+        writer = None if target is None else create_capture(target, format=format, like=reader)
+        if action == "tag" and writer is not None and writer.format != "pcapng":
+            writer.close()
+            raise ConfigError(
+                "tagged duplicates need a pcapng output (a pcap file holds no comments): "
+                "name it .pcapng or give --format pcapng"
+            )
+        damage: InputError | None = None
+        try:
+            while True:
+                try:
+                    batch = reader.read()
+                except InputError as error:
+                    # What came before the damage has been processed; it is delivered and reported.
+                    damage = error
+                    break
+                if batch is None:
+                    break
+                with batch:
+                    verdicts = judge.judge(batch)
+                    if writer is not None:
+                        if action == "drop":
+                            writer.write(batch, verdicts.keep)
+                        else:
+                            writer.write(batch, comments=tag_comments(verdicts) if action == "tag" else None)
+                if progress is not None:
+                    progress(reader)
+        finally:
+            if writer is not None:
+                writer.close()
+        statistics = judge.statistics()
+        ledger = _file_ledger(statistics, action, reader.frames)
+        if damage is not None:
+            raise InputError(f"{damage}; the {reader.frames} frames before it were processed") from damage
+        return {
+            "options": {
+                "profile": profile,
+                "layer": layer,
+                "window": window,
+                "time_ns": time_ns,
+                "ignore_bytes": ignore_bytes,
+                "keep": list(keep),
+                "action": action,
+                "workers": workers,
+            },
+            "ledger": ledger.as_dict(),
+            "duplicates": {
+                "by_type": statistics["by_type"],
+                "kept_by_class": statistics["kept"],
+                "limit_reached": statistics["limit_reached"],
+            },
+            "frames_written": 0 if writer is None else writer.frames,
+            "bytes_written": 0 if writer is None else writer.bytes_written,
+            "memory_bytes": statistics["memory_bytes"],
+            "truncated": reader.truncated,
+        }
+
+
+def _file_ledger(statistics: dict[str, Any], action: str, received: int) -> Ledger:
+    duplicates = list(statistics["by_type"].values())
+    frames = sum(count["frames"] for count in duplicates)
+    size = sum(count["bytes"] for count in duplicates)
+    ledger = Ledger()
+    ledger.receive(received, statistics["bytes"])
+    if action == "drop":
+        ledger.settle("duplicates_dropped", frames, size)
+        ledger.settle("forwarded", statistics["frames"] - frames, statistics["bytes"] - size)
+    else:
+        ledger.settle("forwarded", statistics["frames"], statistics["bytes"])
+        if action == "tag":
+            ledger.tagged.add(frames, size)
+    ledger.check(ended=True)
+    return ledger
+
