@@ -77,7 +77,7 @@ def make_flow(rng: random.Random) -> dict:
 
 
 def mix(flows: int, count: int, seed: int) -> tuple[list[bytes], list[int]]:
-    """Frames, and per frame the kind of duplicate it is (0: none), each within the window of its first copy."""
+    """Frames, and of each the kind of duplicate it is (0: none), within the window of its first copy."""
     rng = random.Random(seed)
     table = [make_flow(rng) for _ in range(flows)]
     weights = np.cumsum([1 / (i + 1) for i in range(flows)]).tolist()  # Zipf: few flows carry most packets
