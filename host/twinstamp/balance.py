@@ -39,8 +39,14 @@ class Server:
 
     def __post_init__(self) -> None:
         check_name(self.name, "server")
-        if not isinstance(self.weight, int) or isinstance(self.weight, bool) or not 0 <= self.weight <= MAX_WEIGHT:
-            raise ConfigError(f"server {self.name}: weight {self.weight!r}: must be a number from 0 to {MAX_WEIGHT}")
+        if (
+            not isinstance(self.weight, int)
+            or isinstance(self.weight, bool)
+            or not 0 <= self.weight <= MAX_WEIGHT
+        ):
+            raise ConfigError(
+                f"server {self.name}: weight {self.weight!r}: must be a number from 0 to {MAX_WEIGHT}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,11 @@ def groups_from_table(table: Mapping[str, Any], *, name: str = "") -> tuple[Grou
     groups = []
     for group, entry in table.items():
         here = f"{where}group {group[:80]}"
-        if not isinstance(entry, Mapping) or set(entry) != {"servers"} or not isinstance(entry["servers"], list):
+        if (
+            not isinstance(entry, Mapping)
+            or set(entry) != {"servers"}
+            or not isinstance(entry["servers"], list)
+        ):
             raise ConfigError(f'{here}: has one key, servers = ["NAME", {{name = "NAME", weight = 2}}]')
         servers = []
         for server in entry["servers"]:
@@ -138,7 +148,9 @@ class Secret:
                 if not stat.S_ISREG(status.st_mode):
                     raise ConfigError(f"{place}: is not a plain file; give another --secret-file")
                 if status.st_uid not in (os.geteuid(), 0):
-                    raise ConfigError(f"{place}: belongs to user {status.st_uid}; a secret must be your own or root's")
+                    raise ConfigError(
+                        f"{place}: belongs to user {status.st_uid}; a secret must be your own or root's"
+                    )
                 if status.st_mode & 0o077:
                     raise ConfigError(
                         f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets others at the secret; chmod 600 it, "
@@ -153,7 +165,9 @@ class Secret:
             finally:
                 os.close(handle)
         except OSError as error:
-            raise ConfigError(f"{place}: cannot be read or made: {error.strerror}; give --secret-file") from None
+            raise ConfigError(
+                f"{place}: cannot be read or made: {error.strerror}; give --secret-file"
+            ) from None
         return cls(raw, place)
 
     @staticmethod
@@ -225,7 +239,9 @@ class FragmentLimits:
             if not low <= value <= high:
                 raise ConfigError(f"fragments: {name} {value}: must be {low} to {high}")
         if self.lifetime_ns < self.hold_ns:
-            raise ConfigError(f"fragments: lifetime_ns {self.lifetime_ns} is shorter than hold_ns {self.hold_ns}")
+            raise ConfigError(
+                f"fragments: lifetime_ns {self.lifetime_ns} is shorter than hold_ns {self.hold_ns}"
+            )
 
 
 class Classifier:
@@ -253,7 +269,7 @@ class Classifier:
         workers: int = 1,
         fragments: FragmentLimits | None = None,
         memory_limit: int = 1 << 30,
-        cache_entries: int = 32768,
+        cache_entries: int = 65536,
         buckets: int = DEFAULT_BUCKETS,
     ) -> None:
         if layer not in ("outer", "inner"):
@@ -265,7 +281,9 @@ class Classifier:
         if buckets < 1 or buckets > 1 << 20 or buckets & (buckets - 1):
             raise ConfigError(f"buckets {buckets}: must be a power of two, at most 1048576")
         if cache_entries and (not 4 <= cache_entries <= 1 << 24 or cache_entries & (cache_entries - 1)):
-            raise ConfigError(f"cache_entries {cache_entries}: must be 0 or a power of two from 4 to 16777216")
+            raise ConfigError(
+                f"cache_entries {cache_entries}: must be 0 or a power of two from 4 to 16777216"
+            )
         limits = fragments or FragmentLimits()
         self.rules = rules
         self._secret = secret or Secret.random()
@@ -300,7 +318,9 @@ class Classifier:
         if groups:
             for name in wanted:
                 if name not in known:
-                    raise ConfigError(f"{self.rules.name or 'rules'}: group {name} has no servers: add [group.{name}]")
+                    raise ConfigError(
+                        f"{self.rules.name or 'rules'}: group {name} has no servers: add [group.{name}]"
+                    )
             self._groups = tuple(known[name] for name in wanted)
         else:
             self._groups = ()
@@ -382,7 +402,9 @@ class Classifier:
             if keep.format != "B":
                 keep = keep.cast("B")
         try:
-            out = self._native.process(*batch.raw, self._linktypes[1], keep, batch.first if first is None else first)
+            out = self._native.process(
+                *batch.raw, self._linktypes[1], keep, batch.first if first is None else first
+            )
         except ValueError as error:
             raise InputError(str(error)) from None
         return Verdicts(*out)

@@ -271,7 +271,7 @@ def _action(value: object) -> tuple[str, ...]:
 
 def _prefix(value: object, what: str) -> Prefix:
     if not isinstance(value, str):
-        raise ConfigError(f"{what} {str(value)[:80]!r}: must be a string such as \"10.0.0.0/8\"")
+        raise ConfigError(f'{what} {str(value)[:80]!r}: must be a string such as "10.0.0.0/8"')
     try:
         return Prefix.parse(value)
     except ValueError as error:
@@ -330,7 +330,9 @@ class _Lines:
     def __init__(self, text: str) -> None:
         self.lines = text.splitlines()
         self.starts = [
-            number for number, line in enumerate(self.lines, 1) if re.match(r"\s*\[\[\s*[\"']?rule[\"']?\s*\]\]", line)
+            number
+            for number, line in enumerate(self.lines, 1)
+            if re.match(r"\s*\[\[\s*[\"']?rule[\"']?\s*\]\]", line)
         ]
 
     def rule(self, index: int, count: int) -> int:
@@ -409,7 +411,9 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
         message = re.sub(r"\s*\(at .*\)$", "", str(error))
         raise ConfigError(f"{name}:{line}: {message}: not TOML") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
-        raise ConfigError(f"{name}: not TOML that can be read: {type(error).__name__}: {str(error)[:120]}") from None
+        raise ConfigError(
+            f"{name}: not TOML that can be read: {type(error).__name__}: {str(error)[:120]}"
+        ) from None
 
 
 def read_toml(path: str | Path) -> RuleSet:
@@ -418,7 +422,9 @@ def read_toml(path: str | Path) -> RuleSet:
     table = parse_toml(text, str(path))
     for key in table:
         if key not in ("rule", "default", "group"):
-            raise ConfigError(f"{path}: unknown key {key[:80]!r}: a rules file has [[rule]], [group.NAME] and default")
+            raise ConfigError(
+                f"{path}: unknown key {key[:80]!r}: a rules file has [[rule]], [group.NAME] and default"
+            )
     return rules_from_table(table, name=str(path), text=text)
 
 
@@ -462,7 +468,9 @@ def _classbench_rule(line: str, number: int) -> Rule:
         if value > 0xFFFF or mask > 0xFFFF:
             raise ConfigError(f"flags 0x{value:x}/0x{mask:x}: 16 bits at most")
         if value & ~mask:
-            raise ConfigError(f"flags 0x{value:04x}/0x{mask:04x}: value has bits outside its mask, no packet matches")
+            raise ConfigError(
+                f"flags 0x{value:04x}/0x{mask:04x}: value has bits outside its mask, no packet matches"
+            )
         if mask:
             # ClassBench's last column is the flags byte of TCP, or the type and code of ICMP, from the
             # upper byte down (Taylor & Turner 2007; docs/decisions/0020).
@@ -473,7 +481,9 @@ def _classbench_rule(line: str, number: int) -> Rule:
             elif number_of in (1, 58):
                 icmp = (value, mask)
             else:
-                raise ConfigError(f"flags mask 0x{mask:04x} with protocol {number_of}: only TCP and ICMP have such")
+                raise ConfigError(
+                    f"flags mask 0x{mask:04x} with protocol {number_of}: only TCP and ICMP have such"
+                )
     return Rule(
         source=source,
         destination=destination,

@@ -13,7 +13,9 @@ from twinstamp.cli.common import Progress, write_json
 def add_rules_options(parser: argparse.ArgumentParser) -> None:
     """--format, --layer, --workers."""
     parser.add_argument(
-        "--format", choices=("toml", "classbench"), help="of the rules; default: toml where the name ends in .toml"
+        "--format",
+        choices=("toml", "classbench"),
+        help="of the rules; default: toml where the name ends in .toml",
     )
 
 
@@ -40,7 +42,9 @@ def register(commands: Any, text: str) -> None:
     match.add_argument("--rules", required=True, metavar="FILE")
     match.add_argument("--out", required=True, metavar="FILE.csv", help='"-" = standard output')
     add_rules_options(match)
-    match.add_argument("--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels")
+    match.add_argument(
+        "--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels"
+    )
     match.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same rules with any)")
     match.add_argument("--json", metavar="REPORT", help="write the report")
     match.add_argument("--quiet", action="store_true", help="no summary on standard error")
@@ -63,7 +67,9 @@ def run_check(options: argparse.Namespace) -> int:
         print(f"{options.file}:{rules.rules[index].line}: rule {index} can never match: {why}")
     for index, by in covered.items():
         line, first = rules.rules[index].line, rules.rules[by].line
-        print(f"{options.file}:{line}: rule {index} never matches: rule {by} (line {first}) accepts all it accepts")
+        print(
+            f"{options.file}:{line}: rule {index} never matches: rule {by} (line {first}) accepts all it accepts"
+        )
     if options.json is not None:
         write_json(
             options.json,
@@ -97,7 +103,8 @@ def run_match(options: argparse.Namespace) -> int:
         write_json(options.json, report)
     if not options.quiet:
         print(
-            f"{report['frames']} frames, {report['matched']} matched one of {len(rules)} rules", file=sys.stderr
+            f"{report['frames']} frames, {report['matched']} matched one of {len(rules)} rules",
+            file=sys.stderr,
         )
     if report["truncated"] is not None:
         print(f"twinstamp rules: {report['truncated']}", file=sys.stderr)

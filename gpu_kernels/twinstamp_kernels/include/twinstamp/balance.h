@@ -6,23 +6,15 @@
 // dead server's buckets and a return takes back exactly those.
 #pragma once
 
-#include "twinstamp/platform.h"
+#include "twinstamp/flow.h"
 
 namespace twinstamp {
 
 constexpr u16 NO_SERVER = 0xFFFF;
 constexpr u32 MAX_WEIGHT = 65535;
-constexpr u32 LOG2_BITS = 40;         // fraction bits of a score
+constexpr u32 LOG2_BITS = 40;  // fraction bits of a score
 constexpr u32 LOG2_TABLE_BITS = 13;
 constexpr u32 LOG2_TABLE = (1u << LOG2_TABLE_BITS) + 1;  // log2(1 + i / 2^13) with 40 fraction bits
-
-TS_HD u64 mix64(u64 x) {  // the finalizer of splitmix64 (Steele, Lea & Flood 2014)
-    x ^= x >> 30;
-    x *= 0xBF58476D1CE4E5B9ull;
-    x ^= x >> 27;
-    x *= 0x94D049BB133111EBull;
-    return x ^ (x >> 31);
-}
 
 // -log2((h + 1) / 2^64) with LOG2_BITS fraction bits, at most 64 << 40.
 TS_HD u64 negative_log2(const u64* table, u64 h) {
