@@ -9,11 +9,11 @@ when somebody reads them.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing's, without importing it: that costs 5 ms
 if TYPE_CHECKING:
-    from typing import NamedTuple
+    from collections.abc import Callable, Sequence
+    from typing import Any, NamedTuple
 
     import numpy as np
     import numpy.typing as npt

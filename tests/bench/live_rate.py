@@ -34,11 +34,13 @@ from twinstamp.frames import FrameBatch, Port  # noqa: E402
 from twinstamp.io.live import LiveOutput, LiveSource  # noqa: E402
 from twinstamp.io.merge import Merge  # noqa: E402
 
-HEADER = bytes.fromhex("020000000002" "020000000001" "0800" "4500002e00004000401166bd0a0000010a000002" "03e80009001a0000")
-STAMP_AT = len(HEADER)  # CLOCK_REALTIME ns, 8 bytes, then a sequence number, 8 bytes
+HEADER = bytes.fromhex(
+    "020000000002 020000000001 0800 4500002e00004000401166bd0a0000010a000002 03e80009001a0000"
+)
+NUMBER_AT = len(HEADER)  # 8 bytes, in the machine's order
 SIZE = 60  # without FCS: a minimum frame
 CHUNK = 64
-PREFIX: list[str] = []  # nice -n N
+PREFIX: list[str] = []  # chrt -f 5, where asked for
 RING_MIB = 8  # for tcpdump too: small enough that a run is a steady state and not one filling of a buffer
 
 
@@ -55,15 +57,14 @@ class Stop:
 
 
 def generate(interface: str, rate: float, seconds: float) -> dict[str, Any]:
-    """Sends stamped frames at ``rate`` per second; 0 = as fast as it goes."""
+    """Sends numbered frames at ``rate`` per second; 0 = as fast as it goes."""
     chunk = CHUNK if rate == 0 or rate > 20_000 else 1
     frame = HEADER + bytes(SIZE - len(HEADER))
     batch = FrameBatch.from_frames([frame] * chunk)
     data = np.frombuffer(bytearray(frame * chunk), np.uint8).copy()
     batch = FrameBatch((data, *batch.raw[1:]), ports=batch.ports)
-    fields = data.reshape(chunk, SIZE)[:, STAMP_AT : STAMP_AT + 16]
+    fields = data.reshape(chunk, SIZE)[:, NUMBER_AT : NUMBER_AT + 8]
     numbers = np.arange(chunk, dtype=np.int64)
-    stamped = np.empty((chunk, 2), dtype=np.int64)
     sent = errors = n = 0
     with LiveOutput(interface, retry_ms=100) as output:
         start = time.perf_counter()
@@ -75,9 +76,7 @@ def generate(interface: str, rate: float, seconds: float) -> dict[str, Any]:
                     if due - now > 0.0003:
                         time.sleep(due - now - 0.0002)
                     continue
-            stamped[:, 0] = time.time_ns()
-            stamped[:, 1] = n * chunk + numbers
-            fields[:] = stamped.view(np.uint8)
+            fields[:] = (n * chunk + numbers)[:, None].view(np.uint8)
             result = output.send(batch)
             sent += result.sent
             errors += result.errors
@@ -125,24 +124,37 @@ def forward(inputs: list[str], out: str) -> dict[str, Any]:
         }
 
 
-def sink(interface: str) -> dict[str, Any]:
-    """Delays from the stamp in the payload to the kernel's stamp at the far end of the output."""
+def delays(tap_in: str, tap_out: str) -> dict[str, Any]:
+    """Added delay: the kernel's stamp at the far end of the output less the one at the input, per frame.
+
+    Two more rings take in everything and are read after the run, so that measuring costs the two cores as
+    little as can be.
+    """
     stop = Stop(60)
-    delays = []
-    with LiveSource(interface, ring_mib=128, batch_frames=100_000) as source:
+    options: dict[str, Any] = {"ring_mib": 192, "block_timeout_ms": 20, "batch_frames": 1 << 20}
+    with LiveSource(tap_in, **options) as first, LiveSource(tap_out, **options) as last:
         print("ready", flush=True)
         while not stop:
-            batch = source.poll(0.05)
-            if batch is None:
-                continue
-            with batch:
-                at = batch.offset[:, None] + np.arange(STAMP_AT, STAMP_AT + 8, dtype=np.uint64)
-                stamps = np.ascontiguousarray(batch.data[at]).view(np.int64)[:, 0]
-                delays.append(batch.timestamp_ns - stamps)
-        drops = source.statistics().kernel_drops
-    all_of_them = np.concatenate(delays) if delays else np.zeros(1, np.int64)
-    p50, p99, p999, most = np.percentile(all_of_them, [50, 99, 99.9, 100]) / 1e6
-    return {"received": sum(map(len, delays)), "drops": drops, "p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "max_ms": most}
+            time.sleep(0.02)
+        taps = [numbers_and_stamps(source) for source in (first, last)]
+        drops = [source.statistics().kernel_drops for source in (first, last)]
+    (numbers_in, stamps_in), (numbers_out, stamps_out) = taps
+    order = np.argsort(numbers_in, kind="stable")
+    place = np.searchsorted(numbers_in[order], numbers_out)
+    added = stamps_out - stamps_in[order][place]
+    values = np.percentile(added, [50, 99, 99.9, 100]) / 1e6
+    named = dict(zip(("p50_ms", "p99_ms", "p999_ms", "max_ms"), values.tolist(), strict=True))
+    return {"received": len(added), "tap_drops": drops, **named}
+
+
+def numbers_and_stamps(source: LiveSource) -> tuple[Any, Any]:
+    numbers, stamps = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    while (batch := source.poll(0.1)) is not None:
+        with batch:
+            at = batch.offset[:, None] + np.arange(NUMBER_AT, NUMBER_AT + 8, dtype=np.uint64)
+            numbers.append(np.ascontiguousarray(batch.data[at]).view(np.int64)[:, 0])
+            stamps.append(batch.timestamp_ns.copy())
+    return np.concatenate(numbers), np.concatenate(stamps)
 
 
 def role(name: str, *arguments: object, core: int | None) -> subprocess.Popen[str]:
@@ -180,23 +192,32 @@ def with_ours(name: str, *arguments: object, rate: float, seconds: float, into: 
     generated = run_generator(into, rate, seconds)
     time.sleep(0.4)
     got = answer(child)
-    return {**got, "sent": generated["sent"], "rate": generated["rate"], "lost": generated["sent"] - got["received"]}
+    return {**got, **compared(generated, got["received"])}
+
+
+def compared(generated: dict[str, Any], received: int) -> dict[str, Any]:
+    return {"sent": generated["sent"], "rate": generated["rate"], "lost": generated["sent"] - received}
 
 
 def with_tcpdump(interface: str, *, rate: float, seconds: float) -> dict[str, Any]:
-    command = [*PREFIX, "tcpdump", "-i", interface, "-B", str(RING_MIB * 1024), "-Q", "in", "-n", "-w", "/dev/null", "-Z", "root"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+    ring = str(RING_MIB * 1024)
+    command = ["tcpdump", "-i", interface, "-B", ring, "-Q", "in", "-n", "-w", "/dev/null", "-Z", "root"]
+    with subprocess.Popen([*PREFIX, *command], stderr=subprocess.PIPE, text=True) as child:
         pin(child.pid, 1)
         assert child.stderr is not None
         while "listening" not in (line := child.stderr.readline()):
             if not line:
                 raise SystemExit("tcpdump did not start")
         generated = run_generator("ga", rate, seconds)
-        time.sleep(0.6)
+        time.sleep(0.3)
         child.send_signal(signal.SIGINT)
         _, text = child.communicate(timeout=30)
-    captured = int(re.search(r"(\d+) packets? captured", text)[1])  # type: ignore[index]
-    return {"received": captured, "sent": generated["sent"], "rate": generated["rate"], "lost": generated["sent"] - captured}
+    # Not "captured": what stood in the last, unfinished block at the end is missing from that.
+    seen, dropped = (
+        int(re.search(rf"(\d+) packets? {what}", text)[1])  # type: ignore[index]
+        for what in ("received by filter", "dropped by kernel")
+    )
+    return {"received": seen - dropped, **compared(generated, seen - dropped)}
 
 
 def highest_lossless(run: Any, ceiling: float, seconds: float, steps: int) -> dict[str, Any]:
@@ -206,7 +227,7 @@ def highest_lossless(run: Any, ceiling: float, seconds: float, steps: int) -> di
     asked = high
     for _ in range(steps):
         got = run(rate=asked, seconds=seconds)
-        if got["lost"] == 0:
+        if got["lost"] == 0 and got["rate"]:
             best = max(best, got, key=lambda g: g["rate"])
             low = asked
             if asked == high:
@@ -278,46 +299,58 @@ def merge_in_memory(frames: int, repeats: int) -> dict[str, Any]:
     return {"median_mpps": statistics.median(rates), "runs": rates}
 
 
-def measure(seconds: float, steps: int, tiny: bool) -> dict[str, Any]:
-    results: dict[str, Any] = {"machine": platform.platform(), "cores": os.cpu_count(), "load": os.getloadavg(), "nice": PREFIX[2:], "frame_bytes": SIZE}
+def measure(seconds: float, steps: int, rounds: int, tiny: bool) -> dict[str, Any]:
+    results: dict[str, Any] = {
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "priority": " ".join(PREFIX),
+        "frame_bytes": SIZE,
+    }
     results["merge_in_memory"] = merge_in_memory(100_000 if tiny else 4_000_000, 1 if tiny else 5)
     with namespace():
-        runs = [run_generator("ga", 0, seconds)["rate"] for _ in range(1 if tiny else 3)]
-        results["send_only_pps"] = {"median": statistics.median(runs), "runs": runs}
-        ceiling = max(runs)
+        alone = [run_generator("ga", 0, seconds)["rate"] for _ in range(1 if tiny else 3)]
+        results["send_only_pps"] = {"median": statistics.median(alone), "runs": alone}
+        ceiling = max(alone)
         # Interleaved, so that a change in the machine's load meets all of them.
-        rounds = []
-        for _ in range(1 if tiny else 3):
-            rounds.append(
-                {
-                    "tcpdump": highest_lossless(lambda **o: with_tcpdump("gb", **o), ceiling, seconds, steps),
-                    "receive": highest_lossless(lambda **o: with_ours("receive", "gb", **o), ceiling, seconds, steps),
-                    "forward": highest_lossless(lambda **o: with_ours("forward", "gb", "oa", **o), ceiling, seconds, steps),
-                    "forward_merged": highest_lossless(
-                        lambda **o: with_ours("forward", "gb,hb", "oa", **o), ceiling, seconds, steps
-                    ),
-                }
-            )
-        results["lossless_pps"] = {
-            name: {"median": statistics.median(r[name]["rate"] for r in rounds), "runs": [r[name]["rate"] for r in rounds]}
-            for name in rounds[0]
+        peers: dict[str, Any] = {
+            "tcpdump": lambda **o: with_tcpdump("gb", **o),
+            "receive": lambda **o: with_ours("receive", "gb", **o),
+            "forward": lambda **o: with_ours("forward", "gb", "oa", **o),
+            "forward_merged": lambda **o: with_ours("forward", "gb,hb", "oa", **o),
         }
-        full = 0.9 * results["lossless_pps"]["forward"]["median"]
-        for inputs in ("gb", "gb,hb"):
+        if tiny:
+            peers = {name: peers[name] for name in ("tcpdump", "forward")}
+        rates: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(rounds):
+            for name, run in peers.items():
+                rates[name].append(highest_lossless(run, ceiling, seconds, steps)["rate"])
+        results["lossless_pps"] = {
+            name: {"median": statistics.median(runs), "runs": runs} for name, runs in rates.items()
+        }
+        for name, inputs in (("forward", "gb"), ("forward_merged", "gb,hb"))[: len(peers) // 2]:
+            full = 0.9 * results["lossless_pps"][name]["median"]
             for label, rate in (("1 kpps", 1000.0), ("full rate", full)):
-                end = role("sink", "ob", core=None)
-                wait_ready(end)
-                moved = with_ours("forward", inputs, "oa", rate=rate, seconds=max(seconds, 0.5 if tiny else 2.0))
-                key = f"delay, {inputs.count(',') + 1} input{'s' if ',' in inputs else ''}, {label}"
-                results[key] = {**answer(end), "lost": moved["lost"], "rate": moved["rate"]}
+                taps = role("delays", "gb", "ob", core=None)
+                wait_ready(taps)
+                moved = with_ours("forward", inputs, "oa", rate=rate, seconds=min(seconds, 1.5))
+                key = f"delay, {name}, {label}"
+                results[key] = {**answer(taps), "lost": moved["lost"], "rate": moved["rate"]}
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tiny", action="store_true", help="seconds only, figures without meaning")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one run")
-    parser.add_argument("--nice", type=int, default=0, help="niceness of all parts, tcpdump too: -10 on a shared machine")
+    parser.add_argument("--rounds", type=int, default=3, help="bisections per receiver")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="all parts, tcpdump too, under SCHED_FIFO (a machine with other load)",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -328,12 +361,13 @@ def main() -> None:
         elif name == "forward":
             out = forward(arguments[0].split(","), arguments[1])
         else:
-            out = {"receive": receive, "sink": sink}[name](arguments[0])
+            out = receive(arguments[0]) if name == "receive" else delays(*arguments)
         print(json.dumps(out), flush=True)
         return
-    if options.nice:
-        PREFIX[:] = ["nice", "-n", str(options.nice)]
-    results = measure(0.3 if options.tiny else options.seconds, 2 if options.tiny else 6, options.tiny)
+    if options.realtime:
+        PREFIX[:] = ["chrt", "-f", "5"]
+    size = (0.2, 1, 1, True) if options.tiny else (options.seconds, 6, options.rounds, False)
+    results = measure(*size)
     print(json.dumps(results, indent=1))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -46,7 +46,21 @@ class Net:
         for end in (a, b):
             if not offloads:
                 subprocess.run(
-                    ["ethtool", "-K", end, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"],
+                    [
+                        "ethtool",
+                        "-K",
+                        end,
+                        "tx",
+                        "off",
+                        "rx",
+                        "off",
+                        "tso",
+                        "off",
+                        "gso",
+                        "off",
+                        "gro",
+                        "off",
+                    ],
                     check=True,
                     capture_output=True,
                     timeout=20,

@@ -72,7 +72,24 @@ def promiscuity(interface: str) -> int:
 def test_frames_are_those_tcpdump_captures(net: Net, tmp_path: Path) -> None:
     capture = tmp_path / "oracle.pcap"
     with subprocess.Popen(
-        ["tcpdump", "-i", "vb", "-Q", "in", "--immediate-mode", "-U", "-B", "16384", "-s", "2048", "--nano", "-w", str(capture), "-Z", "root"],
+        [
+            "tcpdump",
+            "-i",
+            "vb",
+            "-Q",
+            "in",
+            "--immediate-mode",
+            "-U",
+            "-B",
+            "16384",
+            "-s",
+            "2048",
+            "--nano",
+            "-w",
+            str(capture),
+            "-Z",
+            "root",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     ) as tcpdump:
@@ -143,7 +160,10 @@ def test_promiscuous_mode_is_left_as_found(net: Net) -> None:
 
 
 def test_promiscuous_mode_is_left_as_found_when_killed(net: Net) -> None:
-    code = "import sys,time; from twinstamp.io.live import LiveSource; s = LiveSource('vb'); print('up', flush=True); time.sleep(30)"
+    code = (
+        "import time; from twinstamp.io.live import LiveSource; s = LiveSource('vb')\n"
+        "print('up', flush=True); time.sleep(30)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=_environment()) as child:
         assert child.stdout is not None and child.stdout.readline() == b"up\n"
         assert promiscuity("vb") == 1
@@ -180,7 +200,9 @@ def test_blocks_held_too_long_cost_drops_never_bytes(net: Net) -> None:
         before = [held.frame(i) for i in range(len(held))]
         later = [udp(10_000 + i, 1400) for i in range(3000)]
         transmit("va", later)
-        assert [held.frame(i) for i in range(len(held))] == before == [udp(i, 1400) for i in range(len(before))]
+        assert (
+            [held.frame(i) for i in range(len(held))] == before == [udp(i, 1400) for i in range(len(before))]
+        )
         assert source.statistics().kernel_drops > 0
         rest = []
         while (batch := source.poll(0.05)) is not None:
@@ -193,7 +215,6 @@ def test_blocks_held_too_long_cost_drops_never_bytes(net: Net) -> None:
             batch.release()
         assert source.held_blocks == 0
         transmit("va", [udp(1)])
-        frames, _, _ = [], [], []
         batch = source.poll(1)
         assert batch is not None and batch.frame(len(batch) - 1) == udp(1)
 
@@ -212,14 +233,12 @@ def test_a_forgotten_batch_gives_its_blocks_back(net: Net) -> None:
 
 def test_out_of_order_release(net: Net) -> None:
     with LiveSource("vb", ring_mib=1, block_kib=128) as source:
-        number = 0
         held: list[tuple[FrameBatch, bytes]] = []
-        for _ in range(60):
+        for number in range(60):
             transmit("va", [udp(number)])
             batch = source.poll(1)
             assert batch is not None and batch.frame(0) == udp(number)
             held.append((batch, udp(number)))
-            number += 1
             if len(held) == 5:
                 for k in (3, 0, 4, 2, 1):
                     assert held[k][0].frame(0) == held[k][1]
@@ -260,7 +279,20 @@ def test_filter_keeps_what_tcpdump_keeps(net: Net, tmp_path: Path, expression: s
     ]
     capture = tmp_path / "oracle.pcap"
     with subprocess.Popen(
-        ["tcpdump", "-i", "vb", "-Q", "in", "--immediate-mode", "-U", "-w", str(capture), "-Z", "root", expression],
+        [
+            "tcpdump",
+            "-i",
+            "vb",
+            "-Q",
+            "in",
+            "--immediate-mode",
+            "-U",
+            "-w",
+            str(capture),
+            "-Z",
+            "root",
+            expression,
+        ],
         stderr=subprocess.PIPE,
         text=True,
     ) as tcpdump:
@@ -284,7 +316,7 @@ def test_nothing_from_before_the_filter_gets_through(net: Net) -> None:
     def noise() -> None:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:  # in this thread's namespace
             sender.bind(("va", 0))
-            for i in range(200_000):
+            for _ in range(200_000):
                 if stop.is_set():
                     return
                 sender.send(udp_frame)
@@ -414,8 +446,8 @@ def test_fileno_serves_select(net: Net) -> None:
 def test_fanout_shares_and_merge_puts_together(net: Net) -> None:
     sent = []
     for i in range(600):
-        frame = Ether(**PAIR) / IP(src=f"10.0.{i % 50}.1", dst="10.0.0.2") / UDP(sport=i % 50 + 1) / Raw(i.to_bytes(4, "big"))
-        sent.append(bytes(frame))
+        flow = IP(src=f"10.0.{i % 50}.1", dst="10.0.0.2") / UDP(sport=i % 50 + 1)
+        sent.append(bytes(Ether(**PAIR) / flow / Raw(i.to_bytes(4, "big"))))
     sources = [LiveSource("vb", fanout_group=7) for _ in range(2)]
     with Merge(sources) as merge:
         transmit("va", sent)
@@ -500,8 +532,54 @@ def test_no_permission_names_the_capability_and_the_other_way(net: Net) -> None:
     )
     # Imported before the rights go: the tree may not be readable for everybody.
     code = "import twinstamp.io.live, twinstamp._native, fcntl, socket\n" + code
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), timeout=30
+    )
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     for line in lines:
-        assert line.startswith("DeviceError no permission") and "CAP_NET_RAW" in line and "capture files" in line
+        assert (
+            line.startswith("DeviceError no permission") and "CAP_NET_RAW" in line and "capture files" in line
+        )
+
+
+def test_release_from_another_thread_while_the_ring_goes_round(net: Net) -> None:
+    """20 MB through a ring of 1 MiB; a second thread looks at each batch late and gives it back."""
+    import queue
+    import threading
+
+    handed: queue.Queue[FrameBatch | None] = queue.Queue(maxsize=3)
+    seen: list[int] = []
+
+    def consume() -> None:
+        while (batch := handed.get()) is not None:
+            at = batch.offset[:, None] + np.arange(42, 46, dtype=np.uint64)
+            time.sleep(0.0005)
+            numbers = np.ascontiguousarray(batch.data[at]).view(">u4")[:, 0]
+            seen.extend(numbers.tolist())
+            batch.release()
+
+    template = np.frombuffer(udp(0, 1000), np.uint8)
+    chunk = 20
+    consumer = threading.Thread(target=consume)
+    with LiveSource("vb", ring_mib=1, block_kib=68) as source, LiveOutput("va") as output:
+        consumer.start()
+        try:
+            n = 0
+            for start in range(0, 20_000, chunk):
+                frames = np.tile(template, (chunk, 1))
+                frames[:, 42:46] = np.arange(start, start + chunk, dtype=">u4")[:, None].view(np.uint8)
+                assert output.send(FrameBatch.from_frames([f.tobytes() for f in frames])).sent == chunk
+                while n < start - 200 or (start + chunk == 20_000 and n < 20_000):
+                    batch = source.poll(1)
+                    if batch is None:
+                        break
+                    n += len(batch)
+                    handed.put(batch)
+        finally:
+            handed.put(None)
+            consumer.join(10)
+        statistics = source.statistics()
+        assert source.held_blocks == 0
+    assert seen == sorted(set(seen))  # each once, in order, none overwritten
+    assert len(seen) == statistics.frames == 20_000 - statistics.kernel_drops

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import profile_model as model
 import pytest
-import traffic
-
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.hashkey import hash_key
+
+from tests.kernels import profile_model as model
+from tests.kernels import traffic
 
 KEY = hash_key(b"\x5a" * 32)
 LAYERS = ("outer", "inner")

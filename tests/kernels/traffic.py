@@ -224,7 +224,7 @@ def build(spec: dict[str, Any]) -> bytes:
         dot3 = False
         version = packet.version if kind in IP_TUNNELS else 0
         ether = 0x0800 if version == 4 else 0x86DD
-        udp = dict(sport=t["port"], chksum=0)
+        udp = {"sport": t["port"], "chksum": 0}
         if kind == "vxlan":
             carried = UDP(dport=4789, **udp) / VXLAN(flags=8, vni=t["vni"]) / inside
         elif kind == "gre-teb":

@@ -30,18 +30,18 @@ struct Columns {
             throw nb::value_error("frames: offset, caplen and port differ in length");
         }
         for (size_t i = 0; i < count; ++i) {
-            const std::string where = "frame at index " + std::to_string(i) + ": ";
+            const auto where = [&] { return "frame at index " + std::to_string(i) + ": "; };
             if (caplen[i] > MAX_CAPLEN) {
-                throw nb::value_error((where + "caplen " + std::to_string(caplen[i]) +
+                throw nb::value_error((where() + "caplen " + std::to_string(caplen[i]) +
                                        " B is over the limit of " + std::to_string(MAX_CAPLEN) + " B")
                                           .c_str());
             }
             if (offset[i] > bytes.shape(0) || bytes.shape(0) - offset[i] < caplen[i]) {
-                throw nb::value_error((where + "lies outside the data").c_str());
+                throw nb::value_error((where() + "lies outside the data").c_str());
             }
             if (port[i] >= types.shape(0)) {
                 throw nb::value_error(
-                    (where + "port " + std::to_string(port[i]) + " has no link type").c_str());
+                    (where() + "port " + std::to_string(port[i]) + " has no link type").c_str());
             }
         }
     }
@@ -106,6 +106,22 @@ auto frame_classes_of(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port,
     return to_view(std::move(classes));
 }
 
+auto frames_identified(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
+                       int layer) {
+    const Layer which = layer_of(layer);
+    const Columns frames(data, offset, caplen, port, linktypes);
+    std::vector<u8> identified(frames.count);
+    {
+        nb::gil_scoped_release release;
+        for (size_t i = 0; i < frames.count; ++i) {
+            Layers l;
+            parse_frame(frames.frame(i), frames.caplen[i], frames.linktype(i), which, l);
+            identified[i] = is_identified(frames.frame(i), l);
+        }
+    }
+    return to_view(std::move(identified));
+}
+
 nb::tuple digest_of(const HashKey& key, u32 domain, In<u8> head, In<u8> tail, bool portable) {
     const size_t n = head.shape(0), m = tail.shape(0);
     if (domain > 255) throw nb::value_error("domain: 0 to 255");
@@ -143,6 +159,9 @@ void bind_keys(nb::module_& m) {
           "(digests u64[4n]: key, second; two u8[n]; tags u32[3n]) of n frames.");
     m.def("frame_classes", &frame_classes_of, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
           nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, "Class codes u8[n] of n frames.");
+    m.def("frames_identified", &frames_identified, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
+          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0,
+          "u8[n]: 1 where something in the packet tells two sendings of the same content apart.");
     m.def("digest", &digest_of, nb::arg("hash_key"), nb::arg("domain"), nb::arg("head"), nb::arg("tail"),
           nb::arg("portable") = false, "The two 64-bit halves of the digest of head ++ tail in a domain.");
 }

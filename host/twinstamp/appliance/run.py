@@ -117,7 +117,7 @@ class Appliance:
                 keep=window.keep,
                 workers=config.workers,
             )
-        used = {name for group in rules.groups for name in (group,)}
+        used = set(rules.groups)
         classifier = Classifier(
             rules,
             groups=config.groups,
@@ -158,6 +158,9 @@ class Appliance:
     def stop(self) -> None:
         """Asks run() to end: what the kernel holds for us is still taken, delivered and counted."""
         self._stop.set()
+        for source in self._sources:
+            if isinstance(source, FileSource):
+                source.reader.cancel()  # it may be waiting for a pipe
 
     def run(self, *, progress: Callable[[], None] | None = None) -> dict[str, Any]:
         """Runs until the input ends or stop(). Returns the report and writes it where the file says.
@@ -181,7 +184,7 @@ class Appliance:
                     continue
                 if batch is not None:
                     with batch:
-                        late = self.live and stop_ns is not None and int(batch.timestamp_ns[0]) > stop_ns
+                        late = bool(self.live and stop_ns is not None and len(batch) and batch.timestamp_ns[0] > stop_ns)
                         self.pipeline.process(batch)
                     # Files have no stop time: what is read is delivered, and no more is read.
                     if late or (stop_ns is not None and not self.live):
@@ -203,7 +206,7 @@ class Appliance:
             self.pipeline.finish()
             report = self.report()
         finally:
-            self._stack_close_outputs()
+            self._close_outputs()
         if self._report is not None:
             import json
 
@@ -217,7 +220,7 @@ class Appliance:
             raise failure
         return report
 
-    def _stack_close_outputs(self) -> None:
+    def _close_outputs(self) -> None:
         for server in self.pipeline.servers:
             server.output.close()
 

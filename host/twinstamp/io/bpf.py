@@ -37,8 +37,8 @@ def _libpcap() -> ctypes.CDLL:
                 continue
         else:
             raise DeviceError(
-                "libpcap is not installed, and capture filters are compiled by it: install the Debian package "
-                "libpcap0.8 (Ubuntu 24.04: libpcap0.8t64) or leave the filter out"
+                "libpcap is not installed, and capture filters are compiled by it: install "
+                "Debian's libpcap0.8 (Ubuntu 24.04: libpcap0.8t64) or leave the filter out"
             )
         pointer = ctypes.c_void_p
         library.pcap_open_dead.restype = pointer
@@ -98,7 +98,7 @@ def compile_filter(
         try:
             if library.pcap_compile(handle, ctypes.byref(program), text, 1, _NETMASK_UNKNOWN) != 0:
                 message = (library.pcap_geterr(handle) or b"").decode(errors="replace")
-                raise ConfigError(f"filter {expression!r}: {message} (libpcap; the language is in pcap-filter(7))")
+                raise ConfigError(f"filter {expression!r}: {message} (from libpcap; see pcap-filter(7))")
             try:
                 return ctypes.string_at(program.instructions, program.length * 8)
             finally:

@@ -11,16 +11,11 @@ import ipaddress
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.frames import KERNEL_CLOCK, LINKTYPE_ETHERNET, LINKTYPE_RAW, FrameBatch, Port
 from twinstamp.io import bpf
-
-if TYPE_CHECKING:
-    from collections.abc import Buffer
-else:
-    Buffer = Any
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LARGEST_FRAME = 65_536 + 256  # with its ring header: a block must hold one (else the kernel cuts it)
@@ -45,15 +40,16 @@ class LiveSource:
     """Frames of one interface, from an AF_PACKET TPACKET_V3 ring, without a copy.
 
     interface: name. filter: libpcap expression or None. ring_mib: memory of the ring, MiB; it bounds what
-    the kernel holds for us. block_kib: unit in which frames are handed over, KiB. block_timeout_ms: a block
-    that is not full is handed over after this time (Linux 6.18 by a high-resolution timer; kernels before
-    that round it up to the next jiffy, 4 ms at HZ=250). At low rates a block closes each time with little in
-    it, so a reader may pause for number of blocks x block_timeout_ms (512 ms by default) before drops. promiscuous: by membership, which the kernel takes
-    back when the socket closes, so the mode is left as it was found. ignore_outgoing: leave out what this
-    machine sends there (a tap must; otherwise such frames carry FLAG_OUTGOING). snaplen: bytes kept per
-    frame, None = all. batch_frames: a batch takes further closed blocks up to this many frames.
-    fanout_group: several sources on one interface with the same group (0..65535) share its frames by
-    fanout_mode: hash, lb, cpu, rollover, random or queue (PACKET_FANOUT in packet(7)).
+    the kernel holds for us. block_kib: unit in which frames are handed over, KiB. block_timeout_ms: a
+    block that is not full is handed over after this time (Linux 6.18 by a high-resolution timer; kernels
+    before that round it up to the next jiffy, 4 ms at HZ=250). At low rates a block closes each time with
+    little in it, so a reader may pause for number of blocks x block_timeout_ms (512 ms by default) before
+    drops. promiscuous: by membership, which the kernel takes back when the socket closes, so the mode is
+    left as it was found. ignore_outgoing: leave out what this machine sends there (a tap must; otherwise
+    such frames carry FLAG_OUTGOING). snaplen: bytes kept per frame, None = all. batch_frames: a batch
+    takes further closed blocks up to this many frames. fanout_group: several sources on one interface with
+    the same group (0..65535) share its frames by fanout_mode: hash, lb, cpu, rollover, random or queue
+    (PACKET_FANOUT in packet(7)).
 
     Stamps are the kernel's, CLOCK_REALTIME ns (``KERNEL_CLOCK``). VLAN tags that the kernel had taken out
     are back in the frame (FLAG_VLAN_RESTORED); ``caplen`` and ``length`` include them.
@@ -86,8 +82,8 @@ class LiveSource:
                 "(a block holds at least one frame of 64 KiB)"
             )
         blocks = ring_mib * 1024 // block_kib
-        if not 2 <= blocks or ring_mib > 65_536:
-            raise ConfigError(f"ring_mib is {ring_mib} MiB: give at least two blocks of {block_kib} KiB, at most 65536")
+        if blocks < 2 or ring_mib > 65_536:
+            raise ConfigError(f"ring_mib is {ring_mib} MiB: give two blocks of {block_kib} KiB to 65536 MiB")
         if not 1 <= block_timeout_ms <= 10_000:
             raise ConfigError(f"block_timeout_ms is {block_timeout_ms} ms: give 1 to 10000")
         if batch_frames < 1:
@@ -186,9 +182,10 @@ class SendResult(NamedTuple):
 
     sent: taken by the kernel. bytes: their length as received. wire_bytes: their length as sent, with
     encapsulation (tunnels: the outer IP packet). cut: sent, but shorter than on the wire they came from
-    (captured with a snaplen). too_big: over the output's MTU; never sent in pieces. unsendable: not
-    Ethernet, or shorter than its headers. errors: refused by the kernel, after the bounded retries where
-    its queue was full. retries: waits for a full queue. error: errno of the last refusal, 0 = none.
+    (captured with a snaplen). too_big: over the output's MTU; never sent in pieces. unsendable: no
+    Ethernet frame, or shorter than its headers (raw IP packets become one where Encap gives both MAC
+    addresses). errors: refused by the kernel, after the bounded retries where its queue was full. retries:
+    waits for a full queue. error: errno of the last refusal, 0 = none.
     """
 
     sent: int
@@ -266,7 +263,8 @@ class Gre:
 @dataclass(frozen=True, kw_only=True)
 class Encap:
     """What an output does to each frame, in this order: strip the outermost VLAN tag, rewrite MAC
-    addresses, add a VLAN tag, put all of it into a tunnel."""
+    addresses, add a VLAN tag, put all of it into a tunnel. With both MAC addresses given, raw IP packets
+    (from a tun device, say) get an Ethernet header of them."""
 
     strip_vlan: bool = False
     mac_dst: str | None = None
@@ -334,7 +332,7 @@ class LiveOutput:
         self._linktypes: tuple[int, Any, memoryview] | None = None
         self._closed = False
 
-    def send(self, batch: FrameBatch, index: Buffer | None = None) -> SendResult:
+    def send(self, batch: FrameBatch, index: object = None) -> SendResult:
         """Sends the frames at ``index`` (u32[k], any buffer; None = all) in order.
 
         Returns when every frame has its fate, at the latest ``retry_ms`` after the kernel's queue was

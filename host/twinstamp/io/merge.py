@@ -102,6 +102,7 @@ class Merge:
         self._merger = _native.Merger(
             len(self.sources), delay_ns=round(delay_ms * 1e6), memory_bytes=memory_mib * 1024 * 1024
         )
+        self._quantum_s = delay_ms * 1e-3 / 8
         self._maps: list[list[int]] = [[] for _ in self.sources]
         self._packed: list[Any] = [None] * len(self.sources)
         self._carry: dict[int, tuple[FrameBatch, int]] = {}  # batch half taken in, next frame
@@ -136,7 +137,9 @@ class Merge:
                 return None
             due = self._merger.due_ns()
             if due is not None and self._clock is not None:
-                left = min(left, max(0.0, (due - self._clock()) * 1e-9))
+                # A little past the oldest frame's time: with an idle source each wait would else let a
+                # handful of frames go, and a batch costs more than they do.
+                left = min(left, max(0.0, (due - self._clock()) * 1e-9) + self._quantum_s)
             self._wait(left)
 
     def flush(self) -> FrameBatch | None:
@@ -157,8 +160,7 @@ class Merge:
     def statistics(self) -> MergeStatistics:
         if self._single:
             return MergeStatistics(self._first, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-        *counters, slabs = self._merger.statistics()
-        return MergeStatistics(*counters, slabs * 512 * 1024)
+        return MergeStatistics(*self._merger.statistics())
 
     def fileno(self) -> int:
         """The only source's descriptor; with several there is none to give (poll with a timeout)."""
@@ -263,7 +265,8 @@ class Merge:
         clocks = [clock for clock in self._clocks if clock is not None]
         scales = {clock.timescale for clock in clocks}
         if len(scales) > 1:
-            raise ConfigError(f"sources of different timescales ({', '.join(sorted(scales))}) cannot be merged by stamp")
+            found = ", ".join(sorted(scales))
+            raise ConfigError(f"sources of different timescales ({found}) cannot be merged by stamp")
         kinds = {clock.source for clock in clocks}
         ranked = [kind for kind in ("file", "kernel", "nic", "card") if kind in kinds]
         unknown = any(clock.bound_ns < 0 for clock in clocks)

@@ -19,8 +19,8 @@ def resolve(remote: str, interface: str | None, timeout_s: float) -> bool:
     """
     import socket
 
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2 import IPRoute  # type: ignore[import-untyped]
+    from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
     family = socket.AF_INET6 if ":" in remote else socket.AF_INET
     with IPRoute() as netlink:
@@ -30,7 +30,8 @@ def resolve(remote: str, interface: str | None, timeout_s: float) -> bool:
         try:
             route = netlink.route("get", **query)[0]
         except NetlinkError as error:
-            raise ConfigError(f"no route to tunnel end {remote} through {interface or 'any interface'}: {error}") from error
+            through = interface or "any interface"
+            raise ConfigError(f"no route to tunnel end {remote} through {through}: {error}") from error
         hop = route.get_attr("RTA_GATEWAY") or remote
         oif = route.get_attr("RTA_OIF")
         limit = time.monotonic() + timeout_s

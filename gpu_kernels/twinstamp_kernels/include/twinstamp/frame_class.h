@@ -56,6 +56,23 @@ TS_HD u8 frame_class(const u8* frame, const Layers& l) {
     return CLASS_OTHER;
 }
 
+// Whether something in the packet tells two sendings of the same content apart: a non-zero IP-ID, or TCP
+// sequence numbers used up (data, SYN or FIN). Without, a host that says the same thing twice sends the
+// same bytes twice: resets, bare acknowledgements, datagrams with an IP-ID of 0 and all IPv6 ones.
+TS_HD bool is_identified(const u8* frame, const Layers& l) {
+    if (l.kind == Network::ipv4 && read_be16(frame + l.network + 4) != 0) return true;
+    if ((l.kind != Network::ipv4 && l.kind != Network::ipv6) || l.protocol != IP_TCP ||
+        l.transport == NO_OFFSET || l.network_end - l.transport < 14) {
+        return false;
+    }
+    const u8* tcp = frame + l.transport;
+    // By the length the packet claims: a capture may have cut its data off.
+    const u32 claimed =
+        l.kind == Network::ipv4 ? read_be16(frame + l.network + 2) : 40u + read_be16(frame + l.network + 4);
+    const u32 headers = l.transport - l.network + (tcp[12] >> 4) * 4u;
+    return (tcp[13] & 0x03) != 0 || claimed > headers;
+}
+
 // Class by the frame's outermost headers, or innermost ones: those that a layer = inner feed repeats.
 TS_HD u8 frame_class(const u8* frame, u32 caplen, u16 linktype, Layer layer = Layer::outer) {
     Layers l;

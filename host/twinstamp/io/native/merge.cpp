@@ -269,11 +269,11 @@ class Merger {
         queues_.at(source).ended = true;
     }
 
-    // (frames out, late, early, future, clock steps, held frames, held bytes, most bytes held, memory, slabs in use)
+    // (frames out, late, early, future, clock steps, held frames, held bytes, most bytes held, memory, bytes of slabs in use)
     nb::tuple statistics() {
         std::lock_guard<std::mutex> guard(lock_);
         return nb::make_tuple(frames_, late_, early_, future_, steps_, held_frames_, held_bytes_, held_most_,
-                              arena_->bytes, arena_->in_use());
+                              arena_->bytes, arena_->in_use() * slab_bytes);
     }
 
   private:

@@ -46,6 +46,7 @@ void put16(std::uint8_t* p, std::size_t v) {
     p[0] = static_cast<std::uint8_t>(v >> 8);
     p[1] = static_cast<std::uint8_t>(v);
 }
+bool is_raw_ip(std::uint16_t linktype) { return linktype == 101 || linktype == 228 || linktype == 229; }
 bool is_vlan(std::uint16_t ethertype) { return ethertype == 0x8100 || ethertype == 0x88A8 || ethertype == 0x9100; }
 
 // One's complement sum (RFC 1071) of the 16-bit words in memory order; fold() brings it to 16 bits. An odd
@@ -91,15 +92,18 @@ std::uint64_t mix(std::uint64_t h, const std::uint8_t* p, std::size_t n) {
 // Entropy for the outer UDP source port (RFC 7348 section 5): equal for every frame of a flow and for both
 // of its directions, so that a receiver that spreads load by the outer header keeps flows whole. Fragments
 // carry no ports after the first, so all fragments go by addresses and protocol.
-std::uint64_t flow_entropy(const std::uint8_t* frame, std::size_t n) {
+// raw_type: EtherType of a packet without a link header, or 0.
+std::uint64_t flow_entropy(const std::uint8_t* frame, std::size_t n, std::uint16_t raw_type) {
     auto both_ways = [](std::uint64_t h, const std::uint8_t* a, const std::uint8_t* b, std::size_t size) {
         return h + mix(0x243F6A8885A308D3ULL, a, size) + mix(0x243F6A8885A308D3ULL, b, size);
     };
-    if (n < 14) return mix(1, frame, n);
-    std::size_t at = 12;
-    std::uint16_t type = get16(frame + at);
-    for (int tags = 0; tags < 4 && is_vlan(type) && n >= at + 6; ++tags) type = get16(frame + (at += 4));
-    at += 2;
+    std::size_t at = 0;
+    std::uint16_t type = raw_type;
+    if (raw_type == 0) {  // a whole Ethernet header is there (prepare)
+        type = get16(frame + (at = 12));
+        for (int tags = 0; tags < 4 && is_vlan(type) && n >= at + 6; ++tags) type = get16(frame + (at += 4));
+        at += 2;
+    }
     const std::uint8_t* ports = nullptr;
     std::uint64_t h;
     if (type == ETH_P_IP && n >= at + 20) {
@@ -294,7 +298,12 @@ class PacketOutput {
         msghdr& message = messages_[slot].msg_hdr;
         message = msghdr{};
         message.msg_iov = piece;
-        if (linktype != linktype_ethernet || n < 14) {
+        std::uint16_t made_type = 0;  // EtherType of the header that a raw IP packet is given
+        if (is_raw_ip(linktype) && !mac_dst_.empty() && !mac_src_.empty() && n >= 20) {
+            if (frame[0] >> 4 == 4) made_type = ETH_P_IP;
+            if (frame[0] >> 4 == 6) made_type = ETH_P_IPV6;
+        }
+        if (made_type == 0 && (linktype != linktype_ethernet || n < 14)) {
             ++totals.unsendable;
             return false;
         }
@@ -309,11 +318,12 @@ class PacketOutput {
         const std::uint8_t* l2 = frame;
         if (edit) {
             std::uint8_t* l2_out = header + header_bytes;
+            // Both addresses are given where the frame has none (made_type).
             std::memcpy(l2_out, mac_dst_.empty() ? frame : mac_dst_.data(), 6);
             std::memcpy(l2_out + 6, mac_src_.empty() ? frame + 6 : mac_src_.data(), 6);
-            skip = 12;
+            skip = made_type == 0 ? 12 : 0;
             std::size_t l2_bytes = 12;
-            if (strip_tag_ && is_vlan(get16(frame + 12))) {
+            if (made_type == 0 && strip_tag_ && is_vlan(get16(frame + 12))) {
                 if (n < 18) {
                     ++totals.unsendable;
                     return false;
@@ -325,8 +335,12 @@ class PacketOutput {
                 l2_bytes += 4;
             }
             // The type field travels in the header too: the kernel looks at the first 14 bytes at once.
-            std::memcpy(l2_out + l2_bytes, frame + skip, 2);
-            skip += 2;
+            if (made_type != 0) {
+                put16(l2_out + l2_bytes, made_type);
+            } else {
+                std::memcpy(l2_out + l2_bytes, frame + skip, 2);
+                skip += 2;
+            }
             l2_bytes += 2;
             header_bytes += l2_bytes;
             l2 = l2_out;
@@ -344,7 +358,7 @@ class PacketOutput {
                 ++totals.too_big;
                 return false;
             }
-            finish_outer(header, header_bytes, frame, n, skip, total);
+            finish_outer(header, header_bytes, frame, n, skip, total, made_type);
             message.msg_name = v6_ ? static_cast<void*>(&destination6_) : static_cast<void*>(&destination4_);
             message.msg_namelen = v6_ ? sizeof destination6_ : sizeof destination4_;
         }
@@ -362,7 +376,7 @@ class PacketOutput {
 
     // Lengths, IPv4 identification and checksum, UDP source port and checksum.
     void finish_outer(std::uint8_t* header, std::size_t header_bytes, const std::uint8_t* frame, std::size_t n,
-                      std::size_t skip, std::size_t total) {
+                      std::size_t skip, std::size_t total, std::uint16_t made_type) {
         const std::size_t ip = v6_ ? 40 : 20;
         if (v6_) {
             put16(header + 4, total - 40);
@@ -375,7 +389,7 @@ class PacketOutput {
         }
         if (tunnel_ != Tunnel::vxlan) return;
         std::uint8_t* udp = header + ip;
-        put16(udp, 49152 + (flow_entropy(frame, n) & 0x3FFF));  // RFC 7348 section 5, RFC 6335 dynamic ports
+        put16(udp, 49152 + (flow_entropy(frame, n, made_type) & 0x3FFF));  // RFC 7348 section 5, RFC 6335 dynamic ports
         put16(udp + 4, total - ip);
         put16(udp + 6, 0);
         if (!udp_checksum_) return;
