@@ -17,13 +17,17 @@ from twinstamp.frames import FrameBatch
 from twinstamp.rules import Rule, RuleSet
 
 MS = 1_000_000
+# Given, or scapy would ask the network for them.
+MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 SECRET = Secret(bytes(range(32)))
 # The rule tells which port the classifier believed; the last one takes what has none.
 BY_PORT = RuleSet(tuple(Rule(destination_port=(p, p)) for p in range(1000, 1008)) + (Rule(),))
 
 
 def classifier(rules=BY_PORT, servers="16", **options) -> Classifier:
-    return Classifier(rules, groups=same_servers(rules, numbered_servers(servers)), secret=SECRET, **options)
+    return Classifier(
+        rules, groups=same_servers(rules, numbered_servers(servers)), secret=SECRET, buckets=4096, **options
+    )
 
 
 def judge(c: Classifier, packets, stamps=None, cuts=()) -> tuple[dict[int, tuple], list[int]]:
@@ -250,10 +254,10 @@ def scapy_flows():
         for error in (ICMP(type=3, code=4), ICMP(type=11), ICMP(type=5), ICMP(type=12), ICMP(type=4)):
             # A router in between sends it: its address is no part of the flow.
             quoted = bytes(inner)[:28]
-            yield Ether() / inner, Ether() / IP(src="192.0.2.1", dst="10.0.0.1") / error / quoted
+            yield Ether(**MACS) / inner, Ether(**MACS) / IP(src="192.0.2.1", dst="10.0.0.1") / error / quoted
         inner6 = IPv6(src="2001:db8::1", dst="2001:db8:9::9") / l4 / b"12345678"
         for error6 in (ICMPv6DestUnreach(), ICMPv6PacketTooBig(), ICMPv6TimeExceeded()):
-            yield Ether() / inner6, Ether() / IPv6(src="fe80::1", dst="2001:db8::1") / error6 / bytes(inner6)
+            yield Ether(**MACS) / inner6, Ether(**MACS) / IPv6(src="fe80::1", dst="2001:db8::1") / error6 / bytes(inner6)
 
 
 @pytest.mark.parametrize("mode", ["flow", "ip"])
@@ -279,7 +283,7 @@ def test_an_icmp_error_about_a_later_fragment_asks_the_table():
     first = IP(src="10.0.0.1", dst="10.0.0.2", id=9, flags="MF") / UDP(sport=1, dport=1000) / bytes(8)
     later = IP(src="10.0.0.1", dst="10.0.0.2", id=9, frag=2, proto=17) / bytes(16)
     error = IP(src="10.0.0.3", dst="10.0.0.1") / ICMP(type=11, code=1) / bytes(later)
-    got, _ = judge(classifier(RuleSet()), [bytes(Ether() / p) for p in (first, later, error)])
+    got, _ = judge(classifier(RuleSet()), [bytes(Ether(**MACS) / p) for p in (first, later, error)])
     assert got[0] == got[1] == got[2]
 
 
@@ -287,8 +291,8 @@ def test_echo_goes_by_addresses_and_protocol():
     from scapy.layers.inet import ICMP, IP
     from scapy.layers.l2 import Ether
 
-    ask = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / ICMP(type=8, id=1) / bytes(40))
-    answer = bytes(Ether() / IP(src="10.0.0.2", dst="10.0.0.1") / ICMP(type=0, id=1) / bytes(40))
+    ask = bytes(Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2") / ICMP(type=8, id=1) / bytes(40))
+    answer = bytes(Ether(**MACS) / IP(src="10.0.0.2", dst="10.0.0.1") / ICMP(type=0, id=1) / bytes(40))
     got, _ = judge(classifier(RuleSet()), [ask, answer])
     assert got[0] == got[1]
 
@@ -303,16 +307,16 @@ def test_inner_layer_balances_what_the_tunnel_carries():
 
     there, back = inner("10.0.0.1", "10.0.0.2", 5, 53), inner("10.0.0.2", "10.0.0.1", 53, 5)
     frames = [
-        bytes(Ether() / there),
+        bytes(Ether(**MACS) / there),
         bytes(
-            Ether()
+            Ether(**MACS)
             / IP(src="1.1.1.1", dst="2.2.2.2")
             / UDP(sport=99, dport=4789)
-            / VXLAN(vni=5)
-            / Ether()
+            / VXLAN(vni=5, flags=8, NextProtocol=0)
+            / Ether(**MACS)
             / back
         ),
-        bytes(Ether() / IP(src="3.3.3.3", dst="4.4.4.4") / GRE() / there),
+        bytes(Ether(**MACS) / IP(src="3.3.3.3", dst="4.4.4.4") / GRE() / there),
     ]
     got, _ = judge(classifier(RuleSet(), layer="inner"), frames)
     assert got[0] == got[1] == got[2]

@@ -12,8 +12,8 @@
 namespace twinstamp {
 namespace {
 
-constexpr u32 BLOCK = 32;   // frames between a prefetch and its use
-constexpr u64 CHUNK = 4096;  // frames judged, then shared among servers while still in the cache
+constexpr u32 BLOCK = 32;           // frames between a prefetch and its use
+constexpr u64 CHUNK = 4096;         // frames judged, then shared among servers while still in the cache
 constexpr u64 SLICE_FRAMES = 2048;  // fewer are not worth a thread
 
 // Fields of one flow that rules tell apart, and its verdict. The key is compared whole: a hit is exact.
@@ -87,7 +87,9 @@ void plain_key(const Plain& plain, FlowKey& key) {
     key.fragment = Fragment::none;
 }
 
-void prefetch(const void* p) { __builtin_prefetch(p); }
+void prefetch(const void* p) {
+    __builtin_prefetch(p);
+}
 
 }  // namespace
 
@@ -163,9 +165,10 @@ void Classifier::set_servers(std::vector<u16> tables, u32 bucket_bits, u32 serve
 void Classifier::check_frame(const Frames& frames, u64 i) {
     const u64 offset = frames.offset[i];
     if (offset > frames.data_bytes || frames.caplen[i] > frames.data_bytes - offset)
-        throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) + " lies outside its batch: offset " +
-                                    std::to_string(offset) + ", " + std::to_string(frames.caplen[i]) +
-                                    " bytes, of " + std::to_string(frames.data_bytes));
+        throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) +
+                                    " lies outside its batch: offset " + std::to_string(offset) + ", " +
+                                    std::to_string(frames.caplen[i]) + " bytes, of " +
+                                    std::to_string(frames.data_bytes));
     if (frames.port[i] >= frames.ports)
         throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) + " names port " +
                                     std::to_string(frames.port[i]) + ", the batch has " +
@@ -258,13 +261,15 @@ void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 
             const u8* frame = frames.data + frames.offset[i];
             const u16 linktype = frames.linktypes[frames.port[i]];
             Plain& plain = worker.plain[used];
-            if (cached && linktype == LINK_ETHERNET && read_plain(frame, frames.caplen[i], options_.layer, plain)) {
+            if (cached && linktype == LINK_ETHERNET &&
+                read_plain(frame, frames.caplen[i], options_.layer, plain)) {
                 worker.is_plain[used] = true;
                 worker.tail[used] = USED | (1u << 8) | plain.protocol;
                 const u32 tcp_class = rules_.uses_l4 ? rules_.view.tcp_class[plain.l4] : 0u;
                 const u32 l4 = plain.l4_kind == L4_TCP ? tcp_class : 0u;
                 look_ahead4(plain.addresses,
-                            (static_cast<u64>(plain.ports) << 32) | (static_cast<u64>(NO_VLAN) << 16 & vlan_mask) | l4,
+                            (static_cast<u64>(plain.ports) << 32) |
+                                (static_cast<u64>(NO_VLAN) << 16 & vlan_mask) | l4,
                             plain.protocol, i);
                 continue;
             }
@@ -293,11 +298,10 @@ void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 
                 look_ahead4(key.src[0] | (key.dst[0] >> 32), fields, key.protocol, i);
                 continue;
             }
-            const u64 mixed =
-                mix64(mix64(mix64(mix64(key.src[0] * cache_multiplier_[0] ^ key.src[1]) ^
-                                  key.dst[0] * cache_multiplier_[1]) ^
-                            key.dst[1]) ^
-                      (fields * cache_multiplier_[2] + key.protocol));
+            const u64 mixed = mix64(mix64(mix64(mix64(key.src[0] * cache_multiplier_[0] ^ key.src[1]) ^
+                                                key.dst[0] * cache_multiplier_[1]) ^
+                                          key.dst[1]) ^
+                                    (fields * cache_multiplier_[2] + key.protocol));
             worker.fields[used] = fields;
             worker.slot[used] = static_cast<u32>(mixed >> 40) & mask6;
             prefetch(&worker.cache6[worker.slot[used]]);
@@ -346,7 +350,8 @@ void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 
             if (worker.is_ipv4[k]) {
                 Set4& set = worker.cache4[worker.slot[k]];
                 set.way[1] = set.way[0];
-                set.way[0] = {worker.addresses[k], worker.fields[k], worker.hash[k], worker.tail[k], worker.rule[k]};
+                set.way[0] = {worker.addresses[k], worker.fields[k], worker.hash[k], worker.tail[k],
+                              worker.rule[k]};
             } else {
                 worker.cache6[worker.slot[k]] = {{key.src[0], key.src[1], key.dst[0], key.dst[1]},
                                                  worker.fields[k],
@@ -409,8 +414,8 @@ void Classifier::judge_fragments(const Frames& frames, Verdicts& out) {
 }
 
 // Servers of frames low..high. Copies are written from `at_frame` and `at_server` on; says how many.
-u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 high, Verdicts& out, u32* at_frame,
-                               u16* at_server) const {
+u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 high, Verdicts& out,
+                               u32* at_frame, u16* at_server) const {
     const i32* rule = out.rule.data.get();
     const u64* hash = out.hash.data.get();
     u8* fate = out.fate.data.get();
@@ -455,8 +460,8 @@ u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 h
 // never reach the next slice's.
 void Classifier::choose_slice(Worker& worker, const u32* length, u64 low, u64 high, Verdicts& out) const {
     const u64 at = low * most_copies_ + worker.copies;
-    worker.copies += choose_servers(worker.counts, length, worker.chosen, high, out, out.copy_frame.data.get() + at,
-                                    out.copy_server.data.get() + at);
+    worker.copies += choose_servers(worker.counts, length, worker.chosen, high, out,
+                                    out.copy_frame.data.get() + at, out.copy_server.data.get() + at);
     worker.chosen = high;
 }
 
@@ -517,7 +522,9 @@ void Classifier::process(const Frames& frames, Verdicts& out) {
     for (auto& worker : workers_) waiting |= !worker->serial.empty();
     if (options_.mode == HashMode::flow) judge_fragments(frames, out);
     if (waiting)
-        each_slice(n, [&](Worker& worker, u64 low, u64 high) { choose_slice(worker, frames.length, low, high, out); });
+        each_slice(n, [&](Worker& worker, u64 low, u64 high) {
+            choose_slice(worker, frames.length, low, high, out);
+        });
     const u64 wanted = std::max<u64>(1, std::min<u64>(options_.workers, n / SLICE_FRAMES));
     const u64 size = (n + wanted - 1) / wanted;
     u64 total = workers_[0]->copies;

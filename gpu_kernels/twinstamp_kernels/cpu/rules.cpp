@@ -122,7 +122,6 @@ void construct(Bound* self, In<u8> rules, u64 memory_limit, In<u8> flow_key, boo
     for (u32 i = 0; i <= FLOW_CHARACTERS; ++i) {
         std::memcpy(&key.limbs[i].low, flow_key.data() + 16 * i, 8);
         std::memcpy(&key.limbs[i].high, flow_key.data() + 16 * i + 8, 8);
-        key.limbs[i].high &= 0xFFFFFFFFu;
     }
     ClassifierOptions options;
     options.layer = inner ? Layer::inner : Layer::outer;
