@@ -375,6 +375,7 @@ def main() -> None:
             out = receive(arguments[0]) if name == "receive" else delays(*arguments)
         print(json.dumps(out), flush=True)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the clean-up
     if options.realtime:
         PREFIX[:] = ["chrt", "-f", "5"]
     size = (0.2, 1, 1, True) if options.tiny else (options.seconds, 6, options.rounds, False)
