@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames to servers: groups, the lasting secret, and the compiled rules and balance stage (docs/balance.md)."""
+"""Frames to servers: groups, the lasting secret, the compiled stage (docs/balance.md)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from twinstamp_kernels import rules as kernels
+
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import FrameBatch, Port
 from twinstamp.rules import RuleSet, check_name
-from twinstamp_kernels import rules as kernels
 
 SECRET_BYTES = 32
 MAX_SERVERS = 4096
@@ -153,13 +155,13 @@ class Secret:
                     )
                 if status.st_mode & 0o077:
                     raise ConfigError(
-                        f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets others at the secret; chmod 600 it, "
-                        "or remove it to get a new one (flows will move)"
+                        f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets others at the secret; "
+                        "chmod 600 it, or remove it to get a new one (flows will move)"
                     )
                 if status.st_size != SECRET_BYTES:
                     raise ConfigError(
-                        f"{place}: {status.st_size} bytes; a balance secret has {SECRET_BYTES}. Restore it, or remove "
-                        "it to get a new one (flows will move)"
+                        f"{place}: {status.st_size} bytes; a balance secret has {SECRET_BYTES}. "
+                        "Restore it, or remove it to get a new one (flows will move)"
                     )
                 raw = os.read(handle, SECRET_BYTES)
             finally:
@@ -181,10 +183,8 @@ class Secret:
                 file.flush()
                 os.fsync(file.fileno())
             # A link appears whole or not at all, and leaves another process' secret alone.
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, place)
-            except FileExistsError:
-                pass
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -265,7 +265,7 @@ class Classifier:
         groups: Sequence[Group] = (),
         secret: Secret | None = None,
         layer: str = "outer",
-        hash: str = "flow",  # noqa: A002
+        hash: str = "flow",
         workers: int = 1,
         fragments: FragmentLimits | None = None,
         memory_limit: int = 1 << 30,
@@ -304,7 +304,8 @@ class Classifier:
             )
         except ValueError as error:
             raise ConfigError(
-                f"{rules.name or 'rules'}: {error}; use fewer rules, or rules with fewer different prefixes and ports"
+                f"{rules.name or 'rules'}: {error}; "
+                "use fewer rules, or rules with fewer different prefixes and ports"
             ) from None
         self._ports: Sequence[Port] = ()
         self._linktypes: tuple[int, Any] = (-1, b"")
@@ -370,7 +371,7 @@ class Classifier:
         return self._table
 
     def set_alive(self, name: str, alive: bool) -> None:
-        """Takes a server out of all its groups, or back in: only its own flows move. From the next batch on."""
+        """Takes a server out of all its groups, or back in, from the next batch on: only its flows move."""
         self.set_states({name: alive})
 
     def set_states(self, states: Mapping[str, bool]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from twinstamp_kernels.rules import format_rules
 
 from twinstamp.balance import (
     Classifier,
@@ -28,7 +29,6 @@ from twinstamp.frames import FrameBatch
 from twinstamp.io import CaptureReader, CaptureWriter, create_capture, open_capture
 from twinstamp.ledger import Ledger
 from twinstamp.rules import RuleSet
-from twinstamp_kernels.rules import format_rules
 
 Progress = Callable[[CaptureReader], None]
 
@@ -208,7 +208,7 @@ def balance_capture(
     servers: Sequence[Server] = (),
     secret: Secret | None = None,
     layer: str = "outer",
-    hash: str = "flow",  # noqa: A002
+    hash: str = "flow",
     workers: int = 1,
     fragments: FragmentLimits | None = None,
     progress: Progress | None = None,

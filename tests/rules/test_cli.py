@@ -7,11 +7,11 @@ import json
 import random
 
 import pytest
-
-from tests.rules import model
 from twinstamp.cli import main
 from twinstamp.frames import FrameBatch
 from twinstamp.io import create_capture, open_capture
+
+from tests.rules import model
 
 TOML = """
 default = "dpi"
