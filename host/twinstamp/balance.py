@@ -252,7 +252,8 @@ class Classifier:
     stream is cut into batches nor on workers.
 
     layer: "outer" or "inner" headers. hash: "flow" (endpoints and protocol, fragments follow the first)
-    or "ip" (addresses only, no state). memory_limit: bytes that compiled rules may take.
+    or "ip" (addresses only, no state). follow_icmp: an ICMP error that no rule matches
+    takes the rule of the packet it quotes. memory_limit: bytes that compiled rules may take.
     cache_entries: flows remembered per worker, a power of two, 0: none. buckets: power of two.
 
     Raises ConfigError for a group that is not given and for limits out of range.
@@ -266,9 +267,10 @@ class Classifier:
         secret: Secret | None = None,
         layer: str = "outer",
         hash: str = "flow",
+        follow_icmp: bool = True,
         workers: int = 1,
         fragments: FragmentLimits | None = None,
-        memory_limit: int = 1 << 30,
+        memory_limit: int = 512 << 20,
         cache_entries: int = 65536,
         buckets: int = DEFAULT_BUCKETS,
     ) -> None:
@@ -295,6 +297,7 @@ class Classifier:
                 flow_key=self._secret.derive("flow", kernels.FLOW_KEY_BYTES),
                 inner=layer == "inner",
                 by_ip=hash == "ip",
+                follow_icmp=follow_icmp,
                 workers=workers,
                 cache_entries=cache_entries,
                 fragment_entries=limits.entries,

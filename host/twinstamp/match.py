@@ -107,7 +107,7 @@ def match_capture(
     Returns the report. Raises InputError for a damaged capture (rows of the frames before are written),
     ConfigError for an output that cannot be made, DeviceError where writing fails.
     """
-    classifier = Classifier(rules, layer=layer, workers=workers, fragments=fragments)
+    classifier = Classifier(rules, layer=layer, follow_icmp=False, workers=workers, fragments=fragments)
     with ExitStack() as stack:
         reader = stack.enter_context(open_capture(source))
         if out == "-":
