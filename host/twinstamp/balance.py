@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames to servers: groups, the lasting secret, and the compiled rules and balance stage (docs/balance.md)."""
+"""Frames to servers: groups, the lasting secret, the compiled stage (docs/balance.md)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from twinstamp_kernels import rules as kernels
+
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import FrameBatch, Port
 from twinstamp.rules import RuleSet, check_name
-from twinstamp_kernels import rules as kernels
 
 SECRET_BYTES = 32
 MAX_SERVERS = 4096
@@ -153,13 +155,13 @@ class Secret:
                     )
                 if status.st_mode & 0o077:
                     raise ConfigError(
-                        f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets others at the secret; chmod 600 it, "
-                        "or remove it to get a new one (flows will move)"
+                        f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets others at the secret; "
+                        "chmod 600 it, or remove it to get a new one (flows will move)"
                     )
                 if status.st_size != SECRET_BYTES:
                     raise ConfigError(
-                        f"{place}: {status.st_size} bytes; a balance secret has {SECRET_BYTES}. Restore it, or remove "
-                        "it to get a new one (flows will move)"
+                        f"{place}: {status.st_size} bytes; a balance secret has {SECRET_BYTES}. "
+                        "Restore it, or remove it to get a new one (flows will move)"
                     )
                 raw = os.read(handle, SECRET_BYTES)
             finally:
@@ -181,10 +183,8 @@ class Secret:
                 file.flush()
                 os.fsync(file.fileno())
             # A link appears whole or not at all, and leaves another process' secret alone.
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, place)
-            except FileExistsError:
-                pass
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -252,7 +252,8 @@ class Classifier:
     stream is cut into batches nor on workers.
 
     layer: "outer" or "inner" headers. hash: "flow" (endpoints and protocol, fragments follow the first)
-    or "ip" (addresses only, no state). memory_limit: bytes that compiled rules may take.
+    or "ip" (addresses only, no state). follow_icmp: an ICMP error that no rule matches
+    takes the rule of the packet it quotes. memory_limit: bytes that compiled rules may take.
     cache_entries: flows remembered per worker, a power of two, 0: none. buckets: power of two.
 
     Raises ConfigError for a group that is not given and for limits out of range.
@@ -265,10 +266,11 @@ class Classifier:
         groups: Sequence[Group] = (),
         secret: Secret | None = None,
         layer: str = "outer",
-        hash: str = "flow",  # noqa: A002
+        hash: str = "flow",
+        follow_icmp: bool = True,
         workers: int = 1,
         fragments: FragmentLimits | None = None,
-        memory_limit: int = 1 << 30,
+        memory_limit: int = 512 << 20,
         cache_entries: int = 65536,
         buckets: int = DEFAULT_BUCKETS,
     ) -> None:
@@ -295,6 +297,7 @@ class Classifier:
                 flow_key=self._secret.derive("flow", kernels.FLOW_KEY_BYTES),
                 inner=layer == "inner",
                 by_ip=hash == "ip",
+                follow_icmp=follow_icmp,
                 workers=workers,
                 cache_entries=cache_entries,
                 fragment_entries=limits.entries,
@@ -304,7 +307,8 @@ class Classifier:
             )
         except ValueError as error:
             raise ConfigError(
-                f"{rules.name or 'rules'}: {error}; use fewer rules, or rules with fewer different prefixes and ports"
+                f"{rules.name or 'rules'}: {error}; "
+                "use fewer rules, or rules with fewer different prefixes and ports"
             ) from None
         self._ports: Sequence[Port] = ()
         self._linktypes: tuple[int, Any] = (-1, b"")
@@ -370,7 +374,7 @@ class Classifier:
         return self._table
 
     def set_alive(self, name: str, alive: bool) -> None:
-        """Takes a server out of all its groups, or back in: only its own flows move. From the next batch on."""
+        """Takes a server out of all its groups, or back in, from the next batch on: only its flows move."""
         self.set_states({name: alive})
 
     def set_states(self, states: Mapping[str, bool]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from twinstamp_kernels.rules import format_rules
 
 from twinstamp.balance import (
     Classifier,
@@ -28,7 +29,6 @@ from twinstamp.frames import FrameBatch
 from twinstamp.io import CaptureReader, CaptureWriter, create_capture, open_capture
 from twinstamp.ledger import Ledger
 from twinstamp.rules import RuleSet
-from twinstamp_kernels.rules import format_rules
 
 Progress = Callable[[CaptureReader], None]
 
@@ -107,7 +107,7 @@ def match_capture(
     Returns the report. Raises InputError for a damaged capture (rows of the frames before are written),
     ConfigError for an output that cannot be made, DeviceError where writing fails.
     """
-    classifier = Classifier(rules, layer=layer, workers=workers, fragments=fragments)
+    classifier = Classifier(rules, layer=layer, follow_icmp=False, workers=workers, fragments=fragments)
     with ExitStack() as stack:
         reader = stack.enter_context(open_capture(source))
         if out == "-":
@@ -208,7 +208,7 @@ def balance_capture(
     servers: Sequence[Server] = (),
     secret: Secret | None = None,
     layer: str = "outer",
-    hash: str = "flow",  # noqa: A002
+    hash: str = "flow",
     workers: int = 1,
     fragments: FragmentLimits | None = None,
     progress: Progress | None = None,

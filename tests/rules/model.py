@@ -42,7 +42,7 @@ class Packet:
     fragment: str = "none"  # none, first, later
     ident: int = 0
     # What a later fragment knows from its first one, if that came before.
-    first: "Packet | None" = None
+    first: Packet | None = None
 
     def has_ports(self) -> bool:
         return self.family != 0 and self.proto in PORT_PROTOCOLS and self.fragment != "later"
@@ -115,7 +115,7 @@ def _conditions(rule: PlainRule, a: str, b: str):
             mask = full >> (96 - 32 * word) & 0xFFFFFFFF
             value = np.uint32(wide >> (96 - 32 * word) & mask)
             if mask:
-                yield f"{side}{word}", lambda x, m=np.uint32(mask), v=value: (x & m) == v
+                yield f"{side}{word}", lambda x, m=mask, v=value: (x & np.uint32(m)) == v
     for side, (low, high) in ((a, rule.sport), (b, rule.dport)):
         if (low, high) != (0, 65535):
             yield side[0] + "port", lambda x, lo=low, hi=high: (x >= lo) & (x <= hi)

@@ -9,8 +9,6 @@ import time
 
 import numpy as np
 import pytest
-
-from tests.rules import model
 from twinstamp.balance import (
     FATE_DROPPED,
     FATE_NO_SERVER,
@@ -27,6 +25,8 @@ from twinstamp.errors import ConfigError
 from twinstamp.frames import FrameBatch
 from twinstamp.rules import Rule, RuleSet
 from twinstamp_kernels import _cpu
+
+from tests.rules import model
 
 SECRET = Secret(bytes(range(32)))
 ONE = RuleSet()
@@ -300,9 +300,18 @@ def test_server_lists():
 
 
 @pytest.mark.parametrize(
-    "entry", [3, [], {"g": {}}, {"g": {"servers": "a"}}, {"g": {"servers": [{"weight": 1}]}}, {"g": {"servers": []}},
-              {"g": {"servers": ["a"], "x": 1}}, {"g": {"servers": [{"name": "a", "weight": True}]}}]
-)  # fmt: skip
+    "entry",
+    [
+        3,
+        [],
+        {"g": {}},
+        {"g": {"servers": "a"}},
+        {"g": {"servers": [{"weight": 1}]}},
+        {"g": {"servers": []}},
+        {"g": {"servers": ["a"], "x": 1}},
+        {"g": {"servers": [{"name": "a", "weight": True}]}},
+    ],
+)
 def test_bad_groups(entry):
     with pytest.raises(ConfigError):
         groups_from_table(entry)

@@ -7,11 +7,11 @@ import json
 import random
 
 import pytest
-
-from tests.rules import model
 from twinstamp.cli import main
 from twinstamp.frames import FrameBatch
 from twinstamp.io import create_capture, open_capture
+
+from tests.rules import model
 
 TOML = """
 default = "dpi"
@@ -135,3 +135,17 @@ def test_damaged_input_ends_with_an_error_and_what_came_before(tmp_path, corpus)
     args = ["rules", "match", str(tmp_path / "cut.pcap"), "--rules", rules, "--out", str(tmp_path / "o.csv")]
     assert main(args) == 0
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 100
+
+
+def test_match_shows_an_icmp_errors_own_rule(tmp_path):
+    from scapy.layers.inet import ICMP, IP, UDP
+    from scapy.layers.l2 import Ether
+
+    inner = IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=53) / bytes(8)
+    error = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(src="10.0.0.3", dst="10.0.0.1")
+    with create_capture(str(tmp_path / "in.pcap")) as out:
+        out.write(FrameBatch.from_frames([bytes(error / ICMP(type=3, code=3) / inner)]))
+    (tmp_path / "r.toml").write_text('[[rule]]\nprotocol = "udp"\naction = "a"\n')
+    args = ["rules", "match", str(tmp_path / "in.pcap"), "--rules", str(tmp_path / "r.toml")]
+    assert main([*args, "--out", str(tmp_path / "o.csv")]) == 0
+    assert (tmp_path / "o.csv").read_text() == "frame,rule\n1,-1\n"

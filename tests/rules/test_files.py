@@ -6,8 +6,6 @@ from __future__ import annotations
 import random
 
 import pytest
-
-from tests.rules import model
 from twinstamp.balance import Classifier, FragmentLimits
 from twinstamp.errors import ConfigError, TwinstampError
 from twinstamp.frames import FrameBatch
@@ -22,6 +20,8 @@ from twinstamp.rules import (
     read_rules,
     read_toml,
 )
+
+from tests.rules import model
 
 P = model.Packet
 IP = 0x0A000001
@@ -93,7 +93,8 @@ FEATURES = [
     ("nothing: everything", "", [P(), P(family=6), P(family=0), P(vlan=5), P(fragment="later")], []),
     (
         "all together",
-        'source = "10.0.0.0/8"\ndestination = "10.0.0.2/31"\nprotocol = "tcp"\ndestination_port = "80-81"\nvlan = 3',
+        'source = "10.0.0.0/8"\ndestination = "10.0.0.2/31"\n'
+        'protocol = "tcp"\ndestination_port = "80-81"\nvlan = 3',
         [P(src=IP, dst=0x0A000003, proto=6, dport=81, vlan=3)],
         [
             P(src=IP, dst=0x0A000003, proto=6, dport=81),
@@ -118,7 +119,8 @@ def test_toml_features(tmp_path, keys, yes, no):
 def test_actions_and_defaults(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text(
-        'default = "rest"\n# [[rule]] in a comment\n[[rule]]\naction = "web"\n[[rule]]\naction = ["web", "archive"]\n'
+        'default = "rest"\n# [[rule]] in a comment\n[[rule]]\naction = "web"\n'
+        '[[rule]]\naction = ["web", "archive"]\n'
         '[[ rule ]]\naction = "drop"\n[group.web]\nservers = ["a"]\n'
     )
     rules = read_toml(path)

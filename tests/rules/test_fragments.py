@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -10,18 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.rules import model
 from twinstamp.balance import FATE_HELD, Classifier, FragmentLimits, Secret, numbered_servers, same_servers
 from twinstamp.frames import FrameBatch
 from twinstamp.rules import Rule, RuleSet
+
+from tests.rules import model
 
 MS = 1_000_000
 # Given, or scapy would ask the network for them.
 MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 SECRET = Secret(bytes(range(32)))
 # The rule tells which port the classifier believed; the last one takes what has none.
-BY_PORT = RuleSet(tuple(Rule(destination_port=(p, p)) for p in range(1000, 1008)) + (Rule(),))
+BY_PORT = RuleSet((*(Rule(destination_port=(p, p)) for p in range(1000, 1008)), Rule()))
 
 
 def classifier(rules=BY_PORT, servers="16", **options) -> Classifier:
@@ -57,7 +58,7 @@ def judge(c: Classifier, packets, stamps=None, cuts=()) -> tuple[dict[int, tuple
             note(list(r.frame), r.verdicts)
 
     edges = [0, *sorted(cuts), len(frames)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         batch = FrameBatch.from_frames(frames[low:high], timestamp_ns=stamps[low:high], first=low)
         note(range(low, high), c.process(batch))
         batch.release()
@@ -231,13 +232,12 @@ def test_verdicts_depend_neither_on_cuts_nor_workers(seed, data):
 
 def test_both_directions_of_every_kind_reach_one_server():
     rng = random.Random(5)
-    c = classifier(RuleSet())
     for _ in range(300):
         p = model.random_packet(rng)
         if p.family == 0:
             continue
         back = replace(p, src=p.dst, dst=p.src, sport=p.dport, dport=p.sport, tcp=p.tcp ^ 0x12)
-        got, _ = judge(c := classifier(RuleSet()), [p, back])
+        got, _ = judge(classifier(RuleSet()), [p, back])
         assert got[0] == got[1], p
         if p.has_ports() and p.sport != p.dport:
             other, _ = judge(classifier(RuleSet()), [replace(p, sport=p.dport, dport=p.sport)])
@@ -257,7 +257,8 @@ def scapy_flows():
             yield Ether(**MACS) / inner, Ether(**MACS) / IP(src="192.0.2.1", dst="10.0.0.1") / error / quoted
         inner6 = IPv6(src="2001:db8::1", dst="2001:db8:9::9") / l4 / b"12345678"
         for error6 in (ICMPv6DestUnreach(), ICMPv6PacketTooBig(), ICMPv6TimeExceeded()):
-            yield Ether(**MACS) / inner6, Ether(**MACS) / IPv6(src="fe80::1", dst="2001:db8::1") / error6 / bytes(inner6)
+            router = IPv6(src="fe80::1", dst="2001:db8::1")
+            yield Ether(**MACS) / inner6, Ether(**MACS) / router / error6 / bytes(inner6)
 
 
 @pytest.mark.parametrize("mode", ["flow", "ip"])

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import random
+from ipaddress import ip_address
 
 import numpy as np
 import pytest
-
-from tests.conftest import CORPUS
-from tests.rules import model
 from twinstamp.balance import Classifier, FragmentLimits, numbered_servers, same_servers
 from twinstamp.frames import FrameBatch
 from twinstamp.rules import Prefix, Rule, RuleSet, read_classbench
+
+from tests.conftest import CORPUS
+from tests.rules import model
 
 SETS = sorted(p.name for p in (CORPUS / "rules").glob("*.rules")) or ["absent"]
 ALONE = FragmentLimits(hold_ns=0)
@@ -142,8 +143,7 @@ def test_scapy_reads_the_same_fields_from_the_frames(corpus):
         q = model.Packet(family=0, vlan=s[Dot1Q].vlan if Dot1Q in s else None, proto=0)
         if IP in s or IPv6 in s:
             ip = s[IP] if IP in s else s[IPv6]
-            as_int = lambda text: int(__import__("ipaddress").ip_address(text))  # noqa: E731
-            header = s[IPv6ExtHdrFragment] if IPv6ExtHdrFragment in s else None
+            header = s.getlayer(IPv6ExtHdrFragment)
             if IP in s:
                 kind = "later" if ip.frag else "first" if ip.flags.MF else "none"
                 proto = ip.proto
@@ -153,13 +153,13 @@ def test_scapy_reads_the_same_fields_from_the_frames(corpus):
             q = model.replace(
                 q,
                 family=4 if IP in s else 6,
-                src=as_int(ip.src),
-                dst=as_int(ip.dst),
+                src=int(ip_address(ip.src)),
+                dst=int(ip_address(ip.dst)),
                 proto=proto,
                 fragment=kind,
             )
             if kind != "later":
-                l4 = s[TCP] if TCP in s else s[UDP] if UDP in s else None
+                l4 = s.getlayer(TCP) or s.getlayer(UDP)
                 raw = bytes(ip.payload if header is None else header.payload)
                 if l4 is not None:
                     q = model.replace(q, sport=l4.sport, dport=l4.dport)

@@ -189,7 +189,7 @@ bool Classifier::judge_plain(Worker& worker, const u8* frame, const Layers& laye
         ++worker.counts.icmp_followed;
         out.rule = match_rules(rules_.view, key);
         // An error that no rule speaks of goes to the group of the flow it is about.
-        if (out.rule == NO_RULE) out.rule = match_rules(rules_.view, quoted);
+        if (out.rule == NO_RULE && options_.follow_icmp) out.rule = match_rules(rules_.view, quoted);
         out.hash = flow_hash(key_, quoted, options_.mode);
         return true;
     }

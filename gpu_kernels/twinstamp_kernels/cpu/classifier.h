@@ -83,6 +83,7 @@ struct Counts {
 struct ClassifierOptions {
     Layer layer = Layer::outer;
     HashMode mode = HashMode::flow;
+    bool follow_icmp = true;  // errors that no rule matches take the rule of what they quote
     u32 workers = 1;
     u32 cache_entries = 65536;  // per worker, a power of two; 0: no cache
     FragmentLimits fragments;

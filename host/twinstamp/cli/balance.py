@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twinstamp.cli.common import Progress, write_json
 from twinstamp.cli.rules import add_rules_options
+
+if TYPE_CHECKING:
+    from twinstamp.balance import Group
 
 
 def register(commands: Any, text: str) -> None:
     parser = commands.add_parser(
         "balance",
         help=text,
-        description="Writes one capture per server. Both directions and all fragments of a flow go to one server.",
+        description="Writes one capture per server. Both directions and all fragments of a flow "
+        "go to one server.",
     )
     parser.add_argument("input", metavar="IN", help='pcap or pcapng; "-" = standard input')
     parser.add_argument(
@@ -51,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from twinstamp.rules import parse_toml, read_rules, read_text
 
     rules = read_rules(options.rules, options.format)
-    groups = ()
+    groups: tuple[Group, ...] = ()
     if options.servers is None and (
         options.format == "toml" or (options.format is None and options.rules.endswith(".toml"))
     ):

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twinstamp.cli.common import Progress, write_json
+
+if TYPE_CHECKING:
+    from twinstamp.balance import Group
 
 
 def add_rules_options(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +59,7 @@ def run_check(options: argparse.Namespace) -> int:
     from twinstamp.rules import parse_toml, read_rules, read_text
 
     rules = read_rules(options.file, options.format)
-    groups = ()
+    groups: tuple[Group, ...] = ()
     if options.format == "toml" or (options.format is None and options.file.endswith(".toml")):
         table = parse_toml(read_text(options.file), options.file)
         groups = groups_from_table(table.get("group", {}), name=options.file)
@@ -68,7 +71,8 @@ def run_check(options: argparse.Namespace) -> int:
     for index, by in covered.items():
         line, first = rules.rules[index].line, rules.rules[by].line
         print(
-            f"{options.file}:{line}: rule {index} never matches: rule {by} (line {first}) accepts all it accepts"
+            f"{options.file}:{line}: rule {index} never matches: "
+            f"rule {by} (line {first}) accepts all it accepts"
         )
     if options.json is not None:
         write_json(
@@ -83,8 +87,9 @@ def run_check(options: argparse.Namespace) -> int:
             },
         )
     print(
-        f"{options.file}: {len(rules)} rules, {len(rules.groups)} groups, {len(covered) + len(impossible)} rules that "
-        f"never match; compiled to {classifier.table_bytes / 1e6:.1f} MB",
+        f"{options.file}: {len(rules)} rules, {len(rules.groups)} groups, "
+        f"{len(covered) + len(impossible)} rules that never match; "
+        f"compiled to {classifier.table_bytes / 1e6:.1f} MB",
         file=sys.stderr,
     )
     return 0
