@@ -20,6 +20,8 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "host"), str(ROOT / "gpu_kernels")]
 
+from twinstamp.appliance import Appliance, parse_appliance  # noqa: E402
 from twinstamp.frames import FrameBatch, Port  # noqa: E402
 from twinstamp.io.live import LiveOutput, LiveSource  # noqa: E402
 from twinstamp.io.merge import Merge  # noqa: E402
@@ -57,7 +60,7 @@ class Stop:
 
 
 def generate(interface: str, rate: float, seconds: float) -> dict[str, Any]:
-    """Sends numbered frames at ``rate`` per second; 0 = as fast as it goes."""
+    """Sends numbered frames, each twice, at ``rate`` per second; 0 = as fast as it goes."""
     chunk = CHUNK if rate == 0 or rate > 20_000 else 1
     frame = HEADER + bytes(SIZE - len(HEADER))
     batch = FrameBatch.from_frames([frame] * chunk)
@@ -76,7 +79,7 @@ def generate(interface: str, rate: float, seconds: float) -> dict[str, Any]:
                     if due - now > 0.0003:
                         time.sleep(due - now - 0.0002)
                     continue
-            fields[:] = (n * chunk + numbers)[:, None].view(np.uint8)
+            fields[:] = ((n * chunk + numbers) // 2)[:, None].view(np.uint8)
             result = output.send(batch)
             sent += result.sent
             errors += result.errors
@@ -122,6 +125,34 @@ def forward(inputs: list[str], out: str) -> dict[str, Any]:
             "late": counts.late,
             "cpu_s": time.process_time(),
         }
+
+
+def appliance(inputs: list[str], out: str) -> dict[str, Any]:
+    """The whole of `twinstamp run`: window, balance, ledger. Half of what comes in are duplicates."""
+    with tempfile.TemporaryDirectory() as folder:
+        document = {
+            "source": [{"interface": name, "ring_mib": RING_MIB} for name in inputs],
+            "duplicates": {"profile": "routing", "window": 10_000, "time": "50ms"},
+            "balance": {"secret_file": "balance.key"},
+            "group": [{"name": "dpi", "server": [{"name": "dpi0", "interface": out}]}],
+        }
+        with Appliance(parse_appliance(document, Path(folder))) as running:
+            signal.signal(signal.SIGTERM, lambda *_: running.stop())
+            limit = threading.Timer(60, running.stop)
+            limit.daemon = True
+            limit.start()
+            print("ready", flush=True)
+            report = running.run()
+    ledger = report["ledger"]
+    return {
+        "received": ledger["received"]["frames"],
+        "duplicates": ledger["duplicates_dropped"]["frames"],
+        "errors": ledger["copies"]["send_errors"]["frames"],
+        "drops": ledger["dropped_before_received"],
+        "late": report["reorder"]["late"],
+        "own_delay_p99_ms": report["added_delay_ns"]["p99"] / 1e6,
+        "cpu_s": time.process_time(),
+    }
 
 
 def delays(tap_in: str, tap_out: str) -> dict[str, Any]:
@@ -241,7 +272,7 @@ def highest_lossless(run: Any, ceiling: float, seconds: float, steps: int) -> di
 def added_delay(inputs: str, rate: float, seconds: float) -> dict[str, Any]:
     taps = role("delays", "gb", "ob", core=None)
     wait_ready(taps)
-    moved = with_ours("forward", inputs, "oa", rate=rate, seconds=seconds)
+    moved = with_ours("appliance", inputs, "oa", rate=rate, seconds=seconds)
     return {**answer(taps), "lost": moved["lost"], "rate": moved["rate"], "load": os.getloadavg()[0]}
 
 
@@ -324,10 +355,11 @@ def measure(seconds: float, steps: int, rounds: int, tiny: bool) -> dict[str, An
             "tcpdump": lambda **o: with_tcpdump("gb", **o),
             "receive": lambda **o: with_ours("receive", "gb", **o),
             "forward": lambda **o: with_ours("forward", "gb", "oa", **o),
-            "forward_merged": lambda **o: with_ours("forward", "gb,hb", "oa", **o),
+            "appliance": lambda **o: with_ours("appliance", "gb", "oa", **o),
+            "appliance_merged": lambda **o: with_ours("appliance", "gb,hb", "oa", **o),
         }
         if tiny:
-            peers = {name: peers[name] for name in ("tcpdump", "forward")}
+            peers = {name: peers[name] for name in ("tcpdump", "appliance")}
         rates: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(rounds):
             for name, run in peers.items():
@@ -335,7 +367,7 @@ def measure(seconds: float, steps: int, rounds: int, tiny: bool) -> dict[str, An
         results["lossless_pps"] = {
             name: {"median": statistics.median(runs), "runs": runs} for name, runs in rates.items()
         }
-        for name, inputs in (("forward", "gb"), ("forward_merged", "gb,hb"))[: len(peers) // 2]:
+        for name, inputs in (("appliance", "gb"), ("appliance_merged", "gb,hb"))[: len(peers) // 2]:
             full = 0.9 * results["lossless_pps"][name]["median"]
             for label, rate in (("1 kpps", 1000.0), ("full rate", full)):
                 runs = [added_delay(inputs, rate, min(seconds, 1.5)) for _ in range(rounds)]
@@ -369,8 +401,8 @@ def main() -> None:
         name, *arguments = options.role
         if name == "generate":
             out = generate(arguments[0], float(arguments[1]), float(arguments[2]))
-        elif name == "forward":
-            out = forward(arguments[0].split(","), arguments[1])
+        elif name in ("forward", "appliance"):
+            out = globals()[name](arguments[0].split(","), arguments[1])
         else:
             out = receive(arguments[0]) if name == "receive" else delays(*arguments)
         print(json.dumps(out), flush=True)

@@ -429,7 +429,7 @@ class PacketOutput {
             if (done > 0) {
                 for (std::size_t end = at + static_cast<std::size_t>(done); at < end; ++at) {
                     ++totals.sent;
-                    totals.bytes += frame_of_[at].length;
+                    totals.bytes += frame_of_[at].caplen;
                     totals.wire_bytes += messages_[at].msg_len;
                     totals.cut += frame_of_[at].caplen < frame_of_[at].length;
                 }
