@@ -26,7 +26,7 @@ INLINE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"(?<![\w./<-])((?:\.ci|[A-Za-z_][\w-]*)/[\w./*-]*|[\w-]+\.(?:md|toml|txt))(?![\w<{…])")
 MAKE = re.compile(r"(?:^|[\s;&|(])make((?:\s+[\w<>%=.-]+)+)")
-COMMAND = re.compile(r"(?:^|[\s;&|(])twinstamp(?=\s|$)([^|;&#`\n]*)")
+COMMAND = re.compile(r"(?:^|[\s;&|(])(?:\S*/)?twinstamp(?=\s|$)([^|;&#`\n]*)")
 
 
 def snippets(text: str) -> Iterator[tuple[int, str, bool]]:

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from twinstamp.demo.world import BRIDGES, CABLES, NAMESPACES
 
 pytest.importorskip("nfstream", reason="nfstream is not installed (extra dpi)")
@@ -114,7 +113,7 @@ def ours() -> set[str]:
     """The demo's namespaces and interfaces, as far as the machine's own lists show any."""
     run = Path("/run/netns")
     shown = {path.name for path in run.iterdir()} if run.exists() else set()
-    shown |= set(os.listdir("/sys/class/net"))
+    shown |= {path.name for path in Path("/sys/class/net").iterdir()}
     return shown & ({*NAMESPACES, *BRIDGES} | {interface for cable in CABLES for _, interface in cable})
 
 
