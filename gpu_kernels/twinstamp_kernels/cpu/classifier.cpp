@@ -162,18 +162,19 @@ void Classifier::set_servers(std::vector<u16> tables, u32 bucket_bits, u32 serve
         if (worker->counts.server.size() < servers) worker->counts.server.resize(servers);
 }
 
-void Classifier::check_frame(const Frames& frames, u64 i) {
-    const u64 offset = frames.offset[i];
-    if (offset > frames.data_bytes || frames.caplen[i] > frames.data_bytes - offset)
-        throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) +
-                                    " lies outside its batch: offset " + std::to_string(offset) + ", " +
-                                    std::to_string(frames.caplen[i]) + " bytes, of " +
-                                    std::to_string(frames.data_bytes));
+namespace {
+
+[[noreturn, gnu::cold, gnu::noinline]] void refuse_frame(const Frames& frames, u64 i) {
+    const std::string name = "frame " + std::to_string(frames.first + i + 1);
     if (frames.port[i] >= frames.ports)
-        throw std::invalid_argument("frame " + std::to_string(frames.first + i + 1) + " names port " +
-                                    std::to_string(frames.port[i]) + ", the batch has " +
-                                    std::to_string(frames.ports));
+        throw std::invalid_argument(name + " names port " + std::to_string(frames.port[i]) +
+                                    ", the batch has " + std::to_string(frames.ports));
+    throw std::invalid_argument(name + " lies outside its batch: offset " + std::to_string(frames.offset[i]) +
+                                ", " + std::to_string(frames.caplen[i]) + " bytes, of " +
+                                std::to_string(frames.data_bytes));
 }
+
+}  // namespace
 
 // Verdict of a frame that the cache does not serve. False: the fragment table must be asked first.
 bool Classifier::judge_plain(Worker& worker, const u8* frame, const Layers& layers, const FlowKey& key,
@@ -227,12 +228,16 @@ void Classifier::judge_misses(Worker& worker, u32 count) const {
     }
 }
 
-void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 high, Verdicts& out) const {
+void Classifier::judge_slice(Worker& worker, const Frames& batch, u64 low, u64 high, Verdicts& out) const {
+    // A copy of its own: no write through a byte pointer can change it, so it stays in registers.
+    const Frames frames = batch;
     i32* rule = out.rule.data.get();
     u64* hash = out.hash.data.get();
     u8* fate = out.fate.data.get();
     const bool use_table = options_.mode == HashMode::flow;
     const u32 mask4 = options_.cache_entries / 2 - 1, mask6 = options_.cache_entries / 4 - 1;
+    const u16* tcp_classes = rules_.view.tcp_class;
+    const Layer layer = options_.layer;
     const bool cached = options_.cache_entries != 0;
     const u64 vlan_mask = rules_.uses_vlan ? 0xFFFF0000ull : 0;
     Layers layers;
@@ -250,7 +255,12 @@ void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 
             worker.index[used++] = static_cast<u32>(i);
         };
         for (u64 i = block; i < end; ++i) {
-            check_frame(frames, i);
+            const u64 offset = frames.offset[i];
+            const u32 caplen = frames.caplen[i];
+            const u16 port = frames.port[i];
+            if (offset > frames.data_bytes || caplen > frames.data_bytes - offset || port >= frames.ports)
+                [[unlikely]]
+                refuse_frame(batch, i);
             if (frames.keep != nullptr && frames.keep[i] == 0) {
                 rule[i] = NO_RULE;
                 hash[i] = 0;
@@ -258,14 +268,13 @@ void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 
                 continue;
             }
             fate[i] = static_cast<u8>(Fate::forwarded);
-            const u8* frame = frames.data + frames.offset[i];
-            const u16 linktype = frames.linktypes[frames.port[i]];
+            const u8* frame = frames.data + offset;
+            const u16 linktype = frames.linktypes[port];
             Plain& plain = worker.plain[used];
-            if (cached && linktype == LINK_ETHERNET &&
-                read_plain(frame, frames.caplen[i], options_.layer, plain)) {
+            if (cached && linktype == LINK_ETHERNET && read_plain(frame, caplen, layer, plain)) {
                 worker.is_plain[used] = true;
                 worker.tail[used] = USED | (1u << 8) | plain.protocol;
-                const u32 tcp_class = rules_.uses_l4 ? rules_.view.tcp_class[plain.l4] : 0u;
+                const u32 tcp_class = tcp_classes != nullptr ? tcp_classes[plain.l4] : 0u;
                 const u32 l4 = plain.l4_kind == L4_TCP ? tcp_class : 0u;
                 look_ahead4(plain.addresses,
                             (static_cast<u64>(plain.ports) << 32) |
@@ -274,8 +283,8 @@ void Classifier::judge_slice(Worker& worker, const Frames& frames, u64 low, u64 
                 continue;
             }
             FlowKey& key = worker.keys[used];
-            parse_frame(frame, frames.caplen[i], linktype, options_.layer, layers);
-            flow_key(frame, frames.caplen[i], layers, key);
+            parse_frame(frame, caplen, linktype, layer, layers);
+            flow_key(frame, caplen, layers, key);
             if (key.fragment != Fragment::none && use_table) {
                 worker.serial.push_back(static_cast<u32>(i));
                 continue;
@@ -419,28 +428,35 @@ u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 h
     const i32* rule = out.rule.data.get();
     const u64* hash = out.hash.data.get();
     u8* fate = out.fate.data.get();
+    // In locals: writes through the byte pointer `fate` could change members, for all the compiler knows.
+    const u32* action_of_rule = action_of_rule_.data();
+    const u32* action_first = action_first_.data();
+    const u16* action_group = action_group_.data();
+    const u16* tables = tables_.empty() ? nullptr : tables_.data();
+    Tally* servers = counts.server.data();
+    const u32 bits = bucket_bits_;
     u64 n = 0;
-    const u32 shift = 64 - bucket_bits_;
+    const u32 shift = 64 - bits;
     Tally forwarded;
     for (u64 i = low; i < high; ++i) {
         if (fate[i] != static_cast<u8>(Fate::forwarded)) {
             counts.fate[fate[i]].add(length[i]);
             continue;
         }
-        const u32 action = action_of_rule_[static_cast<u32>(rule[i] + 1)];
-        const u32 begin = action_first_[action], end = action_first_[action + 1];
+        const u32 action = action_of_rule[static_cast<u32>(rule[i] + 1)];
+        const u32 begin = action_first[action], end = action_first[action + 1];
         const u64 before = n;
-        const u64 bucket = bucket_bits_ == 0 ? 0 : hash[i] >> shift;
+        const u64 bucket = bits == 0 ? 0 : hash[i] >> shift;
         for (u32 g = begin; g < end; ++g) {
-            const u64 at = (static_cast<u64>(action_group_[g]) << bucket_bits_) + bucket;
-            const u16 server = tables_.empty() ? NO_SERVER : tables_[at];
+            const u64 at = (static_cast<u64>(action_group[g]) << bits) + bucket;
+            const u16 server = tables == nullptr ? NO_SERVER : tables[at];
             if (server == NO_SERVER) {
                 ++counts.copies_without_server;
                 continue;
             }
             at_frame[n] = static_cast<u32>(i);
             at_server[n] = server;
-            counts.server[server].add(length[i]);
+            servers[server].add(length[i]);
             ++n;
         }
         if (n == before) {

@@ -127,7 +127,6 @@ class Classifier {
                        u16* at_server) const;
     void choose_slice(Worker& worker, const u32* length, u64 low, u64 high, Verdicts& out) const;
     void each_slice(u64 count, const auto& task);
-    static void check_frame(const Frames& frames, u64 i);
 
     CompiledRules rules_;
     u32 rule_count_;
