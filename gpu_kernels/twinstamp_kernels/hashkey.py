@@ -17,7 +17,7 @@ def expand(seed: bytes) -> bytes:
     """
     if len(seed) != SEED_BYTES:
         raise ValueError(f"a hash seed is {SEED_BYTES} bytes, {len(seed)} given")
-    from _sha3 import shake_256  # hashlib would load OpenSSL, which costs 2 ms of start-up
+    from hashlib import shake_256
 
     return shake_256(seed).digest(_cpu.HASH_KEY_BYTES)
 

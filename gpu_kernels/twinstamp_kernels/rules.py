@@ -34,7 +34,7 @@ FLOW_KEY_BYTES: int = _cpu.FLOW_KEY_BYTES
 
 
 def Classifier(**options: Any) -> _Classifier:  # noqa: N802
-    """A compiled classifier. Raises ValueError for options out of range and rules that need too much memory."""
+    """A compiled classifier. Raises ValueError for options out of range and for rules too large."""
     return _cpu.Classifier(**options)  # type: ignore[no-any-return]
 
 

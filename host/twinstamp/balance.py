@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames to servers: groups, the lasting secret, and the compiled rules and balance stage (docs/balance.md)."""
+"""Frames to servers: groups, the lasting secret, the compiled stage (docs/balance.md)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from twinstamp_kernels import rules as kernels
+
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import FrameBatch, Port
 from twinstamp.rules import RuleSet, check_name
-from twinstamp_kernels import rules as kernels
 
 SECRET_BYTES = 32
 MAX_SERVERS = 4096
@@ -39,8 +41,14 @@ class Server:
 
     def __post_init__(self) -> None:
         check_name(self.name, "server")
-        if not isinstance(self.weight, int) or isinstance(self.weight, bool) or not 0 <= self.weight <= MAX_WEIGHT:
-            raise ConfigError(f"server {self.name}: weight {self.weight!r}: must be a number from 0 to {MAX_WEIGHT}")
+        if (
+            not isinstance(self.weight, int)
+            or isinstance(self.weight, bool)
+            or not 0 <= self.weight <= MAX_WEIGHT
+        ):
+            raise ConfigError(
+                f"server {self.name}: weight {self.weight!r}: must be a number from 0 to {MAX_WEIGHT}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,11 @@ def groups_from_table(table: Mapping[str, Any], *, name: str = "") -> tuple[Grou
     groups = []
     for group, entry in table.items():
         here = f"{where}group {group[:80]}"
-        if not isinstance(entry, Mapping) or set(entry) != {"servers"} or not isinstance(entry["servers"], list):
+        if (
+            not isinstance(entry, Mapping)
+            or set(entry) != {"servers"}
+            or not isinstance(entry["servers"], list)
+        ):
             raise ConfigError(f'{here}: has one key, servers = ["NAME", {{name = "NAME", weight = 2}}]')
         servers = []
         for server in entry["servers"]:
@@ -138,22 +150,26 @@ class Secret:
                 if not stat.S_ISREG(status.st_mode):
                     raise ConfigError(f"{place}: is not a plain file; give another --secret-file")
                 if status.st_uid not in (os.geteuid(), 0):
-                    raise ConfigError(f"{place}: belongs to user {status.st_uid}; a secret must be your own or root's")
+                    raise ConfigError(
+                        f"{place}: belongs to user {status.st_uid}; a secret must be your own or root's"
+                    )
                 if status.st_mode & 0o077:
                     raise ConfigError(
-                        f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets others at the secret; chmod 600 it, "
-                        "or remove it to get a new one (flows will move)"
+                        f"{place}: mode {stat.S_IMODE(status.st_mode):04o} lets others at the secret; "
+                        "chmod 600 it, or remove it to get a new one (flows will move)"
                     )
                 if status.st_size != SECRET_BYTES:
                     raise ConfigError(
-                        f"{place}: {status.st_size} bytes; a balance secret has {SECRET_BYTES}. Restore it, or remove "
-                        "it to get a new one (flows will move)"
+                        f"{place}: {status.st_size} bytes; a balance secret has {SECRET_BYTES}. "
+                        "Restore it, or remove it to get a new one (flows will move)"
                     )
                 raw = os.read(handle, SECRET_BYTES)
             finally:
                 os.close(handle)
         except OSError as error:
-            raise ConfigError(f"{place}: cannot be read or made: {error.strerror}; give --secret-file") from None
+            raise ConfigError(
+                f"{place}: cannot be read or made: {error.strerror}; give --secret-file"
+            ) from None
         return cls(raw, place)
 
     @staticmethod
@@ -167,10 +183,8 @@ class Secret:
                 file.flush()
                 os.fsync(file.fileno())
             # A link appears whole or not at all, and leaves another process' secret alone.
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, place)
-            except FileExistsError:
-                pass
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -225,7 +239,9 @@ class FragmentLimits:
             if not low <= value <= high:
                 raise ConfigError(f"fragments: {name} {value}: must be {low} to {high}")
         if self.lifetime_ns < self.hold_ns:
-            raise ConfigError(f"fragments: lifetime_ns {self.lifetime_ns} is shorter than hold_ns {self.hold_ns}")
+            raise ConfigError(
+                f"fragments: lifetime_ns {self.lifetime_ns} is shorter than hold_ns {self.hold_ns}"
+            )
 
 
 class Classifier:
@@ -236,7 +252,8 @@ class Classifier:
     stream is cut into batches nor on workers.
 
     layer: "outer" or "inner" headers. hash: "flow" (endpoints and protocol, fragments follow the first)
-    or "ip" (addresses only, no state). memory_limit: bytes that compiled rules may take.
+    or "ip" (addresses only, no state). follow_icmp: an ICMP error that no rule matches
+    takes the rule of the packet it quotes. memory_limit: bytes that compiled rules may take.
     cache_entries: flows remembered per worker, a power of two, 0: none. buckets: power of two.
 
     Raises ConfigError for a group that is not given and for limits out of range.
@@ -249,11 +266,12 @@ class Classifier:
         groups: Sequence[Group] = (),
         secret: Secret | None = None,
         layer: str = "outer",
-        hash: str = "flow",  # noqa: A002
+        hash: str = "flow",
+        follow_icmp: bool = True,
         workers: int = 1,
         fragments: FragmentLimits | None = None,
-        memory_limit: int = 1 << 30,
-        cache_entries: int = 32768,
+        memory_limit: int = 512 << 20,
+        cache_entries: int = 65536,
         buckets: int = DEFAULT_BUCKETS,
     ) -> None:
         if layer not in ("outer", "inner"):
@@ -265,7 +283,9 @@ class Classifier:
         if buckets < 1 or buckets > 1 << 20 or buckets & (buckets - 1):
             raise ConfigError(f"buckets {buckets}: must be a power of two, at most 1048576")
         if cache_entries and (not 4 <= cache_entries <= 1 << 24 or cache_entries & (cache_entries - 1)):
-            raise ConfigError(f"cache_entries {cache_entries}: must be 0 or a power of two from 4 to 16777216")
+            raise ConfigError(
+                f"cache_entries {cache_entries}: must be 0 or a power of two from 4 to 16777216"
+            )
         limits = fragments or FragmentLimits()
         self.rules = rules
         self._secret = secret or Secret.random()
@@ -277,6 +297,7 @@ class Classifier:
                 flow_key=self._secret.derive("flow", kernels.FLOW_KEY_BYTES),
                 inner=layer == "inner",
                 by_ip=hash == "ip",
+                follow_icmp=follow_icmp,
                 workers=workers,
                 cache_entries=cache_entries,
                 fragment_entries=limits.entries,
@@ -286,7 +307,8 @@ class Classifier:
             )
         except ValueError as error:
             raise ConfigError(
-                f"{rules.name or 'rules'}: {error}; use fewer rules, or rules with fewer different prefixes and ports"
+                f"{rules.name or 'rules'}: {error}; "
+                "use fewer rules, or rules with fewer different prefixes and ports"
             ) from None
         self._ports: Sequence[Port] = ()
         self._linktypes: tuple[int, Any] = (-1, b"")
@@ -300,7 +322,9 @@ class Classifier:
         if groups:
             for name in wanted:
                 if name not in known:
-                    raise ConfigError(f"{self.rules.name or 'rules'}: group {name} has no servers: add [group.{name}]")
+                    raise ConfigError(
+                        f"{self.rules.name or 'rules'}: group {name} has no servers: add [group.{name}]"
+                    )
             self._groups = tuple(known[name] for name in wanted)
         else:
             self._groups = ()
@@ -350,7 +374,7 @@ class Classifier:
         return self._table
 
     def set_alive(self, name: str, alive: bool) -> None:
-        """Takes a server out of all its groups, or back in: only its own flows move. From the next batch on."""
+        """Takes a server out of all its groups, or back in, from the next batch on: only its flows move."""
         self.set_states({name: alive})
 
     def set_states(self, states: Mapping[str, bool]) -> None:
@@ -382,7 +406,9 @@ class Classifier:
             if keep.format != "B":
                 keep = keep.cast("B")
         try:
-            out = self._native.process(*batch.raw, self._linktypes[1], keep, batch.first if first is None else first)
+            out = self._native.process(
+                *batch.raw, self._linktypes[1], keep, batch.first if first is None else first
+            )
         except ValueError as error:
             raise InputError(str(error)) from None
         return Verdicts(*out)

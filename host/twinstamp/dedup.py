@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
 
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import FrameBatch, Port
@@ -13,8 +12,10 @@ from twinstamp.io.files import create_capture, open_capture
 from twinstamp.ledger import Ledger
 from twinstamp_kernels.window import CLASSES, PROFILES, Verdicts, Window
 
+TYPE_CHECKING = False  # typing takes 5 ms to import; type checkers take any name so spelled for true
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from twinstamp.io.files import CaptureReader, Source
 
@@ -65,13 +66,19 @@ class Deduplicator:
         self._linktypes: tuple[Sequence[Port], int, array[int]] | None = None
 
     def judge(self, batch: FrameBatch) -> Verdicts:
-        """Verdicts on the next frames of the stream, in their order."""
+        """Verdicts on the next frames of the stream, in their order.
+
+        Raises InputError for a frame of more captured bytes than keys cover (262,144).
+        """
         known = self._linktypes
         if known is None or known[0] is not batch.ports or known[1] != len(batch.ports):
             types = array("H", (min(port.linktype, 0xFFFF) for port in batch.ports))
             known = self._linktypes = (batch.ports, len(batch.ports), types)
         data, offset, caplen, _, timestamp_ns, port, _ = batch.raw
-        return self._window.process(data, offset, caplen, timestamp_ns, port, known[2])
+        try:
+            return self._window.process(data, offset, caplen, timestamp_ns, port, known[2])
+        except ValueError as error:
+            raise InputError(f"batch from frame {batch.first} (from 0): {error}; cut frames with editcap -s") from error
 
     def statistics(self) -> dict[str, Any]:
         """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name."""

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
+if TYPE_CHECKING:
+    from typing import Any
 
 from twinstamp.errors import LedgerError
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from twinstamp_kernels.rules import format_rules
 
 from twinstamp.balance import (
     Classifier,
@@ -28,7 +29,6 @@ from twinstamp.frames import FrameBatch
 from twinstamp.io import CaptureReader, CaptureWriter, create_capture, open_capture
 from twinstamp.ledger import Ledger
 from twinstamp.rules import RuleSet
-from twinstamp_kernels.rules import format_rules
 
 Progress = Callable[[CaptureReader], None]
 
@@ -53,7 +53,9 @@ class _Rows:
         try:
             self._out.write(text)
         except OSError as error:
-            raise DeviceError(f"{self._name}: cannot be written: {error.strerror}; the CSV is incomplete") from error
+            raise DeviceError(
+                f"{self._name}: cannot be written: {error.strerror}; the CSV is incomplete"
+            ) from error
 
     def add(self, first: int, verdicts: Verdicts) -> None:
         if len(verdicts.held) or self._waiting:
@@ -105,7 +107,7 @@ def match_capture(
     Returns the report. Raises InputError for a damaged capture (rows of the frames before are written),
     ConfigError for an output that cannot be made, DeviceError where writing fails.
     """
-    classifier = Classifier(rules, layer=layer, workers=workers, fragments=fragments)
+    classifier = Classifier(rules, layer=layer, follow_icmp=False, workers=workers, fragments=fragments)
     with ExitStack() as stack:
         reader = stack.enter_context(open_capture(source))
         if out == "-":
@@ -114,7 +116,9 @@ def match_capture(
             try:
                 file = stack.enter_context(open(out, "wb"))
             except OSError as error:
-                raise ConfigError(f"{out}: cannot be created: {error.strerror}; choose another --out") from error
+                raise ConfigError(
+                    f"{out}: cannot be created: {error.strerror}; choose another --out"
+                ) from error
         rows = _Rows(file, "standard output" if out == "-" else out)
         try:
             for batch in reader:
@@ -146,7 +150,9 @@ def match_capture(
 
 def fragment_report(counts: dict[str, Any]) -> dict[str, int]:
     """The fragment counters of Classifier.counts()."""
-    return {key.removeprefix("fragments_"): value for key, value in counts.items() if key.startswith("fragments_")}
+    return {
+        key.removeprefix("fragments_"): value for key, value in counts.items() if key.startswith("fragments_")
+    }
 
 
 class _Flows:
@@ -202,7 +208,7 @@ def balance_capture(
     servers: Sequence[Server] = (),
     secret: Secret | None = None,
     layer: str = "outer",
-    hash: str = "flow",  # noqa: A002
+    hash: str = "flow",
     workers: int = 1,
     fragments: FragmentLimits | None = None,
     progress: Progress | None = None,
@@ -246,11 +252,21 @@ def balance_capture(
         settle()
         truncated = reader.truncated
     counts = classifier.counts()
-    for fate, name in (("forwarded", "forwarded"), ("rule_drops", "dropped"), ("no_live_server", "no_server")):
+    for fate, name in (
+        ("forwarded", "forwarded"),
+        ("rule_drops", "dropped"),
+        ("no_live_server", "no_server"),
+    ):
         ledger.settle(fate, *counts[name])
     ledger.check(ended=True)
     table = [
-        {"name": name, "file": str(path), "frames": copies, "bytes": size, "flows": outputs.flows.count(number)}
+        {
+            "name": name,
+            "file": str(path),
+            "frames": copies,
+            "bytes": size,
+            "flows": outputs.flows.count(number),
+        }
         for number, (name, path, (copies, size)) in enumerate(
             zip(classifier.servers, paths, counts["servers"], strict=True)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +135,8 @@ class Rule:
                     raise ConfigError(f"{name} 0x{value:x}/0x{mask:x}: must be within 0 to 0x{limit:x}")
                 if value & ~mask:
                     raise ConfigError(
-                        f"{name} 0x{value:02x}/0x{mask:02x}: value has bits outside its mask, no packet matches"
+                        f"{name} 0x{value:02x}/0x{mask:02x}: "
+                        "value has bits outside its mask, no packet matches"
                     )
         if self.tcp_flags and self.protocol not in (None, 6):
             raise ConfigError(f"tcp_flags with protocol {self.protocol}: only TCP (6) has flags")
@@ -228,8 +229,8 @@ def check_name(name: object, what: str) -> str:
     """A group's or server's name: letters, digits, '.', '_', '-', 64 at most; not "drop"."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name == DROP:
         raise ConfigError(
-            f"{what} {str(name)[:80]!r}: a name is 1 to 64 letters, digits, '.', '_' or '-', starts with a letter "
-            f"or digit, and is not '{DROP}'"
+            f"{what} {str(name)[:80]!r}: a name is 1 to 64 letters, digits, '.', '_' or '-', "
+            f"starts with a letter or digit, and is not '{DROP}'"
         )
     return name
 
@@ -271,7 +272,7 @@ def _action(value: object) -> tuple[str, ...]:
 
 def _prefix(value: object, what: str) -> Prefix:
     if not isinstance(value, str):
-        raise ConfigError(f"{what} {str(value)[:80]!r}: must be a string such as \"10.0.0.0/8\"")
+        raise ConfigError(f'{what} {str(value)[:80]!r}: must be a string such as "10.0.0.0/8"')
     try:
         return Prefix.parse(value)
     except ValueError as error:
@@ -295,7 +296,7 @@ def _boolean(value: object, what: str) -> bool:
     return value
 
 
-_KEYS = {
+_KEYS: dict[str, Callable[[Any, str], Any]] = {
     "source": _prefix,
     "destination": _prefix,
     "source_port": _ports,
@@ -330,7 +331,9 @@ class _Lines:
     def __init__(self, text: str) -> None:
         self.lines = text.splitlines()
         self.starts = [
-            number for number, line in enumerate(self.lines, 1) if re.match(r"\s*\[\[\s*[\"']?rule[\"']?\s*\]\]", line)
+            number
+            for number, line in enumerate(self.lines, 1)
+            if re.match(r"\s*\[\[\s*[\"']?rule[\"']?\s*\]\]", line)
         ]
 
     def rule(self, index: int, count: int) -> int:
@@ -409,7 +412,9 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
         message = re.sub(r"\s*\(at .*\)$", "", str(error))
         raise ConfigError(f"{name}:{line}: {message}: not TOML") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
-        raise ConfigError(f"{name}: not TOML that can be read: {type(error).__name__}: {str(error)[:120]}") from None
+        raise ConfigError(
+            f"{name}: not TOML that can be read: {type(error).__name__}: {str(error)[:120]}"
+        ) from None
 
 
 def read_toml(path: str | Path) -> RuleSet:
@@ -418,7 +423,9 @@ def read_toml(path: str | Path) -> RuleSet:
     table = parse_toml(text, str(path))
     for key in table:
         if key not in ("rule", "default", "group"):
-            raise ConfigError(f"{path}: unknown key {key[:80]!r}: a rules file has [[rule]], [group.NAME] and default")
+            raise ConfigError(
+                f"{path}: unknown key {key[:80]!r}: a rules file has [[rule]], [group.NAME] and default"
+            )
     return rules_from_table(table, name=str(path), text=text)
 
 
@@ -453,7 +460,8 @@ def _classbench_rule(line: str, number: int) -> Rule:
     protocol, protocol_mask = int(group[16], 16), int(group[17], 16)
     if protocol > 0xFF or protocol_mask not in (0, 0xFF):
         raise ConfigError(
-            f"protocol 0x{protocol:02x}/0x{protocol_mask:02x}: up to 0xff, with mask 0x00 (any) or 0xff (this one)"
+            f"protocol 0x{protocol:02x}/0x{protocol_mask:02x}: "
+            "up to 0xff, with mask 0x00 (any) or 0xff (this one)"
         )
     number_of = protocol if protocol_mask else None
     tcp_flags = icmp = None
@@ -462,7 +470,9 @@ def _classbench_rule(line: str, number: int) -> Rule:
         if value > 0xFFFF or mask > 0xFFFF:
             raise ConfigError(f"flags 0x{value:x}/0x{mask:x}: 16 bits at most")
         if value & ~mask:
-            raise ConfigError(f"flags 0x{value:04x}/0x{mask:04x}: value has bits outside its mask, no packet matches")
+            raise ConfigError(
+                f"flags 0x{value:04x}/0x{mask:04x}: value has bits outside its mask, no packet matches"
+            )
         if mask:
             # ClassBench's last column is the flags byte of TCP, or the type and code of ICMP, from the
             # upper byte down (Taylor & Turner 2007; docs/decisions/0020).
@@ -473,7 +483,9 @@ def _classbench_rule(line: str, number: int) -> Rule:
             elif number_of in (1, 58):
                 icmp = (value, mask)
             else:
-                raise ConfigError(f"flags mask 0x{mask:04x} with protocol {number_of}: only TCP and ICMP have such")
+                raise ConfigError(
+                    f"flags mask 0x{mask:04x} with protocol {number_of}: only TCP and ICMP have such"
+                )
     return Rule(
         source=source,
         destination=destination,
@@ -532,18 +544,19 @@ def format_classbench(rules: RuleSet) -> str:
         protocol = "0x00/0x00" if rule.protocol is None else f"0x{rule.protocol:02x}/0xFF"
         lines.append(
             f"@{rule.source}\t{rule.destination}\t{rule.source_port[0]} : {rule.source_port[1]}\t"
-            f"{rule.destination_port[0]} : {rule.destination_port[1]}\t{protocol}\t0x{value:04x}/0x{mask:04x}\n"
+            f"{rule.destination_port[0]} : {rule.destination_port[1]}\t{protocol}\t"
+            f"0x{value:04x}/0x{mask:04x}\n"
         )
     return "".join(lines)
 
 
-def read_rules(path: str | Path, format: str | None = None) -> RuleSet:  # noqa: A002
+def read_rules(path: str | Path, format: str | None = None) -> RuleSet:
     """Reads a rules file. format: "toml" or "classbench"; None: TOML where the name ends in .toml.
 
     Raises ConfigError naming file and line.
     """
     if format is None:
-        format = "toml" if str(path).endswith(".toml") else "classbench"  # noqa: A001
+        format = "toml" if str(path).endswith(".toml") else "classbench"
     if format not in ("toml", "classbench"):
         raise ConfigError(f"rules format {format!r}: must be 'toml' or 'classbench'")
     return read_toml(path) if format == "toml" else read_classbench(path)

@@ -20,8 +20,8 @@ def parse_time_ns(text: str, what: str = "time") -> int:
     whole, _, fraction = number.partition(".")
     if unit not in _NS_PER or not (whole + fraction).isascii() or not (whole + fraction).isdigit():
         raise ConfigError(f"{what} {text!r} is not understood: write a number and a unit, e.g. 50ms, 1.5s, 600us")
-    scaled = int(whole + fraction) * _NS_PER[unit]
-    nanoseconds, rest = divmod(scaled, 10 ** len(fraction))
+    scale: int = 10 ** len(fraction)
+    nanoseconds, rest = divmod(int(whole + fraction) * _NS_PER[unit], scale)
     if rest:
         raise ConfigError(f"{what} {text!r} has a fraction of a nanosecond: stamps are whole nanoseconds")
     if nanoseconds > MAX_TIME_NS:

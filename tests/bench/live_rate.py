@@ -238,6 +238,13 @@ def highest_lossless(run: Any, ceiling: float, seconds: float, steps: int) -> di
     return best
 
 
+def added_delay(inputs: str, rate: float, seconds: float) -> dict[str, Any]:
+    taps = role("delays", "gb", "ob", core=None)
+    wait_ready(taps)
+    moved = with_ours("forward", inputs, "oa", rate=rate, seconds=seconds)
+    return {**answer(taps), "lost": moved["lost"], "rate": moved["rate"], "load": os.getloadavg()[0]}
+
+
 @contextlib.contextmanager
 def namespace() -> Iterator[str]:
     from pyroute2 import netns
@@ -331,11 +338,15 @@ def measure(seconds: float, steps: int, rounds: int, tiny: bool) -> dict[str, An
         for name, inputs in (("forward", "gb"), ("forward_merged", "gb,hb"))[: len(peers) // 2]:
             full = 0.9 * results["lossless_pps"][name]["median"]
             for label, rate in (("1 kpps", 1000.0), ("full rate", full)):
-                taps = role("delays", "gb", "ob", core=None)
-                wait_ready(taps)
-                moved = with_ours("forward", inputs, "oa", rate=rate, seconds=min(seconds, 1.5))
-                key = f"delay, {name}, {label}"
-                results[key] = {**answer(taps), "lost": moved["lost"], "rate": moved["rate"]}
+                runs = [added_delay(inputs, rate, min(seconds, 1.5)) for _ in range(rounds)]
+                medians = {
+                    key: statistics.median(r[key] for r in runs) for key in ("rate", "p50_ms", "p99_ms")
+                }
+                results[f"delay, {name}, {label}"] = {
+                    **medians,
+                    "lost": sum(r["lost"] for r in runs),
+                    "runs": runs,
+                }
     return results
 
 
@@ -364,6 +375,7 @@ def main() -> None:
             out = receive(arguments[0]) if name == "receive" else delays(*arguments)
         print(json.dumps(out), flush=True)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the clean-up
     if options.realtime:
         PREFIX[:] = ["chrt", "-f", "5"]
     size = (0.2, 1, 1, True) if options.tiny else (options.seconds, 6, options.rounds, False)

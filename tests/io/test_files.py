@@ -405,6 +405,31 @@ def test_writers_made_late_and_several_at_once(tmp_path):
     assert [f[1] for f in frames_of(tmp_path / "b.pcapng")[0]] == [f[1] for f in expected[2:]]
 
 
+def test_batches_of_several_sources_in_one_pcapng(tmp_path, tshark):
+    data, expected = mixed()
+    (path := tmp_path / "m.pcapng").write_bytes(data)
+    with open_capture(path) as reader, create_capture(tmp_path / "o.pcapng", like=reader) as writer:
+        batches = list(reader)
+        # Frames of elsewhere first (each generated batch with an equal table of its own), then the reader's,
+        # the last section's first: interfaces are described again where they are needed.
+        for i in range(3):
+            writer.write(FrameBatch.from_frames([b"x" * 60], timestamp_ns=[i]))
+        for batch in reversed(batches):
+            writer.write(batch)
+    frames, again = frames_of(tmp_path / "o.pcapng")
+    wanted = [*expected[6:], *expected[4:6], *expected[:4]]
+    assert [f[:3] for f in frames[:3]] == [(i, b"x" * 60, 60) for i in range(3)]
+    assert [f[1:3] for f in frames[3:]] == [f[1:3] for f in wanted]
+    stamped = [i for i, f in enumerate(wanted) if not f[4] & FLAG_NO_TIMESTAMP]
+    assert [frames[3 + i][0] for i in stamped] == [wanted[i][0] for i in stamped]
+    assert [again.ports[f[3]].name for f in frames[3:]] == [reader.ports[f[3]].name for f in wanted]
+    assert [(r[1], r[2]) for r in tshark(tmp_path / "o.pcapng")] == [(len(f[1]), f[2]) for f in frames]
+    with create_capture(tmp_path / "g.pcapng") as writer:
+        for i in range(100):
+            writer.write(FrameBatch.from_frames([b"x" * 60], timestamp_ns=[i]))
+    assert len(frames_of(tmp_path / "g.pcapng")[1].ports) == 1
+
+
 def test_altered_stamps_and_selections(tmp_path):
     data, expected = mixed()
     (path := tmp_path / "m.pcapng").write_bytes(data)
@@ -1065,6 +1090,17 @@ except DeviceError as e:
     out, reader = frames_of(target)
     assert reader.truncated is None
     assert len(out) == int(frames) > 1000
+
+
+def test_a_writer_forgotten_still_ends_well(tmp_path):
+    (path := tmp_path / "x.pcap").write_bytes(pcap(RECORDS))
+    (target := tmp_path / "o.pcap").write_bytes(bytes(10_000))
+    reader = open_capture(path)
+    writer = create_capture(target, like=reader)
+    writer.write(reader.read())
+    del writer, reader
+    assert target.read_bytes() == path.read_bytes()
+    create_capture(path).close()  # and the input is no input any more
 
 
 def test_disk_full_and_reader_gone(tmp_path):

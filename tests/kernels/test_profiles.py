@@ -356,6 +356,25 @@ def test_classes(name: str, frame: bytes) -> None:
     assert model.class_of(frame, 1) == name
 
 
+@pytest.mark.parametrize(
+    ("name", "linktype", "frame"),
+    [
+        ("llc", 113, b"\0\0\0\x01\0\x06abcdef\0\0\0\x04\x42\x42\x03"),
+        ("other", 113, b"\0\0\0\x01\0\x06abcdef\0\0\0\x03\x42\x42\x03"),  # no length, and not 802.2 either
+        ("other", 113, b"\0\0\x03\x38\0\x06abcdef\0\0\0\x04\x42\x42\x03"),  # netlink family 4
+        ("arp", 113, b"\0\0\0\x01\0\x06abcdef\0\0\x08\x06"),
+        ("arp", 276, b"\x08\x06\0\0\0\0\0\x02\0\x01\0\x06abcdef\0\0"),
+        ("llc", 276, b"\0\x04\0\0\0\0\0\x02\0\x01\0\x06abcdef\0\0\x42\x42\x03"),
+        ("igmp", 101, b"\x45\0\0\x1c\0\0\0\0\x01\x02" + bytes(10) + b"\x16" + bytes(7)),
+        ("other", 147, bytes(12) + b"\x08\x06" + bytes(28)),
+    ],
+)
+def test_classes_of_other_links(name: str, linktype: int, frame: bytes) -> None:
+    code = np.asarray(_cpu.frame_classes(*columns([frame], [linktype]))).tolist()
+    assert code == [_cpu.CLASSES[name]]
+    assert model.class_of(frame, linktype) == name
+
+
 def test_class_of_the_inner_frame() -> None:
     arp = bytes(12) + b"\x08\x06" + b"\0\1\x08\0\6\4\0\1" + bytes(20)
     inside = b"\x08\0\0\0\0\0\x05\0" + arp

@@ -82,8 +82,7 @@ nb::ndarray<nb::memview, u16, nb::ndim<1>> build_tables(u64 key, In<u64> server_
 void bind_balance(nb::module_& m) {
     m.def("build_tables", &build_tables, nb::arg("key"), nb::arg("server_id"), nb::arg("alive"),
           nb::arg("group_first"), nb::arg("member_server"), nb::arg("member_weight"), nb::arg("bucket_bits"));
-    m.def(
-        "negative_log2", [](u64 h) { return negative_log2(log2_table().data(), h); }, nb::arg("h"));
+    m.def("negative_log2", [](u64 h) { return negative_log2(log2_table().data(), h); }, nb::arg("h"));
     m.attr("LOG2_BITS") = LOG2_BITS;
     m.attr("NO_SERVER") = static_cast<u32>(NO_SERVER);
 }

@@ -83,8 +83,9 @@ struct Counts {
 struct ClassifierOptions {
     Layer layer = Layer::outer;
     HashMode mode = HashMode::flow;
+    bool follow_icmp = true;  // errors that no rule matches take the rule of what they quote
     u32 workers = 1;
-    u32 cache_entries = 32768;  // per worker, a power of two; 0: no cache
+    u32 cache_entries = 65536;  // per worker, a power of two; 0: no cache
     FragmentLimits fragments;
 };
 
@@ -122,7 +123,9 @@ class Classifier {
     bool judge_plain(Worker& worker, const u8* frame, const Layers& layers, const FlowKey& key, Judged& out,
                      const FragmentTable* table) const;
     void judge_fragments(const Frames& frames, Verdicts& out);
-    void choose_slice(Worker& worker, const u32* length, u64 low, u64 high, Verdicts& out, u64& copies) const;
+    u64 choose_servers(Counts& counts, const u32* length, u64 low, u64 high, Verdicts& out, u32* at_frame,
+                       u16* at_server) const;
+    void choose_slice(Worker& worker, const u32* length, u64 low, u64 high, Verdicts& out) const;
     void each_slice(u64 count, const auto& task);
     static void check_frame(const Frames& frames, u64 i);
 

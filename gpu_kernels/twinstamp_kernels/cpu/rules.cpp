@@ -108,8 +108,8 @@ nb::tuple verdict_views(const std::shared_ptr<Verdicts>& out) {
 }
 
 void construct(Bound* self, In<u8> rules, u64 memory_limit, In<u8> flow_key, bool inner, bool by_ip,
-               u32 workers, u32 cache_entries, u64 fragment_entries, u64 hold_bytes, i64 hold_ns,
-               i64 lifetime_ns) {
+               bool follow_icmp, u32 workers, u32 cache_entries, u64 fragment_entries, u64 hold_bytes,
+               i64 hold_ns, i64 lifetime_ns) {
     if (flow_key.size() != FLOW_KEY_BYTES) throw nb::value_error("the flow hash key has the wrong size");
     if (workers < 1 || workers > 256) throw nb::value_error("workers must be 1 to 256");
     if (cache_entries != 0 &&
@@ -122,11 +122,11 @@ void construct(Bound* self, In<u8> rules, u64 memory_limit, In<u8> flow_key, boo
     for (u32 i = 0; i <= FLOW_CHARACTERS; ++i) {
         std::memcpy(&key.limbs[i].low, flow_key.data() + 16 * i, 8);
         std::memcpy(&key.limbs[i].high, flow_key.data() + 16 * i + 8, 8);
-        key.limbs[i].high &= 0xFFFFFFFFu;
     }
     ClassifierOptions options;
     options.layer = inner ? Layer::inner : Layer::outer;
     options.mode = by_ip ? HashMode::ip : HashMode::flow;
+    options.follow_icmp = follow_icmp;
     options.workers = workers;
     options.cache_entries = cache_entries;
     options.fragments = {fragment_entries, hold_bytes, hold_ns, lifetime_ns};
@@ -253,8 +253,9 @@ void bind_rules(nb::module_& m) {
           nb::arg("frames"));
     nb::class_<Bound>(m, "Classifier")
         .def("__init__", &construct, nb::arg("rules"), nb::arg("memory_limit"), nb::arg("flow_key"),
-             nb::arg("inner"), nb::arg("by_ip"), nb::arg("workers"), nb::arg("cache_entries"),
-             nb::arg("fragment_entries"), nb::arg("hold_bytes"), nb::arg("hold_ns"), nb::arg("lifetime_ns"))
+             nb::arg("inner"), nb::arg("by_ip"), nb::arg("follow_icmp"), nb::arg("workers"),
+             nb::arg("cache_entries"), nb::arg("fragment_entries"), nb::arg("hold_bytes"), nb::arg("hold_ns"),
+             nb::arg("lifetime_ns"))
         .def("process", &process, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"), nb::arg("length"),
              nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"), nb::arg("linktypes"),
              nb::arg("keep").none(), nb::arg("first"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class FlowCount:
     def estimate(self) -> int:
         size = len(self._seen)
         free = size - int(np.count_nonzero(self._seen))
-        return round(-size * np.log(max(free, 1) / size))
+        return round(-size * math.log(max(free, 1) / size))
 
 
 class ServerState:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, TextIO
 
 from twinstamp.appliance.config import ApplianceConfig, SourceConfig
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
@@ -136,10 +136,13 @@ class Appliance:
         for name, output in config.outputs.items():
             outputs[name] = FileOutput(output, like) if output.file is not None else InterfaceOutput(output, tag_vlan)
             self._stack.callback(outputs[name].close)
+        # Opened now: a mistake shows at the start, and later there may be no right to open it.
+        self._report: TextIO | None = None
         if config.report is not None:
-            self._report = self._stack.enter_context(open(config.report, "w", encoding="utf-8"))  # noqa: SIM115
-        else:
-            self._report = None
+            try:
+                self._report = self._stack.enter_context(config.report.open("w", encoding="utf-8"))
+            except OSError as error:
+                raise ConfigError(f"{config.report}: the report cannot be written: {error.strerror}") from error
         self.pipeline = Pipeline(
             deduplicator=deduplicator,
             action="count" if window is None else window.action,

@@ -5,30 +5,44 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twinstamp.cli.common import Progress, write_json
 from twinstamp.cli.rules import add_rules_options
+
+if TYPE_CHECKING:
+    from twinstamp.balance import Group
 
 
 def register(commands: Any, text: str) -> None:
     parser = commands.add_parser(
         "balance",
         help=text,
-        description="Writes one capture per server. Both directions and all fragments of a flow go to one server.",
+        description="Writes one capture per server. Both directions and all fragments of a flow "
+        "go to one server.",
     )
     parser.add_argument("input", metavar="IN", help='pcap or pcapng; "-" = standard input')
-    parser.add_argument("--rules", required=True, metavar="FILE", help="rules, and in TOML the groups' servers")
-    parser.add_argument("--out-dir", required=True, metavar="DIR", help="one capture per server is written here")
+    parser.add_argument(
+        "--rules", required=True, metavar="FILE", help="rules, and in TOML the groups' servers"
+    )
+    parser.add_argument(
+        "--out-dir", required=True, metavar="DIR", help="one capture per server is written here"
+    )
     add_rules_options(parser)
     parser.add_argument(
         "--servers",
         metavar="N|NAMES",
         help="a number, or names with weights (a,b:3), for all groups; default: those in FILE, else 4",
     )
-    parser.add_argument("--hash", choices=("flow", "ip"), default="flow", help="ip: addresses only, stateless")
-    parser.add_argument("--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels")
-    parser.add_argument("--secret-file", metavar="FILE", help="made where absent; default: in your state folder")
+    parser.add_argument(
+        "--hash", choices=("flow", "ip"), default="flow", help="ip: addresses only, stateless"
+    )
+    parser.add_argument(
+        "--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels"
+    )
+    parser.add_argument(
+        "--secret-file", metavar="FILE", help="made where absent; default: in your state folder"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same result with any)")
     parser.add_argument("--json", metavar="REPORT", help='write the report; "-" = standard output')
     parser.add_argument("--quiet", action="store_true", help="no table on standard error")
@@ -41,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from twinstamp.rules import parse_toml, read_rules, read_text
 
     rules = read_rules(options.rules, options.format)
-    groups = ()
+    groups: tuple[Group, ...] = ()
     if options.servers is None and (
         options.format == "toml" or (options.format is None and options.rules.endswith(".toml"))
     ):
@@ -75,7 +89,10 @@ def _summary(report: dict[str, Any]) -> None:
     print(f"{'server':<{width}}  {'frames':>12}  {'bytes':>15}  {'flows':>9}", file=sys.stderr)
     for server in report["servers"]:
         flows = "many" if server["flows"] is None else server["flows"]
-        print(f"{server['name']:<{width}}  {server['frames']:>12}  {server['bytes']:>15}  {flows:>9}", file=sys.stderr)
+        print(
+            f"{server['name']:<{width}}  {server['frames']:>12}  {server['bytes']:>15}  {flows:>9}",
+            file=sys.stderr,
+        )
     fates = ", ".join(f"{fate.replace('_', ' ')} {ledger[fate]['frames']}" for fate in (
         "forwarded", "rule_drops", "no_live_server", "errors"
     ))  # fmt: skip

@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from twinstamp.errors import ConfigError
 from twinstamp.units import parse_time_ns
 
+TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
 if TYPE_CHECKING:
+    from typing import Any
     from twinstamp.io.files import CaptureReader
 
 
@@ -84,6 +84,3 @@ def write_json(path: str, report: dict[str, Any]) -> None:
             file.write(text)
     except OSError as error:
         raise ConfigError(f"{path}: the report cannot be written: {error.strerror}") from error
-
-
-Register = Callable[[Any, str], None]

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
+if TYPE_CHECKING:
+    from typing import Any
 
 from twinstamp.cli.common import Progress, add_window_options, window_time_ns, write_json
 from twinstamp.errors import ConfigError

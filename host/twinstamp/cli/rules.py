@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twinstamp.cli.common import Progress, write_json
+
+if TYPE_CHECKING:
+    from twinstamp.balance import Group
 
 
 def add_rules_options(parser: argparse.ArgumentParser) -> None:
     """--format, --layer, --workers."""
     parser.add_argument(
-        "--format", choices=("toml", "classbench"), help="of the rules; default: toml where the name ends in .toml"
+        "--format",
+        choices=("toml", "classbench"),
+        help="of the rules; default: toml where the name ends in .toml",
     )
 
 
@@ -40,7 +45,9 @@ def register(commands: Any, text: str) -> None:
     match.add_argument("--rules", required=True, metavar="FILE")
     match.add_argument("--out", required=True, metavar="FILE.csv", help='"-" = standard output')
     add_rules_options(match)
-    match.add_argument("--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels")
+    match.add_argument(
+        "--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels"
+    )
     match.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same rules with any)")
     match.add_argument("--json", metavar="REPORT", help="write the report")
     match.add_argument("--quiet", action="store_true", help="no summary on standard error")
@@ -52,7 +59,7 @@ def run_check(options: argparse.Namespace) -> int:
     from twinstamp.rules import parse_toml, read_rules, read_text
 
     rules = read_rules(options.file, options.format)
-    groups = ()
+    groups: tuple[Group, ...] = ()
     if options.format == "toml" or (options.format is None and options.file.endswith(".toml")):
         table = parse_toml(read_text(options.file), options.file)
         groups = groups_from_table(table.get("group", {}), name=options.file)
@@ -63,7 +70,10 @@ def run_check(options: argparse.Namespace) -> int:
         print(f"{options.file}:{rules.rules[index].line}: rule {index} can never match: {why}")
     for index, by in covered.items():
         line, first = rules.rules[index].line, rules.rules[by].line
-        print(f"{options.file}:{line}: rule {index} never matches: rule {by} (line {first}) accepts all it accepts")
+        print(
+            f"{options.file}:{line}: rule {index} never matches: "
+            f"rule {by} (line {first}) accepts all it accepts"
+        )
     if options.json is not None:
         write_json(
             options.json,
@@ -77,8 +87,9 @@ def run_check(options: argparse.Namespace) -> int:
             },
         )
     print(
-        f"{options.file}: {len(rules)} rules, {len(rules.groups)} groups, {len(covered) + len(impossible)} rules that "
-        f"never match; compiled to {classifier.table_bytes / 1e6:.1f} MB",
+        f"{options.file}: {len(rules)} rules, {len(rules.groups)} groups, "
+        f"{len(covered) + len(impossible)} rules that never match; "
+        f"compiled to {classifier.table_bytes / 1e6:.1f} MB",
         file=sys.stderr,
     )
     return 0
@@ -97,7 +108,8 @@ def run_match(options: argparse.Namespace) -> int:
         write_json(options.json, report)
     if not options.quiet:
         print(
-            f"{report['frames']} frames, {report['matched']} matched one of {len(rules)} rules", file=sys.stderr
+            f"{report['frames']} frames, {report['matched']} matched one of {len(rules)} rules",
+            file=sys.stderr,
         )
     if report["truncated"] is not None:
         print(f"twinstamp rules: {report['truncated']}", file=sys.stderr)

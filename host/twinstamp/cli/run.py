@@ -51,8 +51,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(appliance: Any, quiet: bool) -> dict[str, Any]:
     reader = appliance.reader
+    report: dict[str, Any]
     if quiet:
-        return appliance.run()  # type: ignore[no-any-return]
+        report = appliance.run()
+        return report
     from twinstamp.appliance.view import LiveView, print_report
 
     if reader is not None:

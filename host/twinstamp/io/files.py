@@ -320,7 +320,13 @@ class CaptureWriter:
 
     def _table(self, native: _native.CaptureWriter, ports: Sequence[Port]) -> int:
         """Number of a table of ports among those this writer has seen, its new ports described."""
-        number = next((i for i, table in enumerate(self._tables) if table is ports), len(self._tables))
+        same = (
+            # Equal tuples are one table: generated batches often bring a new one each.
+            i
+            for i, table in enumerate(self._tables)
+            if table is ports or (type(ports) is tuple and table == ports)
+        )
+        number = next(same, len(self._tables))
         if number == len(self._tables):
             self._tables.append(ports)
             self._described.append(0)
@@ -428,6 +434,10 @@ class CaptureWriter:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if not isinstance(getattr(self, "_native", None), (_Closed, type(None))):
+            self.close()
+
 
 class _Closed:
     """Stands for the native writer after close(): the counters stay readable."""
@@ -459,7 +469,7 @@ def create_capture(
     interfaces with their resolution, options and other blocks are carried over. linktype, snaplen: for
     pcap, where they shall differ from the source's.
 
-    An existing file is written over in place (its old pages are reused, three times as fast as new ones)
+    An existing file is written over in place (its old pages are reused, twice as fast as new ones)
     and cut to its new length at the end; until close() it begins with four zero bytes, so that no reader
     takes it for a capture. Raises ConfigError where the target is one of the files being read or cannot
     be created.

@@ -6,23 +6,15 @@
 // dead server's buckets and a return takes back exactly those.
 #pragma once
 
-#include "twinstamp/platform.h"
+#include "twinstamp/flow.h"
 
 namespace twinstamp {
 
 constexpr u16 NO_SERVER = 0xFFFF;
 constexpr u32 MAX_WEIGHT = 65535;
-constexpr u32 LOG2_BITS = 40;         // fraction bits of a score
+constexpr u32 LOG2_BITS = 40;  // fraction bits of a score
 constexpr u32 LOG2_TABLE_BITS = 13;
 constexpr u32 LOG2_TABLE = (1u << LOG2_TABLE_BITS) + 1;  // log2(1 + i / 2^13) with 40 fraction bits
-
-TS_HD u64 mix64(u64 x) {  // the finalizer of splitmix64 (Steele, Lea & Flood 2014)
-    x ^= x >> 30;
-    x *= 0xBF58476D1CE4E5B9ull;
-    x ^= x >> 27;
-    x *= 0x94D049BB133111EBull;
-    return x ^ (x >> 31);
-}
 
 // -log2((h + 1) / 2^64) with LOG2_BITS fraction bits, at most 64 << 40.
 TS_HD u64 negative_log2(const u64* table, u64 h) {
@@ -45,15 +37,22 @@ TS_HD u16 choose_server(const u64* log2_table, u64 key, u32 bucket, const u16* s
                         const u32* weight, u32 count, const u8* alive) {
     const u64 mixed = mix64(key + 0x9E3779B97F4A7C15ull * (bucket + 1ull));
     u16 best = NO_SERVER;
-    u64 best_score = 0, best_id = 0;
-    u32 best_weight = 1;
+    u64 best_hash = 0, best_score = 0, best_id = 0;
+    u32 best_weight = 0;
     for (u32 i = 0; i < count; ++i) {
         if (!alive[server[i]] || weight[i] == 0) continue;
-        const u64 score = negative_log2(log2_table, mix64(mixed ^ id[i]));
-        // score / weight as fractions: 47 + 16 bits, so the products are exact.
+        const u64 hash = mix64(mixed ^ id[i]);
+        // Neither luckier nor heavier: no logarithm needed to know that it loses.
+        if (hash < best_hash && weight[i] <= best_weight) continue;
+        const u64 score = negative_log2(log2_table, hash);
+        // score / weight as fractions: 47 + 16 bits, so the products are exact. Ties go by hash, then id:
+        // never by place in the list.
         const u64 left = score * best_weight, right = best_score * weight[i];
-        if (best == NO_SERVER || left < right || (left == right && id[i] < best_id)) {
+        const bool wins =
+            left != right ? left < right : (hash != best_hash ? hash > best_hash : id[i] < best_id);
+        if (best == NO_SERVER || wins) {
             best = server[i];
+            best_hash = hash;
             best_score = score;
             best_weight = weight[i];
             best_id = id[i];

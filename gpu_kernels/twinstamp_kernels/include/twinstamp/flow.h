@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The fields of a frame that rules look at, and the flow hash that balancing uses (docs/balance.md).
 //
-// The flow hash is multilinear over 32-bit characters with 96-bit keys (Lemire & Kaser 2014): strongly
-// universal, so two flows share a hash with probability 2^-64 whoever chose them. It sees the endpoints
-// in sorted order and is the same in both directions. A Toeplitz hash with a periodic key would be
-// symmetric too, but has rank 16: an attacker, or a plain address plan, can aim flows at one server.
+// The flow hash is multilinear over 64-bit characters with 128-bit keys (Lemire & Kaser 2014): strongly
+// universal, so two flows share a hash with probability 2^-64 whoever chose them. A bijection at the end
+// takes away its linearity, or a run of addresses would become a run of equal steps. It sees the
+// endpoints in sorted order and is the same in both directions. A Toeplitz hash with a periodic key would
+// be symmetric too, but has rank 16: an attacker, or a plain address plan, can aim flows at one server.
 #pragma once
 
 #include "twinstamp/hash.h"
@@ -31,7 +32,15 @@ struct FlowKey {
     Fragment fragment;
 };
 
-constexpr u32 FLOW_CHARACTERS = 10;  // meta, two addresses of four, ports
+constexpr u32 FLOW_CHARACTERS = 5;  // kind and ports, two addresses of two
+
+TS_HD u64 mix64(u64 x) {  // the finalizer of splitmix64 (Steele, Lea & Flood 2014)
+    x ^= x >> 30;
+    x *= 0xBF58476D1CE4E5B9ull;
+    x ^= x >> 27;
+    x *= 0x94D049BB133111EBull;
+    return x ^ (x >> 31);
+}
 
 struct FlowHashKey {
     Limb limbs[1 + FLOW_CHARACTERS];
@@ -73,7 +82,8 @@ TS_HD void flow_key(const u8* frame, u32 caplen, const Layers& layers, FlowKey& 
         if (layers.link != NO_OFFSET && layers.link_length == 12 && caplen - layers.link >= 12 &&
             caplen >= layers.link) {
             const u8* mac = frame + layers.link;
-            key.dst[0] = (static_cast<u64>(read_be32(mac)) << 32) | (static_cast<u64>(read_be16(mac + 4)) << 16);
+            key.dst[0] =
+                (static_cast<u64>(read_be32(mac)) << 32) | (static_cast<u64>(read_be16(mac + 4)) << 16);
             key.src[0] =
                 (static_cast<u64>(read_be32(mac + 6)) << 32) | (static_cast<u64>(read_be16(mac + 10)) << 16);
         }
@@ -104,7 +114,7 @@ TS_HD void flow_key(const u8* frame, u32 caplen, const Layers& layers, FlowKey& 
 TS_HD bool is_icmp_error(const FlowKey& key) {
     if (key.l4_kind != L4_ICMP) return false;
     const u32 type = key.l4 >> 8;
-    if (key.protocol == IP_ICMPV6) return type >= 1 && type < 128;  // RFC 4443, 2.1
+    if (key.protocol == IP_ICMPV6) return type >= 1 && type < 128;           // RFC 4443, 2.1
     return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;  // RFC 792
 }
 
@@ -119,22 +129,18 @@ TS_HD bool quoted_key(const u8* frame, const Layers& layers, FlowKey& key) {
 
 namespace detail {
 
-TS_HD u64 hash_characters(const FlowHashKey& secret, u32 meta, u64 a0, u64 a1, u64 b0, u64 b1, u32 ports,
-                          bool wide) {
+TS_HD u64 hash_characters(const FlowHashKey& secret, u64 meta, const u64* a, const u64* b, bool wide) {
     Accumulator sum{secret.limbs[0].low, secret.limbs[0].high};
     sum.add(secret.limbs[1], meta);
-    sum.add(secret.limbs[2], static_cast<u32>(a0 >> 32));
-    sum.add(secret.limbs[3], static_cast<u32>(b0 >> 32));
-    sum.add(secret.limbs[4], ports);
     if (wide) {
-        sum.add(secret.limbs[5], static_cast<u32>(a0));
-        sum.add(secret.limbs[6], static_cast<u32>(b0));
-        sum.add(secret.limbs[7], static_cast<u32>(a1 >> 32));
-        sum.add(secret.limbs[8], static_cast<u32>(a1));
-        sum.add(secret.limbs[9], static_cast<u32>(b1 >> 32));
-        sum.add(secret.limbs[10], static_cast<u32>(b1));
+        sum.add(secret.limbs[2], a[0]);
+        sum.add(secret.limbs[3], b[0]);
+        sum.add(secret.limbs[4], a[1]);
+        sum.add(secret.limbs[5], b[1]);
+    } else {
+        sum.add(secret.limbs[2], a[0] | (b[0] >> 32));
     }
-    return sum.result();
+    return mix64(sum.result());
 }
 
 }  // namespace detail
@@ -142,10 +148,9 @@ TS_HD u64 hash_characters(const FlowHashKey& secret, u32 meta, u64 a0, u64 a1, u
 // The flow hash of `key`'s own endpoints. HashMode::ip leaves ports and protocol out, so that fragments
 // and every connection of two hosts agree without any state.
 TS_HD u64 flow_hash(const FlowHashKey& secret, const FlowKey& key, HashMode mode) {
-    const bool reversed =
-        key.src[0] != key.dst[0]
-            ? key.src[0] > key.dst[0]
-            : (key.src[1] != key.dst[1] ? key.src[1] > key.dst[1] : key.sport > key.dport);
+    const bool reversed = key.src[0] != key.dst[0]
+                              ? key.src[0] > key.dst[0]
+                              : (key.src[1] != key.dst[1] ? key.src[1] > key.dst[1] : key.sport > key.dport);
     const u64* a = reversed ? key.dst : key.src;
     const u64* b = reversed ? key.src : key.dst;
     const u32 low = reversed ? key.dport : key.sport;
@@ -153,8 +158,9 @@ TS_HD u64 flow_hash(const FlowHashKey& secret, const FlowKey& key, HashMode mode
     const bool flow = mode == HashMode::flow;
     // A frame that is not IP is told apart by its ethertype, an IP packet by its protocol.
     const u32 kind = key.family == 0 ? key.ethertype : (flow ? key.protocol : 0u);
-    return detail::hash_characters(secret, (static_cast<u32>(key.family) << 16) | kind, a[0], a[1], b[0], b[1],
-                                   flow ? (low << 16) | high : 0, key.family != 4);
+    const u64 meta = (static_cast<u64>(key.family) << 48) | (static_cast<u64>(kind) << 32) |
+                     (flow ? (low << 16) | high : 0u);
+    return detail::hash_characters(secret, meta, a, b, key.family != 4);
 }
 
 }  // namespace twinstamp

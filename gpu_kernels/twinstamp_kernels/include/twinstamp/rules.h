@@ -18,10 +18,10 @@ constexpr u32 VLAN_UNTAGGED = 4096;
 
 // Addresses in value order: interval i reaches from bound i up to bound i + 1, and has one bitmap.
 struct AddressTable {
-    const u32* top;      // [65537] interval that holds the first address with these upper 16 bits
-    const u64* high;     // [intervals] upper 64 bits of each bound
-    const u64* low;      // [intervals] lower 64 bits; null where all are zero (IPv4)
-    const u32* bitmap;   // [intervals]
+    const u32* top;     // [65537] interval that holds the first address with these upper 16 bits
+    const u64* high;    // [intervals] upper 64 bits of each bound
+    const u64* low;     // [intervals] lower 64 bits; null where all are zero (IPv4)
+    const u32* bitmap;  // [intervals]
 };
 
 // The rules that one family (IPv4, IPv6, not IP) can match at all, in their order.
@@ -57,9 +57,9 @@ TS_HD u32 find_address(const AddressTable& table, const u64 address[2]) {
     while (count > 1) {
         const u32 half = count / 2;
         const u32 middle = first + half;
-        const bool above = table.high[middle] < address[0] ||
-                           (table.high[middle] == address[0] &&
-                            (table.low == nullptr || table.low[middle] <= address[1]));
+        const bool above =
+            table.high[middle] < address[0] ||
+            (table.high[middle] == address[0] && (table.low == nullptr || table.low[middle] <= address[1]));
         first = above ? middle : first;
         count -= half;
     }
@@ -79,13 +79,16 @@ TS_HD void find_bitmaps(const RuleTables& tables, const FlowKey& key, RuleQuery&
     query.count = 0;
     if (set.entries == 0) return;
     const u64 stride = set.stride;
-    if (set.src.top != nullptr) query.bitmap[query.count++] = set.bitmaps + find_address(set.src, key.src) * stride;
-    if (set.dst.top != nullptr) query.bitmap[query.count++] = set.bitmaps + find_address(set.dst, key.dst) * stride;
+    if (set.src.top != nullptr)
+        query.bitmap[query.count++] = set.bitmaps + find_address(set.src, key.src) * stride;
+    if (set.dst.top != nullptr)
+        query.bitmap[query.count++] = set.bitmaps + find_address(set.dst, key.dst) * stride;
     if (set.dport != nullptr)
         query.bitmap[query.count++] = set.bitmaps + set.dport[key.ports_known ? key.dport : 65536u] * stride;
     if (set.sport != nullptr)
         query.bitmap[query.count++] = set.bitmaps + set.sport[key.ports_known ? key.sport : 65536u] * stride;
-    if (set.protocol != nullptr) query.bitmap[query.count++] = set.bitmaps + set.protocol[key.protocol] * stride;
+    if (set.protocol != nullptr)
+        query.bitmap[query.count++] = set.bitmaps + set.protocol[key.protocol] * stride;
     if (set.l4 != nullptr) query.bitmap[query.count++] = set.bitmaps + set.l4[l4_class(tables, key)] * stride;
     if (set.vlan != nullptr)
         query.bitmap[query.count++] =

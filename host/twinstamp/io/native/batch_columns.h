@@ -40,7 +40,8 @@ struct BatchColumns {
 
     // (data, offset, caplen, length, timestamp_ns, port, flags): the order of FrameBatch.raw. `data` lives
     // as long as `data_owner`; the columns live as long as any view of them. Needs the GIL.
-    nanobind::tuple hand_out(const std::uint8_t* data, std::size_t data_bytes, nanobind::handle data_owner, std::size_t n) {
+    nanobind::tuple hand_out(const std::uint8_t* data, std::size_t data_bytes, nanobind::handle data_owner,
+                             std::size_t n) {
         namespace nb = nanobind;
         nb::capsule owner(block.get(), [](void* p) noexcept { std::free(p); });
         block.release();
@@ -48,8 +49,10 @@ struct BatchColumns {
             using T = std::remove_cv_t<std::remove_pointer_t<decltype(p)>>;
             return nb::ndarray<nb::memview, const T, nb::ndim<1>, nb::c_contig>(p, {n}, owner).cast();
         };
-        nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>, nb::c_contig> bytes(data, {data_bytes}, data_owner);
-        return nb::make_tuple(bytes.cast(), view(offset), view(caplen), view(length), view(timestamp_ns), view(port), view(flags));
+        nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>, nb::c_contig> bytes(data, {data_bytes},
+                                                                                      data_owner);
+        return nb::make_tuple(bytes.cast(), view(offset), view(caplen), view(length), view(timestamp_ns),
+                              view(port), view(flags));
     }
 };
 

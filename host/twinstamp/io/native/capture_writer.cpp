@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <exception>
 #include <optional>
 #include <string>
 #include <vector>
@@ -152,7 +153,7 @@ class CaptureWriter {
     void finish() {
         if (finished_) return;
         finished_ = true;
-        std::optional<CaptureError> error;
+        std::exception_ptr error;
         try {
             nb::gil_scoped_release unlocked;
             if (!failed_ && started_) {
@@ -163,20 +164,23 @@ class CaptureWriter {
                 }
                 flush();
             }
-        } catch (const CaptureError& e) {
-            error = e;
+        } catch (...) {
+            error = std::current_exception();
         }
         queue_.reset();
         if (overwrite_) {
             // Whatever happened, what was written is whole records: make it a capture again.
-            if (ftruncate(fd_, static_cast<off_t>(bytes_)) != 0 && !error) {
-                error = CaptureError("DeviceError", describe("cannot be cut to its new length", errno), errno);
+            const char* failure = nullptr;
+            if (ftruncate(fd_, static_cast<off_t>(bytes_)) != 0) failure = "cannot be cut to its new length";
+            if (!failure && have_magic_ && bytes_ && pwrite(fd_, magic_, 4, 0) != 4) {
+                failure = "its magic number cannot be written";
             }
-            if (have_magic_ && !error_in_magic_ && pwrite(fd_, magic_, 4, 0) != 4 && !error) {
-                error = CaptureError("DeviceError", describe("its magic number cannot be written", errno), errno);
+            if (failure && !error) {
+                throw CaptureError("DeviceError",
+                                   format("%s: %s: %s", name_.c_str(), failure, std::strerror(errno)), errno);
             }
         }
-        if (error) throw *error;
+        if (error) std::rethrow_exception(error);
     }
 
     u64 frames() const { return frames_; }
@@ -197,9 +201,6 @@ class CaptureWriter {
         return buffer_.data() + used_;
     }
 
-    std::string describe(const char* what, int code) const {
-        return format("%s: %s: %s", name_.c_str(), what, std::strerror(code));
-    }
     [[noreturn]] void fail_now(const char* where, int code) {
         const char* next = code == ENOSPC || code == EDQUOT ? "free space or choose another place"
                            : code == EPIPE ? "the reader of this pipe has gone"
@@ -252,7 +253,6 @@ class CaptureWriter {
                 (void)lseek(fd_, at - static_cast<off_t>(partial), SEEK_SET);
             }
         }
-        if (bytes_ == 0) error_in_magic_ = true;
     }
 
     // A run of whole records as they lie in the source.
@@ -379,26 +379,27 @@ class CaptureWriter {
         used_ += total;
     }
 
+    // Describes an interface anew, with the resolution its packets are written in.
     void start_interface(Known& port) {
         const Interface& it = port.interface;
         const u64 name = std::min<u64>(it.name.size(), 65535);
-        const u32 total = static_cast<u32>(16 + (name ? 4 + padded(name) : 0) + 8 + 4 + 4);
-        u8* b = room(total);
-        std::memset(b, 0, total);
+        u8* b = room(16 + 4 + padded(name) + 8 + 12 + 4 + 4);
+        std::memset(b, 0, 16);
         store32(b, kInterfaceDescription, swap_);
-        store32(b + 4, total, swap_);
         store16(b + 8, static_cast<u16>(it.linktype), swap_);
         store32(b + 12, it.snaplen, swap_);
         u64 at = 16;
-        if (name) {
-            store16(b + at, kOptIfName, swap_);
-            store16(b + at + 2, static_cast<u16>(name), swap_);
-            std::memcpy(b + at + 4, it.name.data(), name);
-            at += 4 + padded(name);
+        if (name) at += put_option(b + at, kOptIfName, it.name.data(), name);
+        const u8 tsresol = static_cast<u8>(it.resolution.exponent | (it.resolution.binary ? 0x80 : 0));
+        at += put_option(b + at, kOptIfTsresol, &tsresol, 1);
+        if (it.resolution.offset_s) {
+            u8 offset[8];
+            store64(offset, static_cast<u64>(it.resolution.offset_s), swap_);
+            at += put_option(b + at, kOptIfTsoffset, offset, 8);
         }
-        store16(b + at, kOptIfTsresol, swap_);
-        store16(b + at + 2, 1, swap_);
-        b[at + 4] = 9;
+        std::memset(b + at, 0, 4);  // opt_endofopt
+        const u32 total = static_cast<u32>(at + 8);
+        store32(b + 4, total, swap_);
         store32(b + total - 4, total, swap_);
         used_ += total;
         port.local = local_count_++;
@@ -506,6 +507,8 @@ class CaptureWriter {
 
     void write_pcapng(const Frames& f, const std::vector<std::string>& comments) {
         take_logged();
+        // Frames of somebody else say nothing about where the reader's blocks belong: do not let them pile up.
+        while (f.table != 0 && !pending_.empty()) emit_logged();
         for (u64 i = 0; i < f.n; ++i) {
             const u64 number = f.first + i;
             if (f.table == 0) {
@@ -636,7 +639,7 @@ class CaptureWriter {
     u64 bytes_ = 0;  // handed to the system
     u64 frames_ = 0, flushed_frames_ = 0;
     u8 magic_[4] = {};
-    bool have_magic_ = false, error_in_magic_ = false;
+    bool have_magic_ = false;
 
     bool pcap_ = true, ns_ = false, exact_ = false;
 

@@ -7,11 +7,10 @@
 //
 // Order: by (key, source, arrival). The key is the stamp, or the host's time at arrival where the stamp lies
 // in the future of that (counted): a wrong clock must not hold frames back for hours.
+#include <errno.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
-
-#include <errno.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -41,7 +40,8 @@ constexpr std::size_t frame_align = 64;  // a cache line per frame start, and a 
 
 struct Arena {
     explicit Arena(std::size_t slabs_) : slabs(slabs_), bytes(slabs_ * slab_bytes), users(slabs_) {
-        void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                         -1, 0);
         if (p == MAP_FAILED) throw OsError("reserving the reorder buffer", errno);
         base = static_cast<std::uint8_t*>(p);
         for (std::size_t i = slabs; i-- != 0;) free.push_back(i);
@@ -139,7 +139,8 @@ class Merger {
         : delay_ns_(delay_ns), queues_(sources) {
         if (sources == 0 || sources > 1024) throw std::invalid_argument("1 to 1024 sources can be merged");
         if (delay_ns < 0) throw std::invalid_argument("the delay is negative");
-        if (memory_bytes < 4 * slab_bytes) throw std::invalid_argument("the reorder buffer needs at least 2 MiB");
+        if (memory_bytes < 4 * slab_bytes)
+            throw std::invalid_argument("the reorder buffer needs at least 2 MiB");
         arena_ = std::make_shared<Arena>(memory_bytes / slab_bytes);
     }
 
@@ -151,15 +152,18 @@ class Merger {
                     std::size_t start, std::optional<std::int64_t> now_ns) {
         if (source >= queues_.size()) throw std::invalid_argument("no such source");
         const std::size_t n = offset.size();
-        if (caplen.size() != n || length.size() != n || stamp.size() != n || port.size() != n || flags.size() != n || start > n)
+        if (caplen.size() != n || length.size() != n || stamp.size() != n || port.size() != n ||
+            flags.size() != n || start > n)
             throw std::invalid_argument("columns of different lengths");
         for (std::size_t i = start; i < n; ++i) {
             if (offset.data()[i] > data.size() || caplen.data()[i] > data.size() - offset.data()[i])
                 throw std::invalid_argument("frame " + std::to_string(i) + " lies outside its buffer");
             if (port.data()[i] >= port_map.size())
-                throw std::invalid_argument("frame " + std::to_string(i) + " has a port outside the batch's table");
+                throw std::invalid_argument("frame " + std::to_string(i) +
+                                            " has a port outside the batch's table");
             if (caplen.data()[i] > slab_bytes)
-                throw std::invalid_argument("frame " + std::to_string(i) + " has " + std::to_string(caplen.data()[i]) +
+                throw std::invalid_argument("frame " + std::to_string(i) + " has " +
+                                            std::to_string(caplen.data()[i]) +
                                             " bytes, the reorder buffer takes " + std::to_string(slab_bytes));
         }
         nb::gil_scoped_release unlocked;
@@ -178,7 +182,8 @@ class Merger {
             }
             const std::uint64_t at = *open_ * slab_bytes + fill_;
             std::memcpy(arena_->base + at, data.data() + offset.data()[i], bytes);
-            // A frame without bytes still belongs to a slab, so that leases can count it; fill_ may be the end.
+            // A frame without bytes still belongs to a slab, so that leases can count it; fill_ may be the
+            // end.
             arena_->users[*open_].fetch_add(1, std::memory_order_relaxed);
             const std::uint64_t where = std::min<std::uint64_t>(at, (*open_ + 1) * slab_bytes - 1);
             fill_ += room;
@@ -188,7 +193,8 @@ class Merger {
                 ++future_;
             }
             if (std::pair(key, source) < floor_) ++late_;
-            queue.push({key, stamp.data()[i], where, bytes, length.data()[i], port_map.data()[port.data()[i]], flags.data()[i]});
+            queue.push({key, stamp.data()[i], where, bytes, length.data()[i], port_map.data()[port.data()[i]],
+                        flags.data()[i]});
             ++held_frames_;
             held_bytes_ += bytes;
         }
@@ -269,7 +275,8 @@ class Merger {
         queues_.at(source).ended = true;
     }
 
-    // (frames out, late, early, future, clock steps, held frames, held bytes, most bytes held, memory, bytes of slabs in use)
+    // (frames out, late, early, future, clock steps, held frames, held bytes, most bytes held, memory, bytes
+    // of slabs in use)
     nb::tuple statistics() {
         std::lock_guard<std::mutex> guard(lock_);
         return nb::make_tuple(frames_, late_, early_, future_, steps_, held_frames_, held_bytes_, held_most_,
@@ -316,7 +323,8 @@ class Merger {
         for (std::size_t s = 0; s < queues_.size(); ++s) {
             const auto& q = queues_[s];
             const auto begin = q.entries.begin() + static_cast<std::ptrdiff_t>(q.head);
-            const auto end = std::partition_point(begin, q.entries.end(), [&](const Entry& e) { return Key{e.key, s} <= limit; });
+            const auto end = std::partition_point(begin, q.entries.end(),
+                                                  [&](const Entry& e) { return Key{e.key, s} <= limit; });
             n += static_cast<std::size_t>(end - begin);
         }
         return n;
@@ -344,7 +352,8 @@ class Merger {
     std::int64_t last_now_ = never;
     bool flush_ = false;
     std::size_t held_frames_ = 0;
-    std::uint64_t held_bytes_ = 0, held_most_ = 0, frames_ = 0, late_ = 0, early_ = 0, future_ = 0, steps_ = 0;
+    std::uint64_t held_bytes_ = 0, held_most_ = 0, frames_ = 0, late_ = 0, early_ = 0, future_ = 0,
+                  steps_ = 0;
 };
 
 }  // namespace
@@ -355,8 +364,8 @@ void bind_merge(nb::module_& m) {
         .def(nb::init<std::size_t, std::int64_t, std::size_t>(), nb::arg("sources"), nb::kw_only(),
              nb::arg("delay_ns"), nb::arg("memory_bytes"))
         .def("add", &Merger::add, nb::arg("source"), nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
-             nb::arg("length"), nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"), nb::arg("port_map"),
-             nb::arg("start"), nb::arg("now_ns").none())
+             nb::arg("length"), nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"),
+             nb::arg("port_map"), nb::arg("start"), nb::arg("now_ns").none())
         .def("take", &Merger::take, nb::arg("now_ns").none(), nb::arg("max_frames"), nb::arg("everything"),
              nb::arg("early"), nb::arg("undrained"))
         .def("due_ns", &Merger::due_ns)

@@ -12,7 +12,8 @@ namespace twinstamp {
 
 class OsError : public std::exception {
   public:
-    OsError(std::string doing, int code) : code_(code), text_(std::move(doing) + ": " + std::strerror(code)) {}
+    OsError(std::string doing, int code)
+        : code_(code), text_(std::move(doing) + ": " + std::strerror(code)) {}
     const char* what() const noexcept override { return text_.c_str(); }
     int code() const noexcept { return code_; }
 

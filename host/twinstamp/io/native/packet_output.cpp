@@ -2,15 +2,14 @@
 // Batched send: sendmmsg with a header built per frame in front of the frame's own bytes, which stay where
 // they are. Two kinds of socket: AF_PACKET on one interface (frames as they are, MAC rewriting, VLAN tags)
 // and raw IP with the outer header included (VXLAN, GRE), where the kernel routes and resolves next hops.
-#include <nanobind/nanobind.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/errqueue.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -41,13 +40,19 @@ constexpr std::size_t messages_per_call = 256;
 constexpr std::size_t header_room = 128;  // outer IPv6 40 + UDP 8 + VXLAN 8 (or GRE 8) + Ethernet 18
 constexpr std::uint16_t linktype_ethernet = 1;
 
-std::uint16_t get16(const std::uint8_t* p) { return static_cast<std::uint16_t>(p[0] << 8 | p[1]); }
+std::uint16_t get16(const std::uint8_t* p) {
+    return static_cast<std::uint16_t>(p[0] << 8 | p[1]);
+}
 void put16(std::uint8_t* p, std::size_t v) {
     p[0] = static_cast<std::uint8_t>(v >> 8);
     p[1] = static_cast<std::uint8_t>(v);
 }
-bool is_raw_ip(std::uint16_t linktype) { return linktype == 101 || linktype == 228 || linktype == 229; }
-bool is_vlan(std::uint16_t ethertype) { return ethertype == 0x8100 || ethertype == 0x88A8 || ethertype == 0x9100; }
+bool is_raw_ip(std::uint16_t linktype) {
+    return linktype == 101 || linktype == 228 || linktype == 229;
+}
+bool is_vlan(std::uint16_t ethertype) {
+    return ethertype == 0x8100 || ethertype == 0x88A8 || ethertype == 0x9100;
+}
 
 // One's complement sum (RFC 1071) of the 16-bit words in memory order; fold() brings it to 16 bits. An odd
 // last byte counts as the first byte of a word, so only the last piece may have an odd length.
@@ -133,15 +138,20 @@ class PacketOutput {
   public:
     // outer: complete outer header (IP, UDP, VXLAN or IP, GRE) with zero lengths, or empty for AF_PACKET.
     PacketOutput(const std::string& interface, Bytes mac_dst, Bytes mac_src, Bytes add_tag, bool strip_tag,
-                 Bytes outer, int tunnel, bool udp_checksum, bool qdisc_bypass, double retry_ms, int send_buffer)
-        : interface_(interface), strip_tag_(strip_tag), tunnel_(static_cast<Tunnel>(tunnel)),
-          udp_checksum_(udp_checksum), retry_ns_(static_cast<std::int64_t>(retry_ms * 1e6)) {
+                 Bytes outer, int tunnel, bool udp_checksum, bool qdisc_bypass, double retry_ms,
+                 int send_buffer)
+        : interface_(interface),
+          strip_tag_(strip_tag),
+          tunnel_(static_cast<Tunnel>(tunnel)),
+          udp_checksum_(udp_checksum),
+          retry_ns_(static_cast<std::int64_t>(retry_ms * 1e6)) {
         take(mac_dst, mac_dst_, 6, "destination MAC");
         take(mac_src, mac_src_, 6, "source MAC");
         take(add_tag, add_tag_, 4, "VLAN tag");
         outer_.assign(outer.c_str(), outer.c_str() + outer.size());
         if (outer_.size() > header_room - 18) throw std::invalid_argument("outer header too long");
-        if ((tunnel_ == Tunnel::none) != outer_.empty()) throw std::invalid_argument("tunnel without outer header");
+        if ((tunnel_ == Tunnel::none) != outer_.empty())
+            throw std::invalid_argument("tunnel without outer header");
         if (!outer_.empty()) {
             v6_ = outer_[0] >> 4 == 6;
             const std::size_t ip = v6_ ? 40U : 20U;
@@ -190,11 +200,14 @@ class PacketOutput {
             // All of it before the first frame goes: an error here leaves nothing half sent.
             for (std::size_t j = 0; j < k; ++j) {
                 const std::size_t i = index ? index->data()[j] : j;
-                if (i >= n) throw std::invalid_argument("frame index " + std::to_string(i) + " of a batch of " + std::to_string(n));
+                if (i >= n)
+                    throw std::invalid_argument("frame index " + std::to_string(i) + " of a batch of " +
+                                                std::to_string(n));
                 if (offset.data()[i] > data.size() || caplen.data()[i] > data.size() - offset.data()[i])
                     throw std::invalid_argument("frame " + std::to_string(i) + " lies outside its buffer");
                 if (port.data()[i] >= linktypes.size())
-                    throw std::invalid_argument("frame " + std::to_string(i) + " has a port outside the batch's table");
+                    throw std::invalid_argument("frame " + std::to_string(i) +
+                                                " has a port outside the batch's table");
             }
             refresh_mtu(totals);
             budget_ns_ = retry_ns_;
@@ -262,7 +275,8 @@ class PacketOutput {
         if (!interface_.empty()) {
             ifreq request = interface_request(interface_);
             if (::ioctl(fd_, SIOCGIFINDEX, &request) < 0) throw OsError("looking up the interface", errno);
-            if (::setsockopt(fd_, SOL_SOCKET, SO_BINDTODEVICE, interface_.c_str(), static_cast<socklen_t>(interface_.size())) < 0)
+            if (::setsockopt(fd_, SOL_SOCKET, SO_BINDTODEVICE, interface_.c_str(),
+                             static_cast<socklen_t>(interface_.size())) < 0)
                 throw OsError("binding to the interface", errno);
         }
         // An unreachable next hop comes back as an error of a later send instead of vanishing.
@@ -271,7 +285,8 @@ class PacketOutput {
             ::setsockopt(fd_, IPPROTO_IPV6, IPV6_RECVERR, &yes, sizeof yes);
             destination6_.sin6_family = AF_INET6;
             std::memcpy(&destination6_.sin6_addr, outer_.data() + 24, 16);
-            if (IN6_IS_ADDR_LINKLOCAL(&destination6_.sin6_addr)) destination6_.sin6_scope_id = ::if_nametoindex(interface_.c_str());
+            if (IN6_IS_ADDR_LINKLOCAL(&destination6_.sin6_addr))
+                destination6_.sin6_scope_id = ::if_nametoindex(interface_.c_str());
         } else {
             ::setsockopt(fd_, IPPROTO_IP, IP_RECVERR, &yes, sizeof yes);
             destination4_.sin_family = AF_INET;
@@ -293,7 +308,8 @@ class PacketOutput {
     }
 
     // Fills message `slot`; false where the frame cannot go out (counted).
-    bool prepare(std::size_t slot, const std::uint8_t* frame, std::size_t n, std::uint16_t linktype, Totals& totals) {
+    bool prepare(std::size_t slot, const std::uint8_t* frame, std::size_t n, std::uint16_t linktype,
+                 Totals& totals) {
         iovec* piece = &pieces_[slot * 2];
         msghdr& message = messages_[slot].msg_hdr;
         message = msghdr{};
@@ -375,8 +391,8 @@ class PacketOutput {
     }
 
     // Lengths, IPv4 identification and checksum, UDP source port and checksum.
-    void finish_outer(std::uint8_t* header, std::size_t header_bytes, const std::uint8_t* frame, std::size_t n,
-                      std::size_t skip, std::size_t total, std::uint16_t made_type) {
+    void finish_outer(std::uint8_t* header, std::size_t header_bytes, const std::uint8_t* frame,
+                      std::size_t n, std::size_t skip, std::size_t total, std::uint16_t made_type) {
         const std::size_t ip = v6_ ? 40 : 20;
         if (v6_) {
             put16(header + 4, total - 40);
@@ -389,11 +405,13 @@ class PacketOutput {
         }
         if (tunnel_ != Tunnel::vxlan) return;
         std::uint8_t* udp = header + ip;
-        put16(udp, 49152 + (flow_entropy(frame, n, made_type) & 0x3FFF));  // RFC 7348 section 5, RFC 6335 dynamic ports
+        put16(udp, 49152 + (flow_entropy(frame, n, made_type) &
+                            0x3FFF));  // RFC 7348 section 5, RFC 6335 dynamic ports
         put16(udp + 4, total - ip);
         put16(udp + 6, 0);
         if (!udp_checksum_) return;
-        std::uint64_t sum = v6_ ? sum_words(header + 8, 32, 0) : sum_words(header + 12, 8, 0);  // pseudo header
+        std::uint64_t sum =
+            v6_ ? sum_words(header + 8, 32, 0) : sum_words(header + 12, 8, 0);  // pseudo header
         sum += htons(static_cast<std::uint16_t>(total - ip));
         sum += htons(IPPROTO_UDP);
         sum = sum_words(udp, header_bytes - ip, sum);  // 16 bytes, or 30 or 34 with an Ethernet header: even
@@ -419,7 +437,8 @@ class PacketOutput {
             }
             const int error = errno;
             if (error == EINTR) continue;
-            const bool passing = error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS || error == ENOMEM;
+            const bool passing =
+                error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS || error == ENOMEM;
             if (passing && budget_ns_ > 0) {
                 pause(error);
                 ++totals.retries;
@@ -453,7 +472,8 @@ class PacketOutput {
             ::nanosleep(&t, nullptr);
         }
         ::clock_gettime(CLOCK_MONOTONIC, &after);
-        const std::int64_t spent = (after.tv_sec - before.tv_sec) * 1'000'000'000LL + after.tv_nsec - before.tv_nsec;
+        const std::int64_t spent =
+            (after.tv_sec - before.tv_sec) * 1'000'000'000LL + after.tv_nsec - before.tv_nsec;
         budget_ns_ -= std::max<std::int64_t>(spent, 1'000);
     }
 
@@ -483,8 +503,8 @@ void bind_packet_output(nb::module_& m) {
              nb::arg("interface"), nb::kw_only(), nb::arg("mac_dst"), nb::arg("mac_src"), nb::arg("add_tag"),
              nb::arg("strip_tag"), nb::arg("outer"), nb::arg("tunnel"), nb::arg("udp_checksum"),
              nb::arg("qdisc_bypass"), nb::arg("retry_ms"), nb::arg("send_buffer"))
-        .def("send", &PacketOutput::send, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"), nb::arg("length"),
-             nb::arg("port"), nb::arg("linktypes"), nb::arg("index").none())
+        .def("send", &PacketOutput::send, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
+             nb::arg("length"), nb::arg("port"), nb::arg("linktypes"), nb::arg("index").none())
         .def("fileno", &PacketOutput::fileno)
         .def("close", &PacketOutput::close)
         .def_prop_ro("mtu", &PacketOutput::mtu);

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// AF_PACKET receive ring, TPACKET_V3 (kernel: Documentation/networking/packet_mmap.rst, net/packet/af_packet.c).
+// AF_PACKET receive ring, TPACKET_V3 (kernel: Documentation/networking/packet_mmap.rst,
+// net/packet/af_packet.c).
 //
 // Frames stay where the kernel put them: a batch's offsets point into the ring's mapping. A block goes back
 // to the kernel when its lease ends, never before; while blocks are held the kernel may run out of them and
 // then drops, and counts, whole frames.
-#include <nanobind/nanobind.h>
-#include <nanobind/stl/string.h>
-
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <poll.h>
@@ -44,7 +44,7 @@ namespace {
 
 constexpr unsigned vlan_tag_bytes = 4;
 constexpr unsigned mac_addresses_bytes = 12;
-constexpr std::uint16_t flag_outgoing = 0x0001;       // frames.py FLAG_*
+constexpr std::uint16_t flag_outgoing = 0x0001;  // frames.py FLAG_*
 constexpr std::uint16_t flag_vlan_restored = 0x0008;
 constexpr std::uint16_t flag_csum_not_ready = 0x0010;
 constexpr int linktype_ethernet = 1;
@@ -59,7 +59,10 @@ std::int64_t monotonic_ns() {
 // The mapping outlives the socket's owner: batches that are still held keep reading valid memory.
 struct RingMemory {
     RingMemory(int fd, unsigned block_bytes_, unsigned blocks_)
-        : block_bytes(block_bytes_), blocks(blocks_), bytes(std::size_t{block_bytes_} * blocks_), held(blocks_) {
+        : block_bytes(block_bytes_),
+          blocks(blocks_),
+          bytes(std::size_t{block_bytes_} * blocks_),
+          held(blocks_) {
         void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) throw OsError("mapping the packet ring", errno);
         base = static_cast<std::uint8_t*>(p);
@@ -120,7 +123,8 @@ class PacketRing {
         fd_ = ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
         if (fd_ < 0) throw OsError("opening a packet socket", errno);
         try {
-            open(interface, block_bytes, blocks, promiscuous, ignore_outgoing, filter, fanout_group, fanout_mode);
+            open(interface, block_bytes, blocks, promiscuous, ignore_outgoing, filter, fanout_group,
+                 fanout_mode);
         } catch (...) {
             ::close(fd_);
             throw;
@@ -324,7 +328,8 @@ class PacketRing {
         std::uint8_t* p = reinterpret_cast<std::uint8_t*>(ring.block(at)) + block.offset_to_first_pkt;
         for (unsigned left = block.num_pkts; left != 0; --left) {
             const auto* header = reinterpret_cast<const tpacket3_hdr*>(p);
-            const auto* address = reinterpret_cast<const sockaddr_ll*>(p + TPACKET_ALIGN(sizeof(tpacket3_hdr)));
+            const auto* address =
+                reinterpret_cast<const sockaddr_ll*>(p + TPACKET_ALIGN(sizeof(tpacket3_hdr)));
             std::uint8_t* frame = p + header->tp_mac;
             __builtin_prefetch(p + header->tp_next_offset);
             p += header->tp_next_offset;
@@ -397,11 +402,12 @@ void bind_packet_socket(nb::module_& m) {
         }
     });
     nb::class_<BlockLease>(m, "BlockLease").def("release", &BlockLease::release);
-    nb::class_<PacketRing>(m, "PacketRing", "AF_PACKET TPACKET_V3 receive ring; see twinstamp.io.live.LiveSource.")
+    nb::class_<PacketRing>(m, "PacketRing",
+                           "AF_PACKET TPACKET_V3 receive ring; see twinstamp.io.live.LiveSource.")
         .def(nb::init<const std::string&, unsigned, unsigned, unsigned, bool, bool, nb::bytes, int, int>(),
              nb::arg("interface"), nb::kw_only(), nb::arg("block_bytes"), nb::arg("blocks"),
-             nb::arg("block_timeout_ms"), nb::arg("promiscuous"), nb::arg("ignore_outgoing"), nb::arg("filter"),
-             nb::arg("fanout_group") = -1, nb::arg("fanout_mode") = 0)
+             nb::arg("block_timeout_ms"), nb::arg("promiscuous"), nb::arg("ignore_outgoing"),
+             nb::arg("filter"), nb::arg("fanout_group") = -1, nb::arg("fanout_mode") = 0)
         .def("poll", &PacketRing::poll, nb::arg("timeout_s"), nb::arg("max_frames"))
         .def("fileno", &PacketRing::fileno)
         .def("statistics", &PacketRing::statistics)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# Types of the CPU build of the kernels (gpu_kernels/twinstamp_kernels/cpu), for mypy and editors. Arrays are
+# whatever has the buffer protocol or DLPack, with the dtype that the wrapper's docstring says.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
+
+HASH_KEY_BYTES: int
+FLOW_KEY_BYTES: int
+MAX_CAPLEN: int
+PROFILES: dict[str, int]
+LAYERS: dict[str, int]
+CLASSES: dict[str, int]
+
+class HashKey:
+    def __init__(self, words: bytes) -> None: ...
+
+class Window:
+    def __init__(
+        self,
+        key: HashKey,
+        profile: int,
+        layer: int,
+        ignore_bytes: int,
+        count: int,
+        time_ns: int,
+        limit: int,
+        keep: int,
+        workers: int,
+    ) -> None: ...
+    def process(
+        self, data: Any, offset: Any, caplen: Any, timestamp_ns: Any, port: Any, linktypes: Any
+    ) -> tuple[memoryview, memoryview, memoryview, memoryview]: ...
+    @property
+    def bytes(self) -> int: ...
+    def statistics(self) -> dict[str, Any]: ...
+
+class Histogram:
+    def add(self, values: Any) -> None: ...
+    def quantile(self, share: float) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def maximum(self) -> int: ...
