@@ -9,7 +9,9 @@ PYTHON=${PYTHON:-python3}
 needed=()   # no build and no tests without these
 wanted=()   # their absence costs tests (skipped, loudly) or demo's namespaces
 
-program() { command -v "$1" > /dev/null 2>&1 || eval "$3+=($2)"; }
+program() {
+    command -v "$1" > /dev/null 2>&1 || [[ " ${wanted[*]} " == *" $2 "* ]] || eval "$3+=($2)"
+}
 python_has() { "$PYTHON" -c "$1" > /dev/null 2>&1; }
 
 program g++ g++ needed
@@ -30,6 +32,7 @@ program ethtool ethtool wanted
 program tcpdump tcpdump wanted
 program tshark tshark wanted
 program editcap wireshark-common wanted
+program dumpcap wireshark-common wanted
 program dnsmasq dnsmasq-base wanted
 program dig bind9-dnsutils wanted
 program curl curl wanted

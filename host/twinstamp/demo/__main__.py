@@ -27,7 +27,7 @@ from twinstamp.units import format_ns
 
 # What tshark calls a retransmission whose lost segment it saw: by the timing it may say "out of order".
 RETRANSMITTED = "tcp.analysis.retransmission or tcp.analysis.out_of_order"
-NEEDED = ("unshare", "mount", "ip", "tc", "ethtool", "tcpdump", "curl")
+NEEDED = ("unshare", "mount", "ip", "tc", "ethtool", "dumpcap", "curl")
 
 
 def unshare(*command: str | Path) -> list[str]:

@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -223,10 +224,12 @@ class Program:
 
 
 def capture(folder: Path, name: str, namespace: str, interface: str, options: str = "") -> Program:
-    """tcpdump on an interface into NAME.pcap."""
-    # -Z root: without rights over other users' ids tcpdump must not try to become one. -B is in KiB.
-    command = f"tcpdump -n -i {interface} -B 65536 -Z root {options} -w {name}.pcap"
-    return Program(folder, f"tcpdump-{name}", namespace, command)
+    """dumpcap on an interface into NAME.pcap.
+
+    Not tcpdump: it insists on becoming another user, for which a user namespace has no rights.
+    """
+    command = f"dumpcap -q -P -i {interface} -B 64 {options} -w {name}.pcap"  # -B: MiB
+    return Program(folder, f"dumpcap-{name}", namespace, command)
 
 
 def start_servers(folder: Path) -> tuple[list[Program], list[str]]:
@@ -306,7 +309,7 @@ def demonstrate(folder: Path, console: Console, *, quick: bool) -> None:
     (folder / "appliance.toml").write_text(APPLIANCE)
 
     console.print("starting nDPI on three DPI servers, captures, and [bold]twinstamp run appliance.toml[/]")
-    ends = [capture(folder, f"sent-{name}", name, "eth0", "-Q out -s 96") for name in ENDPOINTS]
+    ends = [capture(folder, f"sent-{name}", name, "eth0", "-f outbound -s 96") for name in ENDPOINTS]
     feed = capture(folder, "feed", "appliance", "mon")
     engines = [
         Program(folder, name, name, f"{PYTHON} -m twinstamp.demo.dpi in0 {name}.json") for name in DPI_SERVERS
@@ -347,8 +350,11 @@ def demonstrate(folder: Path, console: Console, *, quick: bool) -> None:
         program.process.kill()
     lost = 0
     for program in (*cleaned, feed, *ends):
-        said = program.log.read_text(errors="replace").splitlines()
-        lost += sum(int(line.split()[0]) for line in said if line.endswith("dropped by kernel"))
+        # Packets received/dropped on interface 'mon': 70876/0 (…)
+        said = re.findall(r"received/dropped on interface \S+ \d+/(\d+)", program.log.read_text())
+        if not said:
+            raise program.fail("did not say what it lost")
+        lost += sum(map(int, said))
     (folder / "world.json").write_text(
         json.dumps(
             {
