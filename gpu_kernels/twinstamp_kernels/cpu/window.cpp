@@ -7,8 +7,9 @@
 namespace twinstamp {
 
 namespace {
-constexpr size_t CHUNK = 512;  // frames whose keys stay in the first-level cache
-}
+constexpr size_t CHUNK = 512;             // frames whose keys stay in the first-level cache
+constexpr size_t PARALLEL_CHUNK = 16384;  // frames whose keys stay in the second-level caches of all workers
+}  // namespace
 
 Window::Window(const WindowOptions& options, const HashKey& key)
     : options_(options), key_(key), workers_(std::max(1u, options.workers)), lanes_(workers_.count()) {
@@ -29,9 +30,23 @@ Window::Window(const WindowOptions& options, const HashKey& key)
         }
     }
     for (Lane& lane : lanes_) {
-        for (int t = 0; t < 2; ++t) {
-            lane.to_shard[t].resize(options_.workers);
-            lane.found[t].resize(options_.workers);
+        for (auto& shards : lane.shards) shards.resize(options_.workers);
+    }
+    reserve(options_.workers == 1 ? CHUNK : PARALLEL_CHUNK / options_.workers + 1);
+}
+
+void Window::reserve(size_t frames) {
+    reserved_ = frames;
+    for (Lane& lane : lanes_) {
+        for (int t = 0; t < (second_ ? 2 : 1); ++t) {
+            for (ShardList& list : lane.shards[t]) {
+                // One more than can be needed: what is no match is written and not counted.
+                list.key.resize(frames + 1);
+                list.frame.resize(frames + 1);
+                list.matched.resize(frames + 1);
+                list.match.resize(frames + 1);
+                if (tagged_) list.tags.resize((frames + 1) * TAGS);
+            }
         }
     }
 }
@@ -40,32 +55,32 @@ u16 Window::linktype(const FrameColumns& frames, size_t i) const {
     return frames.linktypes[frames.port[i]];
 }
 
-void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, size_t base, Lane* lane) {
+void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, Lane& lane) {
     const bool exact = options_.key.profile == Profile::exact && options_.key.ignore_bytes == 0;
-    FrameKeys keys;
+    for (auto& shards : lane.shards) {
+        for (ShardList& list : shards) list.count = list.matches = 0;
+    }
+    const auto add = [&](int t, const Digest& key, size_t i, const u32* tags) {
+        ShardList& list = lane.shards[t][shard_of(key)];
+        const size_t k = list.count++;
+        list.key[k] = key;
+        list.frame[k] = static_cast<u32>(i);
+        if (tagged_) std::copy_n(tags, TAGS, &list.tags[k * TAGS]);
+    };
+    FrameKeys keys{};
     for (size_t i = begin; i < end; ++i) {
         const u8* frame = frames.data + frames.offset[i];
         const u32 caplen = frames.caplen[i];
         // The next frames' bytes come from memory: ask for them a little ahead.
         if (i + 8 < end) __builtin_prefetch(frames.data + frames.offset[i + 8]);
-        const size_t k = i - base;
         if (exact) {
-            key_of_[k] = hash_message(key_, 0, nullptr, 0, frame, caplen);
+            add(0, hash_message(key_, 0, nullptr, 0, frame, caplen), i, keys.tag);
         } else {
             frame_keys(key_, options_.key, frame, caplen, linktype(frames, i), keys);
-            key_of_[k] = keys.key;
-            if (second_) {
-                second_of_[k] = keys.second;
-                two_of_[k] = keys.two;
-            }
-            if (tagged_) std::copy_n(keys.tag, TAGS, &tags_of_[k * TAGS]);
+            add(0, keys.key, i, keys.tag);
+            if (keys.two) add(1, keys.second, i, keys.tag);
         }
         if (classes_) class_[i] = frame_class(frame, caplen, linktype(frames, i), options_.key.layer);
-        if (lane) {
-            lane->to_shard[0][shard_of(key_of_[k])].push_back(static_cast<u32>(i));
-            if (second_ && two_of_[k])
-                lane->to_shard[1][shard_of(second_of_[k])].push_back(static_cast<u32>(i));
-        }
     }
 }
 
@@ -100,96 +115,58 @@ void Window::judge(const FrameColumns& frames, size_t i, const Match& match, Ver
     }
 }
 
-namespace {
-// Of two matches the more recent one; it is the one whose type and delay are told.
-Match nearer(const Match& a, const Match& b) {
-    if (a.distance == 0) return b;
-    if (b.distance == 0) return a;
-    return b.distance < a.distance ? b : a;
-}
-}  // namespace
-
 template <bool by_time, bool tagged>
-void Window::look_up_range(const FrameColumns& frames, size_t begin, size_t end, Verdicts& out) {
-    KeyTable& first = *tables_[0][0];
-    KeyTable* second = second_ ? tables_[1][0].get() : nullptr;
-    if (first.large()) {
-        for (size_t k = 0; k < end - begin; ++k) {
-            first.prefetch_bucket(key_of_[k]);
-            if (second && two_of_[k]) second->prefetch_bucket(second_of_[k]);
-        }
-        for (size_t k = 0; k < end - begin; ++k) {
-            first.prefetch_entry(key_of_[k]);
-            if (second && two_of_[k]) second->prefetch_entry(second_of_[k]);
-        }
-    }
-    // Matches are listed without a branch and judged apart: whether a frame is a duplicate is the one
-    // thing no branch predictor can know.
-    std::array<u32, CHUNK + 1> matched;
-    std::array<Match, CHUNK + 1> matches;
-    size_t count = 0;
-    for (size_t i = begin; i < end; ++i) {
-        const u32 reach = by_time ? reach_[i] : window_;
-        const size_t k = i - begin;
-        const u32* tags = tagged ? &tags_of_[k * TAGS] : nullptr;
-        const i64 stamp = frames.timestamp_ns[i];
-        bool found =
-            first.find_and_add<by_time, tagged>(key_of_[k], index_ + i, stamp, reach, tags, matches[count]);
-        if (tagged && second && two_of_[k]) {
-            Match other;
-            if (second->find_and_add<by_time, tagged>(second_of_[k], index_ + i, stamp, reach, tags, other)) {
-                matches[count] = found ? nearer(matches[count], other) : other;
-                found = true;
-            }
-        }
-        matched[count] = static_cast<u32>(i);
-        count += found;
-    }
-    for (size_t k = 0; k < count; ++k) judge(frames, matched[k], matches[k], out, lanes_[0].statistics);
-}
-
-template <bool by_time, bool tagged>
-void Window::look_up_shard(const FrameColumns& frames, unsigned shard) {
+void Window::look_up(const FrameColumns& frames, unsigned shard) {
     for (int t = 0; t < (second_ ? 2 : 1); ++t) {
         KeyTable& table = *tables_[t][shard];
-        const std::vector<Digest>& keys = t == 0 ? key_of_ : second_of_;
         for (Lane& lane : lanes_) {
-            const auto& list = lane.to_shard[t][shard];
-            auto& found = lane.found[t][shard];
-            found.assign(list.size(), Match{});
-            for (size_t begin = 0; begin < list.size(); begin += CHUNK) {
-                const size_t end = std::min(list.size(), begin + CHUNK);
+            ShardList& list = lane.shards[t][shard];
+            size_t matches = 0;
+            for (size_t begin = 0; begin < list.count; begin += CHUNK) {
+                const size_t end = std::min(list.count, begin + CHUNK);
                 if (table.large()) {
-                    for (size_t k = begin; k < end; ++k) table.prefetch_bucket(keys[list[k]]);
-                    for (size_t k = begin; k < end; ++k) table.prefetch_entry(keys[list[k]]);
+                    for (size_t k = begin; k < end; ++k) table.prefetch_bucket(list.key[k]);
+                    for (size_t k = begin; k < end; ++k) table.prefetch_entry(list.key[k]);
                 }
                 for (size_t k = begin; k < end; ++k) {
-                    const u32 i = list[k];
+                    const u32 i = list.frame[k];
                     const u32 reach = by_time ? reach_[i] : window_;
-                    const u32* tags = tagged ? &tags_of_[i * TAGS] : nullptr;
-                    table.find_and_add<by_time, tagged>(keys[i], index_ + i, frames.timestamp_ns[i], reach,
-                                                        tags, found[k]);
+                    const u32* tags = tagged ? &list.tags[k * TAGS] : nullptr;
+                    // Matches are listed without a branch and judged apart: whether a frame is a
+                    // duplicate is the one thing no branch predictor can know.
+                    list.matched[matches] = i;
+                    matches += table.find_and_add<by_time, tagged>(
+                        list.key[k], index_ + i, frames.timestamp_ns[i], reach, tags, list.match[matches]);
                 }
             }
+            list.matches = matches;
         }
     }
 }
 
-void Window::write_slice(const FrameColumns& frames, unsigned worker, Verdicts& out) {
-    Lane& lane = lanes_[worker];
-    std::vector<size_t> next[2];
-    for (auto& cursor : next) cursor.assign(options_.workers, 0);
-    const size_t begin = frames.count * worker / options_.workers;
-    const size_t end = frames.count * (worker + 1) / options_.workers;
-    for (size_t i = begin; i < end; ++i) {
-        const unsigned shard = shard_of(key_of_[i]);
-        Match match = lane.found[0][shard][next[0][shard]++];
-        if (second_ && two_of_[i]) {
-            const unsigned other = shard_of(second_of_[i]);
-            match = nearer(match, lane.found[1][other][next[1][other]++]);
+void Window::write(const FrameColumns& frames, Lane& lane, Verdicts& out) {
+    const auto each = [&](int t, auto&& take) {
+        for (const ShardList& list : lane.shards[t]) {
+            for (size_t k = 0; k < list.matches; ++k) take(list.matched[k], list.match[k]);
         }
-        if (match.distance != 0) judge(frames, i, match, out, lane.statistics);
+    };
+    if (!second_) {
+        each(0, [&](u32 i, const Match& match) { judge(frames, i, match, out, lane.statistics); });
+        return;
     }
+    // Of two matches the more recent one is told; it is the one whose type and delay count.
+    const auto nearer = [&](u32 i, const Match& match) {
+        if (best_[i].distance == 0 || match.distance < best_[i].distance) best_[i] = match;
+    };
+    const auto settle = [&](u32 i, const Match&) {
+        if (best_[i].distance == 0) return;  // told already
+        judge(frames, i, best_[i], out, lane.statistics);
+        best_[i].distance = 0;
+    };
+    each(0, nearer);
+    each(1, nearer);
+    each(0, settle);
+    each(1, settle);
 }
 
 Verdicts Window::process(const FrameColumns& frames) {
@@ -206,13 +183,8 @@ Verdicts Window::process(const FrameColumns& frames) {
         }
     }
     Verdicts out{std::vector<u8>(n, 1), std::vector<u8>(n), std::vector<u32>(n), std::vector<i64>(n)};
-    const size_t keyed = options_.workers == 1 ? CHUNK : n;
-    if (key_of_.size() < keyed) {
-        key_of_.resize(keyed);
-        if (second_) second_of_.resize(keyed), two_of_.resize(keyed);
-        if (tagged_) tags_of_.resize(keyed * TAGS);
-    }
     if (classes_ && class_.size() < n) class_.resize(n);
+    if (second_ && best_.size() < n) best_.resize(n);
     if (by_time_) {
         reach_.resize(std::max(reach_.size(), n));
         for (size_t i = 0; i < n; ++i) reach_[i] = stops_->reach_and_add(index_ + i, frames.timestamp_ns[i]);
@@ -226,25 +198,22 @@ Verdicts Window::process(const FrameColumns& frames) {
     };
     if (options_.workers == 1) {
         for (size_t begin = 0; begin < n; begin += CHUNK) {
-            const size_t end = std::min(n, begin + CHUNK);
-            compute_keys(frames, begin, end, begin, nullptr);
-            choose([&]<bool by_time, bool tagged>() {
-                look_up_range<by_time, tagged>(frames, begin, end, out);
-            });
+            compute_keys(frames, begin, std::min(n, begin + CHUNK), lanes_[0]);
+            choose([&]<bool by_time, bool tagged>() { look_up<by_time, tagged>(frames, 0); });
+            write(frames, lanes_[0], out);
         }
     } else {
-        workers_.run([&](unsigned worker) {
-            Lane& lane = lanes_[worker];
-            for (auto& lists : lane.to_shard) {
-                for (auto& list : lists) list.clear();
-            }
-            compute_keys(frames, n * worker / options_.workers, n * (worker + 1) / options_.workers, 0,
-                         &lane);
-        });
-        workers_.run([&](unsigned worker) {
-            choose([&]<bool by_time, bool tagged>() { look_up_shard<by_time, tagged>(frames, worker); });
-        });
-        workers_.run([&](unsigned worker) { write_slice(frames, worker, out); });
+        for (size_t begin = 0; begin < n; begin += PARALLEL_CHUNK) {
+            const size_t count = std::min(n - begin, PARALLEL_CHUNK);
+            workers_.run([&](unsigned worker) {
+                compute_keys(frames, begin + count * worker / options_.workers,
+                             begin + count * (worker + 1) / options_.workers, lanes_[worker]);
+            });
+            workers_.run([&](unsigned worker) {
+                choose([&]<bool by_time, bool tagged>() { look_up<by_time, tagged>(frames, worker); });
+            });
+            workers_.run([&](unsigned worker) { write(frames, lanes_[worker], out); });
+        }
     }
     index_ += n;
     lanes_[0].statistics.frames += n;
@@ -280,9 +249,10 @@ WindowStatistics Window::statistics() const {
 }
 
 u64 Window::bytes() const {
-    u64 sum = key_of_.capacity() * sizeof(Digest) + second_of_.capacity() * sizeof(Digest) +
-              two_of_.capacity() + tags_of_.capacity() * 4 + reach_.capacity() * 4 +
-              (stops_ ? stops_->bytes() : 0);
+    u64 sum = reach_.capacity() * 4 + best_.capacity() * sizeof(Match) + (stops_ ? stops_->bytes() : 0);
+    // Keys, frame numbers, matches and tags that the lists have room for.
+    const u64 row = sizeof(Digest) + 4 + 4 + sizeof(Match) + (tagged_ ? 4 * TAGS : 0);
+    sum += row * (reserved_ + 1) * lanes_.size() * options_.workers * (second_ ? 2 : 1);
     for (const auto& tables : tables_) {
         for (const auto& table : tables) sum += table->bytes();
     }

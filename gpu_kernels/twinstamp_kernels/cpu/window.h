@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU executor of the duplicate window, exact on any number of cores.
 //
-// A batch passes three phases, each in parallel: keys of a slice of frames per worker; look-ups of one
-// shard of the keys per worker, in stream order; verdicts back to their frames, again by slices. A key
-// belongs to one shard, so no verdict depends on the number of workers or on the cut into batches.
+// Frames pass three phases, each in parallel: keys of a slice of frames per worker, listed by the shard
+// that a key belongs to; look-ups of one shard per worker, in stream order; verdicts of a slice per
+// worker. No verdict depends on the number of workers or on the cut into batches. One worker does the
+// same in small pieces, whose keys stay in the first-level cache.
 #pragma once
 
 #include <array>
@@ -72,18 +73,24 @@ class Window {
     u64 bytes() const;  // memory held
 
   private:
-    struct Lane {                                   // what one worker owns
-        std::vector<std::vector<u32>> to_shard[2];  // [table][shard] frames of this slice
-        std::vector<std::vector<Match>> found[2];   // answers in the same order
+    // Frames of one slice whose keys belong to one shard, in stream order, and their matches.
+    struct ShardList {
+        size_t count = 0, matches = 0;
+        std::vector<Digest> key;
+        std::vector<u32> frame, tags;
+        std::vector<u32> matched;  // frames
+        std::vector<Match> match;
+    };
+    struct Lane {                          // what one worker owns
+        std::vector<ShardList> shards[2];  // [table][shard]
         WindowStatistics statistics;
     };
 
-    void compute_keys(const FrameColumns& frames, size_t begin, size_t end, size_t base, Lane* lane);
+    void reserve(size_t frames);
+    void compute_keys(const FrameColumns& frames, size_t begin, size_t end, Lane& lane);
     template <bool by_time, bool tagged>
-    void look_up_range(const FrameColumns& frames, size_t begin, size_t end, Verdicts& out);
-    template <bool by_time, bool tagged>
-    void look_up_shard(const FrameColumns& frames, unsigned shard);
-    void write_slice(const FrameColumns& frames, unsigned worker, Verdicts& out);
+    void look_up(const FrameColumns& frames, unsigned shard);
+    void write(const FrameColumns& frames, Lane& lane, Verdicts& out);
     void judge(const FrameColumns& frames, size_t i, const Match& match, Verdicts& out,
                WindowStatistics& statistics);
     unsigned shard_of(const Digest& key) const {
@@ -101,12 +108,10 @@ class Window {
     std::vector<std::unique_ptr<KeyTable>> tables_[2];
     Workers workers_;
     std::vector<Lane> lanes_;
-    // Keys of frames base.. of a batch: of one chunk on a single worker, else of all of it.
-    std::vector<Digest> key_of_, second_of_;
-    std::vector<u8> two_of_;
-    std::vector<u32> tags_of_;
+    size_t reserved_ = 0;  // frames that a lane's lists have room for
     std::vector<u32> reach_;
     std::vector<u8> class_;
+    std::vector<Match> best_;  // nat: the nearer of both tables' matches
 };
 
 }  // namespace twinstamp

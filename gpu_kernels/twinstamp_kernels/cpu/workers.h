@@ -2,6 +2,7 @@
 // A fixed set of threads that run one function together and wait for each other.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <functional>
@@ -23,7 +24,7 @@ class Workers {
     ~Workers() {
         {
             std::lock_guard lock(mutex_);
-            stop_ = true;
+            stop_.store(true);
         }
         start_.notify_all();
         for (auto& thread : threads_) thread.join();
@@ -35,23 +36,42 @@ class Workers {
     // done and rethrows the first exception.
     void run(const std::function<void(unsigned)>& task) {
         if (count_ > 1) {
-            std::lock_guard lock(mutex_);
             task_ = &task;
-            busy_ = count_ - 1;
-            ++round_;
-            start_.notify_all();
+            busy_.store(count_ - 1, std::memory_order_relaxed);
+            round_.fetch_add(1);
+            if (asleep_.load() > 0) {
+                std::lock_guard lock(mutex_);
+                start_.notify_all();
+            }
         }
         call(task, 0);
+        if (!spin([this] { return busy_.load(std::memory_order_acquire) == 0; })) {
+            std::unique_lock lock(mutex_);
+            waiting_.store(true);
+            done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+            waiting_.store(false);
+        }
         std::exception_ptr error;
         {
-            std::unique_lock lock(mutex_);
-            done_.wait(lock, [this] { return busy_ == 0; });
+            std::lock_guard lock(mutex_);
             std::swap(error, error_);
         }
         if (error) std::rethrow_exception(error);
     }
 
   private:
+    // Phases follow each other within microseconds, waking a thread takes tens: look for a while first.
+    template <typename Condition>
+    static bool spin(Condition&& condition) {
+        for (int turn = 0; turn < 4000; ++turn) {
+            if (condition()) return true;
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        }
+        return false;
+    }
+
     void call(const std::function<void(unsigned)>& task, unsigned worker) {
         try {
             task(worker);
@@ -64,17 +84,20 @@ class Workers {
     void loop(unsigned worker) {
         unsigned long seen = 0;
         while (true) {
-            const std::function<void(unsigned)>* task;
-            {
+            const auto begun = [&] { return stop_.load() || round_.load() != seen; };
+            if (!spin(begun)) {
                 std::unique_lock lock(mutex_);
-                start_.wait(lock, [&] { return stop_ || round_ != seen; });
-                if (stop_) return;
-                seen = round_;
-                task = task_;
+                asleep_.fetch_add(1);
+                start_.wait(lock, begun);
+                asleep_.fetch_sub(1);
             }
-            call(*task, worker);
-            std::lock_guard lock(mutex_);
-            if (--busy_ == 0) done_.notify_one();
+            if (stop_.load()) return;
+            seen = round_.load();
+            call(*task_, worker);
+            if (busy_.fetch_sub(1) == 1 && waiting_.load()) {
+                std::lock_guard lock(mutex_);
+                done_.notify_one();
+            }
         }
     }
 
@@ -82,10 +105,10 @@ class Workers {
     std::vector<std::thread> threads_;
     std::mutex mutex_;
     std::condition_variable start_, done_;
-    const std::function<void(unsigned)>* task_ = nullptr;
-    unsigned long round_ = 0;
-    unsigned busy_ = 0;
-    bool stop_ = false;
+    const std::function<void(unsigned)>* task_ = nullptr;  // published by round_
+    std::atomic<unsigned long> round_{0};
+    std::atomic<unsigned> busy_{0}, asleep_{0};
+    std::atomic<bool> waiting_{false}, stop_{false};
     std::exception_ptr error_;
 };
 
