@@ -56,31 +56,57 @@ u16 Window::linktype(const FrameColumns& frames, size_t i) const {
 }
 
 void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, Lane& lane) {
-    const bool exact = options_.key.profile == Profile::exact && options_.key.ignore_bytes == 0;
     for (auto& shards : lane.shards) {
         for (ShardList& list : shards) list.count = list.matches = 0;
     }
-    const auto add = [&](int t, const Digest& key, size_t i, const u32* tags) {
-        ShardList& list = lane.shards[t][shard_of(key)];
-        const size_t k = list.count++;
-        list.key[k] = key;
-        list.frame[k] = static_cast<u32>(i);
-        if (tagged_) std::copy_n(tags, TAGS, &list.tags[k * TAGS]);
-    };
-    FrameKeys keys{};
-    for (size_t i = begin; i < end; ++i) {
-        const u8* frame = frames.data + frames.offset[i];
-        const u32 caplen = frames.caplen[i];
-        // The next frames' bytes come from memory: ask for them a little ahead.
+    // The next frames' bytes come from memory: ask for them a little ahead.
+    const auto prefetch = [&](size_t i) {
         if (i + 8 < end) __builtin_prefetch(frames.data + frames.offset[i + 8]);
-        if (exact) {
-            add(0, hash_message(key_, 0, nullptr, 0, frame, caplen), i, keys.tag);
+    };
+    if (options_.key.profile == Profile::exact && options_.key.ignore_bytes == 0) {
+        if (options_.workers == 1) {
+            ShardList& list = lane.shards[0][0];
+            Digest* key = list.key.data();
+            u32* number = list.frame.data();
+            for (size_t i = begin; i < end; ++i) {
+                prefetch(i);
+                *key++ = hash_message(key_, 0, nullptr, 0, frames.data + frames.offset[i], frames.caplen[i]);
+                *number++ = static_cast<u32>(i);
+            }
+            list.count = end - begin;
         } else {
-            frame_keys(key_, options_.key, frame, caplen, linktype(frames, i), keys);
+            ShardList* shards = lane.shards[0].data();
+            for (size_t i = begin; i < end; ++i) {
+                prefetch(i);
+                const Digest key =
+                    hash_message(key_, 0, nullptr, 0, frames.data + frames.offset[i], frames.caplen[i]);
+                ShardList& list = shards[shard_of(key)];
+                list.key[list.count] = key;
+                list.frame[list.count++] = static_cast<u32>(i);
+            }
+        }
+    } else {
+        const auto add = [&](int t, const Digest& key, size_t i, const u32* tags) {
+            ShardList& list = lane.shards[t][shard_of(key)];
+            const size_t k = list.count++;
+            list.key[k] = key;
+            list.frame[k] = static_cast<u32>(i);
+            if (tagged_) std::copy_n(tags, TAGS, &list.tags[k * TAGS]);
+        };
+        FrameKeys keys;
+        for (size_t i = begin; i < end; ++i) {
+            prefetch(i);
+            frame_keys(key_, options_.key, frames.data + frames.offset[i], frames.caplen[i],
+                       linktype(frames, i), keys);
             add(0, keys.key, i, keys.tag);
             if (keys.two) add(1, keys.second, i, keys.tag);
         }
-        if (classes_) class_[i] = frame_class(frame, caplen, linktype(frames, i), options_.key.layer);
+    }
+    if (classes_) {
+        for (size_t i = begin; i < end; ++i) {
+            class_[i] = frame_class(frames.data + frames.offset[i], frames.caplen[i], linktype(frames, i),
+                                    options_.key.layer);
+        }
     }
 }
 
@@ -203,16 +229,19 @@ Verdicts Window::process(const FrameColumns& frames) {
             write(frames, lanes_[0], out);
         }
     } else {
-        for (size_t begin = 0; begin < n; begin += PARALLEL_CHUNK) {
-            const size_t count = std::min(n - begin, PARALLEL_CHUNK);
+        // The verdicts of one chunk and the keys of the next are one phase: a lane owns both.
+        for (size_t begin = 0;; begin += PARALLEL_CHUNK) {
+            const size_t count = begin < n ? std::min(n - begin, PARALLEL_CHUNK) : 0;
             workers_.run([&](unsigned worker) {
+                Lane& lane = lanes_[worker];
+                write(frames, lane, out);
                 compute_keys(frames, begin + count * worker / options_.workers,
-                             begin + count * (worker + 1) / options_.workers, lanes_[worker]);
+                             begin + count * (worker + 1) / options_.workers, lane);
             });
+            if (count == 0) break;
             workers_.run([&](unsigned worker) {
                 choose([&]<bool by_time, bool tagged>() { look_up<by_time, tagged>(frames, worker); });
             });
-            workers_.run([&](unsigned worker) { write(frames, lanes_[worker], out); });
         }
     }
     index_ += n;
