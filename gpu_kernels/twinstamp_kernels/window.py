@@ -100,5 +100,5 @@ class Window:
         return Verdicts(*self._window.process(data, offset, caplen, timestamp_ns, port, linktypes))
 
     def statistics(self) -> dict[str, Any]:
-        """Sums since the start: frames, bytes, by_type (distance and delay quantiles), kept, limits, memory."""
+        """Sums since the start: frames, bytes, by_type (distance, delay quantiles), kept, limit, memory."""
         return self._window.statistics()

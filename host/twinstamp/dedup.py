@@ -6,11 +6,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable
 
+from twinstamp_kernels.window import CLASSES, PROFILES, Verdicts, Window
+
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import FrameBatch, Port
 from twinstamp.io.files import create_capture, open_capture
 from twinstamp.ledger import Ledger
-from twinstamp_kernels.window import CLASSES, PROFILES, Verdicts, Window
 
 TYPE_CHECKING = False  # typing takes 5 ms to import; type checkers take any name so spelled for true
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Deduplicator:
         try:
             return self._window.process(data, offset, caplen, timestamp_ns, port, known[2])
         except ValueError as error:
-            raise InputError(f"batch from frame {batch.first} (from 0): {error}; cut frames with editcap -s") from error
+            raise InputError(
+                f"batch from frame {batch.first} (from 0): {error}; cut frames with editcap -s"
+            ) from error
 
     def statistics(self) -> dict[str, Any]:
         """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name."""
@@ -111,7 +114,7 @@ def dedup_capture(
     keep: Iterable[str] = (),
     limit: int = 1_000_000,
     action: str = "drop",
-    format: str | None = None,  # noqa: A002
+    format: str | None = None,
     workers: int = 1,
     progress: Callable[[CaptureReader], None] | None = None,
 ) -> dict[str, Any]:
@@ -213,4 +216,3 @@ def _file_ledger(statistics: dict[str, Any], action: str, received: int) -> Ledg
             ledger.tagged.add(frames, size)
     ledger.check(ended=True)
     return ledger
-

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from twinstamp.errors import LedgerError
+
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
 if TYPE_CHECKING:
     from typing import Any
-
-from twinstamp.errors import LedgerError
 
 # Every fate of a frame, in the order in which reports show them.
 FATES = (
@@ -26,11 +26,11 @@ class Account:
 
     __slots__ = ("bytes", "frames")
 
-    def __init__(self, frames: int = 0, bytes: int = 0) -> None:  # noqa: A002
+    def __init__(self, frames: int = 0, bytes: int = 0) -> None:
         self.frames = frames
         self.bytes = bytes
 
-    def add(self, frames: int, bytes: int) -> None:  # noqa: A002
+    def add(self, frames: int, bytes: int) -> None:
         self.frames += frames
         self.bytes += bytes
 
@@ -55,12 +55,12 @@ class Ledger:
         self.copies_failed = Account()
         self.dropped_before = 0
 
-    def receive(self, frames: int, bytes: int) -> None:  # noqa: A002
+    def receive(self, frames: int, bytes: int) -> None:
         """Frames enter: they are in flight until another fate is known."""
         self.received.add(frames, bytes)
         self.fates["in_flight"].add(frames, bytes)
 
-    def settle(self, fate: str, frames: int, bytes: int) -> None:  # noqa: A002
+    def settle(self, fate: str, frames: int, bytes: int) -> None:
         """Frames in flight meet their fate."""
         self.fates[fate].add(frames, bytes)
         self.fates["in_flight"].add(-frames, -bytes)

@@ -19,7 +19,9 @@ def parse_time_ns(text: str, what: str = "time") -> int:
     unit = stripped[len(number) :].strip()
     whole, _, fraction = number.partition(".")
     if unit not in _NS_PER or not (whole + fraction).isascii() or not (whole + fraction).isdigit():
-        raise ConfigError(f"{what} {text!r} is not understood: write a number and a unit, e.g. 50ms, 1.5s, 600us")
+        raise ConfigError(
+            f"{what} {text!r} is not understood: write a number and a unit, e.g. 50ms, 1.5s, 600us"
+        )
     scale: int = 10 ** len(fraction)
     nanoseconds, rest = divmod(int(whole + fraction) * _NS_PER[unit], scale)
     if rest:

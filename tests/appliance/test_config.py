@@ -127,16 +127,34 @@ def test_a_file_that_is_not_there(tmp_path):
 
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["appliance", "source", "duplicates", "balance", "group", "name", "server", "file", "interface", "window", "vlan"]
+    [
+        "appliance",
+        "source",
+        "duplicates",
+        "balance",
+        "group",
+        "name",
+        "server",
+        "file",
+        "interface",
+        "window",
+        "vlan",
+    ]
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(KEYS, st.one_of(VALUES, st.lists(st.dictionaries(KEYS, VALUES, max_size=4), max_size=3)), max_size=5))
+@given(
+    st.dictionaries(
+        KEYS, st.one_of(VALUES, st.lists(st.dictionaries(KEYS, VALUES, max_size=4), max_size=3)), max_size=5
+    )
+)
 def test_any_document_is_taken_or_refused_in_words(document):
     try:
         parse_appliance(document, Path("/nowhere"))

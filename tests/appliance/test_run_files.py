@@ -86,13 +86,31 @@ name = "dpi"
 """
 
 
-def appliance(tmp_path: Path, *, files: list[str], profile: str = "routing", action: str = "drop", workers: int = 1,
-              servers: int = 3, ending: str = "pcapng", balance: str = "", extra: str = "") -> Path:
-    text = APPLIANCE.format(
-        sources="\n".join(f'[[source]]\nfile = "{name}"' for name in files),
-        servers="\n".join(f'[[group.server]]\nname = "s{k}"\nfile = "s{k}.{ending}"' for k in range(servers)),
-        profile=profile, action=action, workers=workers, balance=balance,
-    ) + extra
+def appliance(
+    tmp_path: Path,
+    *,
+    files: list[str],
+    profile: str = "routing",
+    action: str = "drop",
+    workers: int = 1,
+    servers: int = 3,
+    ending: str = "pcapng",
+    balance: str = "",
+    extra: str = "",
+) -> Path:
+    text = (
+        APPLIANCE.format(
+            sources="\n".join(f'[[source]]\nfile = "{name}"' for name in files),
+            servers="\n".join(
+                f'[[group.server]]\nname = "s{k}"\nfile = "s{k}.{ending}"' for k in range(servers)
+            ),
+            profile=profile,
+            action=action,
+            workers=workers,
+            balance=balance,
+        )
+        + extra
+    )
     path = tmp_path / "appliance.toml"
     path.write_text(text)
     return path
@@ -153,7 +171,9 @@ def test_tagged_duplicates_are_forwarded_with_a_comment(tmp_path):
     assert report["ledger"]["tagged"]["frames"] == len(original)
     shown = subprocess.run(
         ["tshark", "-r", tmp_path / "s0.pcapng", "-T", "fields", "-e", "frame.comment"],
-        check=True, capture_output=True, text=True,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\n")[:-1]
     assert shown == ["", "twinstamp: duplicate (exact)"] * len(original)
 
@@ -168,11 +188,13 @@ def test_legitimate_arp_repeats_are_kept(tmp_path):
 
 def test_two_captures_are_merged_by_stamp_before_one_window(tmp_path):
     original = conversation(10, 100)
-    write_pcap(tmp_path / "a.pcap", original[::2] + [])
+    write_pcap(tmp_path / "a.pcap", original[::2])
     write_pcap(tmp_path / "b.pcap", [(now + 500, frame) for now, frame in original[::2]] + original[-1:])
     report = run(appliance(tmp_path, files=["a.pcap", "b.pcap"], servers=1))
     assert report["reorder"]["late"] == 0
-    assert [frame for _, frame in read_all(tmp_path / "s0.pcapng")] == [f for _, f in [*original[::2], original[-1]]]
+    assert [frame for _, frame in read_all(tmp_path / "s0.pcapng")] == [
+        f for _, f in [*original[::2], original[-1]]
+    ]
 
 
 def test_rules_choose_groups_copies_and_drops(tmp_path):
@@ -211,7 +233,9 @@ def test_a_damaged_capture_is_delivered_up_to_the_damage_and_fails(tmp_path):
     with pytest.raises(InputError, match=r"feed\.pcap.*were delivered"):
         run(appliance(tmp_path, files=["feed.pcap"], servers=1))
     assert len(read_all(tmp_path / "s0.pcapng")) == len(original)
-    assert json.loads((tmp_path / "report.json").read_text())["ledger"]["forwarded"]["frames"] == len(original)
+    assert json.loads((tmp_path / "report.json").read_text())["ledger"]["forwarded"]["frames"] == len(
+        original
+    )
 
 
 def test_vlan_profile_counts_what_it_is_asked_to_count(tmp_path):
@@ -236,7 +260,9 @@ def test_a_signal_ends_the_run_cleanly(tmp_path, number):
     path.write_text(path.read_text().replace(str(tmp_path / "-"), "-"))
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host'}:{ROOT / 'gpu_kernels'}"}
     with subprocess.Popen(
-        [sys.executable, "-m", "twinstamp.cli", "run", "--quiet", str(path)], stdin=subprocess.PIPE, env=environment
+        [sys.executable, "-m", "twinstamp.cli", "run", "--quiet", str(path)],
+        stdin=subprocess.PIPE,
+        env=environment,
     ) as child:
         assert child.stdin is not None
         child.stdin.write((tmp_path / "whole.pcap").read_bytes())

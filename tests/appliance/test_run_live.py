@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The appliance on interfaces, in namespaces of the tests' own: two taps, death and return of a server, stop."""
+"""The appliance on interfaces, in namespaces of the tests' own: taps, death and return of a server, stop."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def document(servers: dict[str, dict[str, Any]], sources: tuple[str, ...] = ("vb",), **duplicates: Any) -> dict[str, Any]:
+def document(
+    servers: dict[str, dict[str, Any]], sources: tuple[str, ...] = ("vb",), **duplicates: Any
+) -> dict[str, Any]:
     return {
         "source": [{"interface": name} for name in sources],
         "duplicates": {"profile": "routing", "window": 10_000, **duplicates},
@@ -137,7 +139,9 @@ def test_a_servers_death_and_return_move_only_its_own_flows(net, tmp_path):
     ip("link", "set", "dev", "ob1", "down")
     until(lambda: not running.appliance.pipeline.servers[1].alive)
     second = places()
-    assert {flow for flow in first if first[flow] != second[flow]} == {flow for flow in first if first[flow] == 1}
+    assert {flow for flow in first if first[flow] != second[flow]} == {
+        flow for flow in first if first[flow] == 1
+    }
     dead.clear()
     ip("link", "set", "dev", "ob1", "up")
     until(lambda: running.appliance.pipeline.servers[1].alive)

@@ -230,7 +230,9 @@ def pipeline(tiny: bool) -> dict[str, Any]:
                     rules, groups=same_servers(rules, numbered_servers("64")), secret=Secret(bytes(range(32)))
                 )
 
-                def run(stage: str = stage, judge: Any = judge, classify: Any = classify, frames: Any = frames) -> int:
+                def run(
+                    stage: str = stage, judge: Any = judge, classify: Any = classify, frames: Any = frames
+                ) -> int:
                     for batch in frames:
                         keep = judge.judge(batch).keep if stage == "all" else None
                         classify.process(batch, keep)
@@ -257,11 +259,15 @@ def live(tiny: bool) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds only, to keep it alive; figures mean nothing")
+    parser.add_argument(
+        "--tiny", action="store_true", help="seconds only, to keep it alive; figures mean nothing"
+    )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json")
     options = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     report: dict[str, Any] = {
         "commit": commit,
         "machine": {

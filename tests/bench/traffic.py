@@ -78,7 +78,9 @@ def batches(kind: int | str, n: int, count: int, share: float, seed: int = 1) ->
     return made
 
 
-def _batch(data: npt.NDArray[np.uint8], offset: npt.NDArray[np.int64], caplen: npt.NDArray[np.int64], first: int) -> FrameBatch:
+def _batch(
+    data: npt.NDArray[np.uint8], offset: npt.NDArray[np.int64], caplen: npt.NDArray[np.int64], first: int
+) -> FrameBatch:
     n = len(offset)
     return FrameBatch(
         (
@@ -116,7 +118,9 @@ def flows_over_rules(
         head[:, 22] = 64
         table = [_ranges(rules.rules[r]) for r in range(len(rules))]
         ranges = np.array(table, np.int64)[chosen]
-        for column, (low, high, at, width) in enumerate(((0, 1, 26, 4), (2, 3, 30, 4), (4, 5, 34, 2), (6, 7, 36, 2))):
+        for column, (low, high, at, width) in enumerate(
+            ((0, 1, 26, 4), (2, 3, 30, 4), (4, 5, 34, 2), (6, 7, 36, 2))
+        ):
             del column
             value = ranges[:, low] + (rng.random(k) * (ranges[:, high] - ranges[:, low] + 1)).astype(np.int64)
             for byte in range(width):

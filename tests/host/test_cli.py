@@ -59,7 +59,12 @@ def test_standard_input_and_output(tmp_path):
 
 def test_tags_are_comments(tmp_path):
     source = capture(tmp_path / "in.pcap", FRAMES)
-    assert main(["dedup", "--quiet", "--window", "5", "--action", "tag", str(source), str(tmp_path / "o.pcapng")]) == 0
+    assert (
+        main(
+            ["dedup", "--quiet", "--window", "5", "--action", "tag", str(source), str(tmp_path / "o.pcapng")]
+        )
+        == 0
+    )
     shown = subprocess.run(
         ["tshark", "-r", tmp_path / "o.pcapng", "-T", "fields", "-e", "frame.comment"],
         check=True,
@@ -74,7 +79,12 @@ def test_counting_leaves_all_frames_and_needs_no_output(tmp_path, capsys):
     source = capture(tmp_path / "in.pcap", FRAMES)
     assert main(["dedup", "--window", "5", "--action", "count", str(source)]) == 0
     assert "2 duplicates" in capsys.readouterr().err
-    assert main(["dedup", "--quiet", "--window", "5", "--action", "count", str(source), str(tmp_path / "o.pcap")]) == 0
+    assert (
+        main(
+            ["dedup", "--quiet", "--window", "5", "--action", "count", str(source), str(tmp_path / "o.pcap")]
+        )
+        == 0
+    )
     assert (tmp_path / "o.pcap").read_bytes() == source.read_bytes()
 
 
@@ -136,7 +146,9 @@ def test_debug_shows_the_trace(tmp_path):
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
     source = capture(tmp_path / "in.pcap", [os.urandom(1400) for _ in range(3000)])
-    command = f'"{sys.executable}" -m twinstamp.cli dedup "{source}" - --window 5 --quiet | head -c 100 > /dev/null'
+    command = (
+        f'"{sys.executable}" -m twinstamp.cli dedup "{source}" - --window 5 --quiet | head -c 100 > /dev/null'
+    )
     done = subprocess.run(["bash", "-c", command], env=ENVIRONMENT, capture_output=True, timeout=60)
     assert b"Traceback" not in done.stderr
 

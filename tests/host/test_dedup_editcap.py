@@ -61,7 +61,9 @@ def backwards(seed: int) -> list[tuple[int, bytes]]:
     now = 10**18 // 10**9 * 10**9 % 10**18 + 10**9
     frames = []
     for _ in range(rng.choice([10, 60, 150])):
-        now += rng.choice([0, 1, 10**5, 10**6, 10**7, -(10**6), -3 * 10**6, -(10**8) if rng.random() < 0.1 else 7])
+        now += rng.choice(
+            [0, 1, 10**5, 10**6, 10**7, -(10**6), -3 * 10**6, -(10**8) if rng.random() < 0.1 else 7]
+        )
         key = rng.randrange(distinct)
         frames.append((now, bytes([key]) * rng.choice([60, 61])))
     return frames

@@ -54,17 +54,31 @@ def test_each_breach_is_an_error(breach):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("50ms", 50_000_000), ("1.5s", 1_500_000_000), ("600us", 600_000), ("600 µs", 600_000), ("0ns", 0), (".5us", 500)],
+    [
+        ("50ms", 50_000_000),
+        ("1.5s", 1_500_000_000),
+        ("600us", 600_000),
+        ("600 µs", 600_000),
+        ("0ns", 0),
+        (".5us", 500),
+    ],
 )
 def test_times(text, expected):
     assert parse_time_ns(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "5", "ms", "-5ms", "1.5ns", "5 parsecs", "1e3s", "1.2.3s", "٣s", "9" * 30 + "s"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "ms", "-5ms", "1.5ns", "5 parsecs", "1e3s", "1.2.3s", "٣s", "9" * 30 + "s"]
+)
 def test_times_that_are_none(text):
     with pytest.raises(ConfigError):
         parse_time_ns(text)
 
 
 def test_times_for_people():
-    assert [format_ns(n) for n in (5, 53_000, -2_100_000_000, 1_250_000)] == ["5 ns", "53 µs", "-2.1 s", "1.25 ms"]
+    assert [format_ns(n) for n in (5, 53_000, -2_100_000_000, 1_250_000)] == [
+        "5 ns",
+        "53 µs",
+        "-2.1 s",
+        "1.25 ms",
+    ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 
 import numpy as np
 import pytest
@@ -16,9 +17,20 @@ LINKTYPES = np.array([1], dtype=np.uint16)
 
 def columns(payloads: list[bytes], times: list[int]) -> tuple[np.ndarray, ...]:
     caplen = np.array([len(p) for p in payloads], dtype=np.uint32)
-    offset = np.concatenate(([0], np.cumsum(caplen)[:-1])).astype(np.uint64) if payloads else np.zeros(0, np.uint64)
+    offset = (
+        np.concatenate(([0], np.cumsum(caplen)[:-1])).astype(np.uint64)
+        if payloads
+        else np.zeros(0, np.uint64)
+    )
     data = np.frombuffer(b"".join(payloads) or b"\0", dtype=np.uint8)
-    return data, offset, caplen, np.array(times, dtype=np.int64), np.zeros(len(payloads), np.uint16), LINKTYPES
+    return (
+        data,
+        offset,
+        caplen,
+        np.array(times, dtype=np.int64),
+        np.zeros(len(payloads), np.uint16),
+        LINKTYPES,
+    )
 
 
 def definition(
@@ -48,7 +60,7 @@ def judge(
     window = Window(workers=workers, **options)
     distances, keeps, delays = [], [], []
     edges = sorted({0, len(payloads), *(c for c in cuts if c < len(payloads))})
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         verdicts = window.process(*columns(payloads[begin:end], times[begin:end]))
         distances += list(verdicts.distance)
         keeps += list(verdicts.keep)
@@ -56,9 +68,7 @@ def judge(
     return distances, keeps, delays
 
 
-streams = st.lists(
-    st.tuples(st.integers(0, 6), st.integers(-5, 12)), min_size=0, max_size=120
-)
+streams = st.lists(st.tuples(st.integers(0, 6), st.integers(-5, 12)), min_size=0, max_size=120)
 
 
 @settings(max_examples=400, deadline=None)
@@ -82,7 +92,9 @@ def test_verdicts_are_the_definition_for_any_order_cut_and_number_of_workers(
         now += abs(step) if monotone else step
         times.append(now)
     expected = definition(payloads, times, count, time_ns, limit)
-    distances, keeps, delays = judge(payloads, times, cuts, workers, count=count, time_ns=time_ns, limit=limit)
+    distances, keeps, delays = judge(
+        payloads, times, cuts, workers, count=count, time_ns=time_ns, limit=limit
+    )
     assert distances == expected
     assert keeps == [int(d == 0) for d in expected]
     assert delays == [times[i] - times[i - d] if d else 0 for i, d in enumerate(expected)]
@@ -125,7 +137,11 @@ def test_tables_that_grow_and_wrap_stay_exact(options, workers, backwards):
 
 
 def definition_by_key(
-    keys: list[int], times: list[int], count: int | None = None, time_ns: int | None = None, limit: int = 10**6
+    keys: list[int],
+    times: list[int],
+    count: int | None = None,
+    time_ns: int | None = None,
+    limit: int = 10**6,
 ) -> list[int]:
     """`definition`, made fast enough for long streams by looking at earlier frames of the key only."""
     earlier: dict[int, list[int]] = {}

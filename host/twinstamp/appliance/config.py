@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from twinstamp_kernels.window import CLASSES, LAYERS, MAX_WINDOW, PROFILES
 
 from twinstamp.balance import FragmentLimits, Group, Server
 from twinstamp.dedup import ACTIONS, DEFAULT_KEEP
 from twinstamp.errors import ConfigError
 from twinstamp.io.live import Encap, Gre, Vlan, Vxlan
 from twinstamp.units import parse_time_ns
-from twinstamp_kernels.window import CLASSES, LAYERS, MAX_WINDOW, PROFILES
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class OutputConfig:
 
     interface: str | None = None
     file: str | None = None
-    encap: Encap = Encap()
+    encap: Encap = field(default_factory=Encap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +85,26 @@ class _Table:
         self.where = where
         self._left = dict(value)
 
-    def take(self, key: str, kind: type[T], default: T | None = None, check: Callable[[T], str | None] | None = None) -> Any:
+    def take(
+        self,
+        key: str,
+        kind: type[T],
+        default: T | None = None,
+        check: Callable[[T], str | None] | None = None,
+    ) -> Any:
         if key not in self._left:
             return default
         value = self._left.pop(key)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+            names = {
+                str: "text",
+                int: "a whole number",
+                float: "a number",
+                bool: "true or false",
+                list: "a list",
+            }
             raise ConfigError(f"{self.where}.{key}: {value!r} must be {names.get(kind, 'a table')}")
         if check is not None:
             wrong = check(value)
@@ -175,10 +188,8 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
         hold_ns=parse_time_ns(balance.take("fragment_hold", str, "10ms"), "balance.fragment_hold"),
         lifetime_ns=parse_time_ns(balance.take("fragment_lifetime", str, "30s"), "balance.fragment_lifetime"),
     )
-    balance.end(
-        ("rules", "classbench", "hash", "layer", "secret_file", "default_group", "fragment_entries")
-        + ("fragment_hold_bytes", "fragment_hold", "fragment_lifetime")
-    )
+    fragment_keys = ("fragment_entries", "fragment_hold_bytes", "fragment_hold", "fragment_lifetime")
+    balance.end(("rules", "classbench", "hash", "layer", "secret_file", "default_group", *fragment_keys))
 
     groups, outputs = _groups(top.take("group", list, []), folder)
     top.end(("appliance", "source", "duplicates", "balance", "group"))
@@ -217,7 +228,9 @@ def _source(where: str, value: Any, folder: Path) -> SourceConfig:
         raise ConfigError(f"{where}: give interface or file, one of the two")
     expression = table.take("filter", str)
     if file is not None and expression:
-        raise ConfigError(f"{where}.filter: works on interfaces only; filter the file with tcpdump -r … -w - first")
+        raise ConfigError(
+            f"{where}.filter: works on interfaces only; filter the file with tcpdump -r … -w - first"
+        )
     source = SourceConfig(
         interface=interface,
         file=None if file is None else file if file == "-" else str(folder / file),
@@ -249,9 +262,7 @@ def _duplicates(value: Any) -> DuplicatesConfig:
         keep=tuple(keep),
         ignore_bytes=table.take("ignore_bytes", int, 0, _between(0, 262144)),
     )
-    table.end(
-        ("profile", "layer", "window", "time", "limit", "action", "tag_vlan", "keep", "ignore_bytes")
-    )
+    table.end(("profile", "layer", "window", "time", "limit", "action", "tag_vlan", "keep", "ignore_bytes"))
     if result.window is None and result.time_ns is None:
         raise ConfigError('duplicates: give window = FRAMES, time = "50ms", or both')
     return result
@@ -318,7 +329,9 @@ def _output(where: str, table: _Table, folder: Path) -> OutputConfig:
     if gre is not None:
         inner = _Table(f"{where}.gre", gre)
         tunnel = Gre(
-            local=_needed(inner, "local", str), remote=_needed(inner, "remote", str), key=inner.take("key", int)
+            local=_needed(inner, "local", str),
+            remote=_needed(inner, "remote", str),
+            key=inner.take("key", int),
         )
         inner.end(("local", "remote", "key"))
     table.end(("name", "weight", "interface", "file", "mac", "mac_source", "vlan", "vxlan", "gre"))
@@ -330,7 +343,9 @@ def _output(where: str, table: _Table, folder: Path) -> OutputConfig:
         tunnel=tunnel,
     )
     if file is not None and encap != Encap():
-        raise ConfigError(f"{where}: mac, vlan, vxlan and gre work on interfaces, a file keeps frames as they came")
+        raise ConfigError(
+            f"{where}: mac, vlan, vxlan and gre work on interfaces, a file keeps frames as they came"
+        )
     return OutputConfig(interface=interface, file=None if file is None else str(folder / file), encap=encap)
 
 
@@ -347,7 +362,7 @@ def _check_tags(window: DuplicatesConfig, outputs: Mapping[str, OutputConfig]) -
             raise ConfigError(f"server {name}: tagged duplicates need a .pcapng file (a comment is the tag)")
         if output.file is None and window.tag_vlan is None:
             raise ConfigError(
-                "duplicates.tag_vlan: is missing: on an interface a duplicate is tagged by a VLAN tag of its own"
+                "duplicates.tag_vlan: is missing: on an interface a VLAN tag of its own tells a duplicate"
             )
         if output.file is None and output.encap.add_vlan is not None:
-            raise ConfigError(f"server {name}: duplicates.tag_vlan and vlan.push cannot be told apart; drop one")
+            raise ConfigError(f"server {name}: tag_vlan and vlan.push cannot be told apart; drop one")

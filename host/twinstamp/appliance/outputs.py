@@ -58,7 +58,9 @@ class InterfaceOutput:
         self.causes = {"too_big": 0, "unsendable": 0, "errors": 0, "cut": 0}
         self.wire_bytes = 0
 
-    def send(self, batch: FrameBatch, index: npt.NDArray[np.uint32], tags: npt.NDArray[np.uint8] | None) -> Sent:
+    def send(
+        self, batch: FrameBatch, index: npt.NDArray[np.uint32], tags: npt.NDArray[np.uint8] | None
+    ) -> Sent:
         """Sends the frames at index, in order; tags u8[n]: type of a duplicate to tag, 0 = none."""
         total = int(batch.caplen[index].sum(dtype=np.int64))
         frames = size = 0
@@ -106,13 +108,15 @@ class FileOutput:
     def __init__(self, config: OutputConfig, like: Any) -> None:
         assert config.file is not None
         if config.file == "-":
-            raise ConfigError('a server cannot write to standard output: name a file, or a FIFO')
+            raise ConfigError("a server cannot write to standard output: name a file, or a FIFO")
         os.makedirs(os.path.dirname(config.file) or ".", exist_ok=True)  # noqa: PTH103, PTH120
         self._writer = create_capture(config.file, like=like)
         self.causes: dict[str, int] = {}
         self.wire_bytes = 0
 
-    def send(self, batch: FrameBatch, index: npt.NDArray[np.uint32], tags: npt.NDArray[np.uint8] | None) -> Sent:
+    def send(
+        self, batch: FrameBatch, index: npt.NDArray[np.uint32], tags: npt.NDArray[np.uint8] | None
+    ) -> Sent:
         """Writes the frames at index (ascending); tags u8[n]: type of a duplicate to tag, 0 = none."""
         mask = np.zeros(len(batch), np.uint8)
         mask[index] = 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from twinstamp_kernels._cpu import Histogram
 
 from twinstamp import balance
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
@@ -16,7 +17,6 @@ from twinstamp.balance import Classifier
 from twinstamp.dedup import Deduplicator
 from twinstamp.frames import FrameBatch
 from twinstamp.ledger import Ledger
-from twinstamp_kernels._cpu import Histogram
 
 Output = InterfaceOutput | FileOutput
 
@@ -175,9 +175,7 @@ class Pipeline:
             server.bytes += sent.bytes
             server.failed += sent.failed_frames
             server.flows.add(hashes[index])
-            self.ledger.copies_attempted.add(
-                sent.frames + sent.failed_frames, sent.bytes + sent.failed_bytes
-            )
+            self.ledger.copies_attempted.add(sent.frames + sent.failed_frames, sent.bytes + sent.failed_bytes)
             self.ledger.copies_sent.add(sent.frames, sent.bytes)
             self.ledger.copies_failed.add(sent.failed_frames, sent.failed_bytes)
         if self._clock_ns is not None:

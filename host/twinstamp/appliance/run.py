@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens what an appliance file names, runs the pipeline until the input ends or somebody stops it, reports."""
+"""Opens what an appliance file names, runs the pipeline to the input's end or a stop, reports."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ class Appliance:
         tag_vlan = window.tag_vlan if window is not None and window.action == "tag" else None
         outputs: dict[str, Output] = {}
         for name, output in config.outputs.items():
-            outputs[name] = FileOutput(output, like) if output.file is not None else InterfaceOutput(output, tag_vlan)
+            outputs[name] = (
+                FileOutput(output, like) if output.file is not None else InterfaceOutput(output, tag_vlan)
+            )
             self._stack.callback(outputs[name].close)
         # Opened now: a mistake shows at the start, and later there may be no right to open it.
         self._report: TextIO | None = None
@@ -142,7 +144,9 @@ class Appliance:
             try:
                 self._report = self._stack.enter_context(config.report.open("w", encoding="utf-8"))
             except OSError as error:
-                raise ConfigError(f"{config.report}: the report cannot be written: {error.strerror}") from error
+                raise ConfigError(
+                    f"{config.report}: the report cannot be written: {error.strerror}"
+                ) from error
         self.pipeline = Pipeline(
             deduplicator=deduplicator,
             action="count" if window is None else window.action,
@@ -187,7 +191,12 @@ class Appliance:
                     continue
                 if batch is not None:
                     with batch:
-                        late = bool(self.live and stop_ns is not None and len(batch) and batch.timestamp_ns[0] > stop_ns)
+                        late = bool(
+                            self.live
+                            and stop_ns is not None
+                            and len(batch)
+                            and batch.timestamp_ns[0] > stop_ns
+                        )
                         self.pipeline.process(batch)
                     # Files have no stop time: what is read is delivered, and no more is read.
                     if late or (stop_ns is not None and not self.live):
@@ -287,13 +296,15 @@ class Appliance:
         config = self.config
         report = {"version": 1, **self.snapshot()}
         report["sources"] = {
-            source.interface: source.statistics()._asdict()
-            if isinstance(source, LiveSource)
-            else None
+            source.interface: source.statistics()._asdict() if isinstance(source, LiveSource) else None
             for source in self._sources
             if isinstance(source, LiveSource)
         } or {
-            source.name: {"frames": source.reader.frames, "truncated": source.reader.truncated, "damage": source.damage}
+            source.name: {
+                "frames": source.reader.frames,
+                "truncated": source.reader.truncated,
+                "damage": source.damage,
+            }
             for source in self._sources
         }
         report["reorder"] = self._merge.statistics()._asdict()

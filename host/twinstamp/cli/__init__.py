@@ -48,11 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0, 1 for a failure, 2 for bad use, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in arguments if not word.startswith("-")), None)
-    if named in COMMANDS:
-        parser = build_parser(named)
-    else:
-        # Only the list of commands is needed: none of them need be imported.
-        parser = build_parser("")
+    # Without a command only their list is needed: none of them need be imported.
+    parser = build_parser(named if named in COMMANDS else "")
     options = parser.parse_args(arguments)
     try:
         return int(options.function(options) or 0)

@@ -13,21 +13,28 @@ from twinstamp.units import parse_time_ns
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
 if TYPE_CHECKING:
     from typing import Any
+
     from twinstamp.io.files import CaptureReader
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:
     """--window, --time, --profile, --layer, --limit, --workers."""
-    parser.add_argument("--window", type=int, metavar="N", help="frames, the current one included (editcap -D)")
+    parser.add_argument(
+        "--window", type=int, metavar="N", help="frames, the current one included (editcap -D)"
+    )
     parser.add_argument("--time", metavar="T", help="time window, e.g. 50ms, 600us, 1.5s (editcap -w)")
     parser.add_argument(
         "--profile", choices=("exact", "vlan", "routing", "nat"), default="exact", help="what may differ"
     )
-    parser.add_argument("--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels")
+    parser.add_argument(
+        "--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels"
+    )
     parser.add_argument(
         "--limit", type=int, default=1_000_000, metavar="N", help="frames that a time window holds at most"
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same verdicts with any)")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="threads (same verdicts with any)"
+    )
 
 
 def window_time_ns(options: argparse.Namespace) -> int | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
-if TYPE_CHECKING:
-    from typing import Any
 
 from twinstamp.cli.common import Progress, add_window_options, window_time_ns, write_json
 from twinstamp.errors import ConfigError
+
+TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def register(commands: Any, text: str) -> None:
@@ -33,9 +34,14 @@ def register(commands: Any, text: str) -> None:
         "--ignore-bytes", type=int, default=0, metavar="N", help="leave out the first N bytes (editcap -I)"
     )
     parser.add_argument(
-        "--keep", default="", metavar="CLASSES", help="never judge these: arp,nd,llc,… (see docs/duplicates.md)"
+        "--keep",
+        default="",
+        metavar="CLASSES",
+        help="never judge these: arp,nd,llc,… (see docs/duplicates.md)",
     )
-    parser.add_argument("--format", choices=("pcap", "pcap-ns", "pcapng"), help="of OUT; default: by its ending")
+    parser.add_argument(
+        "--format", choices=("pcap", "pcap-ns", "pcapng"), help="of OUT; default: by its ending"
+    )
     parser.add_argument("--json", metavar="REPORT", help='write the report; "-" = standard output')
     parser.add_argument("--quiet", action="store_true", help="no summary on standard error")
     parser.set_defaults(function=run)

@@ -15,12 +15,16 @@ def register(commands: Any, text: str) -> None:
     parser = commands.add_parser(
         "run",
         help=text,
-        description="Takes frames from interfaces or captures, removes duplicates, and shares the flows among DPI "
-        "servers, until the input ends or SIGINT or SIGTERM comes. The file is described in docs/appliance.md.",
+        description="Takes frames from interfaces or captures, removes duplicates, shares the flows among "
+        "DPI servers, until the input ends or SIGINT or SIGTERM comes. docs/appliance.md describes the file.",
     )
     parser.add_argument("file", metavar="APPLIANCE.toml")
-    parser.add_argument("--check", action="store_true", help="read the file, say what is wrong with it, and stop")
-    parser.add_argument("--json", metavar="REPORT", help='write the report here as well; "-" = standard output')
+    parser.add_argument(
+        "--check", action="store_true", help="read the file, say what is wrong with it, and stop"
+    )
+    parser.add_argument(
+        "--json", metavar="REPORT", help='write the report here as well; "-" = standard output'
+    )
     parser.add_argument("--quiet", action="store_true", help="neither live view nor tables")
     parser.set_defaults(function=run)
 
@@ -38,7 +42,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.file}: no mistakes found")
         return 0
     with Appliance(config) as appliance:
-        stop = {number: signal.signal(number, lambda *_: appliance.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+        stop = {
+            number: signal.signal(number, lambda *_: appliance.stop())
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             report = _run(appliance, options.quiet or options.json == "-")
         finally:

@@ -73,7 +73,8 @@ class BlockLog {
     }
     bool wanted() {
         std::lock_guard lock(mutex_);
-        return std::any_of(queues_.begin(), queues_.end(), [](const auto& queue) { return !queue.expired(); });
+        return std::any_of(queues_.begin(), queues_.end(),
+                           [](const auto& queue) { return !queue.expired(); });
     }
     u64 section_bytes() {
         std::lock_guard lock(mutex_);

@@ -38,8 +38,12 @@ struct Block {
 // The columns of one batch. Options' columns only where the source has options.
 struct Columns {
     Columns(u64 n, bool with_options)
-        : offset(new u64[n]), timestamp_ns(new i64[n]), caplen(new u32[n]), length(new u32[n]),
-          port(new u16[n]), flags(new u16[n]) {
+        : offset(new u64[n]),
+          timestamp_ns(new i64[n]),
+          caplen(new u32[n]),
+          length(new u32[n]),
+          port(new u16[n]),
+          flags(new u16[n]) {
         if (with_options) {
             option_offset.reset(new u64[n]);
             option_length.reset(new u32[n]);
@@ -92,7 +96,9 @@ class Lease {
   public:
     Lease(std::shared_ptr<Block> block, std::shared_ptr<void> block_use, std::shared_ptr<Columns> columns,
           std::shared_ptr<void> columns_use)
-        : block_(std::move(block)), columns_(std::move(columns)), block_use_(std::move(block_use)),
+        : block_(std::move(block)),
+          columns_(std::move(columns)),
+          block_use_(std::move(block_use)),
           columns_use_(std::move(columns_use)) {}
     void release() {
         block_use_.reset();

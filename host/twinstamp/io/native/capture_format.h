@@ -53,10 +53,14 @@ constexpr u32 kEpbCrcError = 1u << 24;  // link-layer error bits: bit 24 is the 
 // Largest captured length believed, per link type: wiretap's wtap_max_snaplen_for_encap.
 inline u32 max_caplen(u32 linktype) {
     switch (linktype) {
-        case 231: return 128u << 20;  // D-Bus
-        case 249: return 128u << 20;  // USBPcap
-        case 279: return 8u << 20;    // Elektrobit high speed capture
-        default: return 262144;
+        case 231:
+            return 128u << 20;  // D-Bus
+        case 249:
+            return 128u << 20;  // USBPcap
+        case 279:
+            return 8u << 20;  // Elektrobit high speed capture
+        default:
+            return 262144;
     }
 }
 
@@ -65,9 +69,15 @@ inline u64 max_block(u32 linktype) {
     return needed > kMaxBlock ? needed : kMaxBlock;
 }
 
-inline u16 swap16(u16 v) { return __builtin_bswap16(v); }
-inline u32 swap32(u32 v) { return __builtin_bswap32(v); }
-inline u64 swap64(u64 v) { return __builtin_bswap64(v); }
+inline u16 swap16(u16 v) {
+    return __builtin_bswap16(v);
+}
+inline u32 swap32(u32 v) {
+    return __builtin_bswap32(v);
+}
+inline u64 swap64(u64 v) {
+    return __builtin_bswap64(v);
+}
 
 // Loads and stores of a file whose byte order differs from this machine's when swap is set.
 inline u16 load16(const u8* p, bool swap) {
@@ -99,14 +109,16 @@ inline void store64(u8* p, u64 v, bool swap) {
 }
 
 constexpr bool kBigEndianHost = std::endian::native == std::endian::big;
-inline u64 padded(u64 n) { return (n + 3) & ~u64{3}; }
+inline u64 padded(u64 n) {
+    return (n + 3) & ~u64{3};
+}
 
 // Ticks of a capture's interface and nanoseconds, in integers. Ticks to nanoseconds truncates what is
 // finer than a nanosecond, as wiretap does.
 struct Resolution {
     bool binary = false;
-    u8 exponent = 6;      // a tick is 10^-exponent or 2^-exponent s
-    i64 offset_s = 0;     // if_tsoffset
+    u8 exponent = 6;        // a tick is 10^-exponent or 2^-exponent s
+    i64 offset_s = 0;       // if_tsoffset
     u64 multiplier = 1000;  // ns per tick, 0 where a tick is shorter than 1 ns
     u64 divisor = 0;        // ticks per ns, 0 where that exceeds 64 bits or the resolution is binary
 

@@ -2,14 +2,14 @@
 #include "capture_reader.h"
 
 #include <fcntl.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
 
 namespace nb = nanobind;
 
@@ -17,7 +17,7 @@ namespace twinstamp {
 
 namespace {
 
-constexpr i64 kPollNs = 100'000'000;        // how often a waiting reader looks at signals and cancel()
+constexpr i64 kPollNs = 100'000'000;         // how often a waiting reader looks at signals and cancel()
 constexpr i64 kBatchPatienceNs = 2'000'000;  // how long a pipe's batch waits for more after its first frame
 constexpr u64 kMaxSectionBytes = 64u << 20;  // interface descriptions of one section
 constexpr u64 kMaxPorts = 65536;             // FrameBatch.port is u16
@@ -68,14 +68,16 @@ bool ByteSource::ready(i64 wait_ns) const {
 i64 ByteSource::read(u8* to, u64 size, const std::atomic<bool>& stop) {
     if (fd_ < 0) {
         nb::gil_scoped_acquire gil;
-        nb::object view = nb::steal(PyMemoryView_FromMemory(reinterpret_cast<char*>(to),
-                                                            static_cast<Py_ssize_t>(size), PyBUF_WRITE));
+        nb::object view = nb::steal(
+            PyMemoryView_FromMemory(reinterpret_cast<char*>(to), static_cast<Py_ssize_t>(size), PyBUF_WRITE));
         if (!view.is_valid()) throw nb::python_error();
         nb::object got = readinto_(view);
         view.attr("release")();
-        if (got.is_none()) throw CaptureError("InputError", "the source is not blocking: it returned None", EAGAIN);
+        if (got.is_none())
+            throw CaptureError("InputError", "the source is not blocking: it returned None", EAGAIN);
         const i64 n = nb::cast<i64>(got);
-        if (n < 0 || static_cast<u64>(n) > size) throw CaptureError("InputError", "readinto() returned nonsense");
+        if (n < 0 || static_cast<u64>(n) > size)
+            throw CaptureError("InputError", "readinto() returned nonsense");
         return n;
     }
     while (true) {
@@ -98,19 +100,25 @@ i64 ByteSource::read(u8* to, u64 size, const std::atomic<bool>& stop) {
 
 CaptureReader::CaptureReader(int fd, nb::object readinto, std::string name, nb::bytes head, u64 batch_frames,
                              u64 batch_bytes)
-    : source_(fd, std::move(readinto)), name_(std::move(name)),
+    : source_(fd, std::move(readinto)),
+      name_(std::move(name)),
       head_(reinterpret_cast<const u8*>(head.data()), reinterpret_cast<const u8*>(head.data()) + head.size()),
-      batch_frames_(batch_frames), batch_bytes_(std::max<u64>(batch_bytes, 64)) {
+      batch_frames_(batch_frames),
+      batch_bytes_(std::max<u64>(batch_bytes, 64)) {
     nb::gil_scoped_release unlocked;
     detect();
 }
 
 const char* CaptureReader::format_name() const {
     switch (format_) {
-        case CaptureFormat::pcap: return "pcap";
-        case CaptureFormat::pcap_ns: return "pcap-ns";
-        case CaptureFormat::pcap_modified: return "pcap-modified";
-        default: return "pcapng";
+        case CaptureFormat::pcap:
+            return "pcap";
+        case CaptureFormat::pcap_ns:
+            return "pcap-ns";
+        case CaptureFormat::pcap_modified:
+            return "pcap-modified";
+        default:
+            return "pcapng";
     }
 }
 
@@ -160,8 +168,10 @@ bool CaptureReader::fill() {
         end_ += static_cast<u64>(n);
         return n > 0;
     } catch (const CaptureError& e) {
-        throw CaptureError(e.kind, format("%s: byte %llu: %s", name_.c_str(),
-                                          static_cast<unsigned long long>(block_base_ + end_), e.what()), e.code);
+        throw CaptureError(e.kind,
+                           format("%s: byte %llu: %s", name_.c_str(),
+                                  static_cast<unsigned long long>(block_base_ + end_), e.what()),
+                           e.code);
     }
 }
 
@@ -176,12 +186,15 @@ CaptureReader::Walk CaptureReader::bad(std::string what) {
 
 void CaptureReader::detect() {
     make_room(batch_bytes_);
-    while (end_ < 4 && fill()) {}
-    if (end_ == 0) throw CaptureError("InputError", name_ + ": is empty; a pcap or pcapng capture is expected");
+    while (end_ < 4 && fill()) {
+    }
+    if (end_ == 0)
+        throw CaptureError("InputError", name_ + ": is empty; a pcap or pcapng capture is expected");
     if (end_ < 4) {
-        throw CaptureError("InputError", format("%s: ends after %llu bytes, inside the magic number of a capture; "
-                                                "give a whole pcap or pcapng file",
-                                                name_.c_str(), static_cast<unsigned long long>(end_)));
+        throw CaptureError("InputError",
+                           format("%s: ends after %llu bytes, inside the magic number of a capture; "
+                                  "give a whole pcap or pcapng file",
+                                  name_.c_str(), static_cast<unsigned long long>(end_)));
     }
     const u8* p = block_->data;
     const u32 magic = load32(p, false);
@@ -213,13 +226,15 @@ void CaptureReader::detect() {
     if (p[0] == 'B' && p[1] == 'Z' && p[2] == 'h') packed("bzip2", "bzip2 -dc");
     if (p[0] == 0x04 && p[1] == 0x22 && p[2] == 0x4D && p[3] == 0x18) packed("lz4", "lz4 -dc");
     if (magic == 0) {
-        next = "a run that was killed while it overwrote this file leaves such a beginning: make the file again";
+        next =
+            "a run that was killed while it overwrote this file leaves such a beginning: make the file again";
     }
     throw CaptureError("InputError", name_ + ": " + what + "; " + next);
 }
 
 void CaptureReader::start_pcap() {
-    while (end_ < kPcapHeader && fill()) {}
+    while (end_ < kPcapHeader && fill()) {
+    }
     if (end_ < kPcapHeader) {
         throw CaptureError("InputError", format("%s: ends after %llu bytes, inside the 24-byte pcap header; "
                                                 "give a whole capture",
@@ -233,9 +248,10 @@ void CaptureReader::start_pcap() {
     } else if (major == 2 && minor == 3) {
         length_order_ = LengthOrder::guess;
     } else if (major != 2 || minor > 4) {
-        throw CaptureError("InputError", format("%s: byte 4: pcap version %u.%u is not known (2.0 to 2.4 are); "
-                                                "convert the file with its own tool",
-                                                name_.c_str(), major, minor));
+        throw CaptureError("InputError",
+                           format("%s: byte 4: pcap version %u.%u is not known (2.0 to 2.4 are); "
+                                  "convert the file with its own tool",
+                                  name_.c_str(), major, minor));
     }
     header_snaplen_ = load32(p + 16, swap_);
     header_network_ = load32(p + 20, swap_);
@@ -273,10 +289,11 @@ CaptureReader::Walk CaptureReader::walk_pcap(Columns& columns, u64& n) {
         if (caplen > max) [[unlikely]] {
             begin_ = at;
             n = i;
-            return bad(format("frame %llu: damaged: it claims %u captured bytes, more than the %llu possible; "
-                              "the frames before it are good",
-                              static_cast<unsigned long long>(frames_ + i + 1), caplen,
-                              static_cast<unsigned long long>(max)));
+            return bad(
+                format("frame %llu: damaged: it claims %u captured bytes, more than the %llu possible; "
+                       "the frames before it are good",
+                       static_cast<unsigned long long>(frames_ + i + 1), caplen,
+                       static_cast<unsigned long long>(max)));
         }
         if (end - at - header < caplen) {
             need_ = header + caplen;
@@ -344,13 +361,15 @@ bool CaptureReader::start_interface(const u8* block, u32 total) {
         const u8* value = block + at + 4;
         if (code == kOptEnd) break;
         if (padded(size) > end - at - 4) {
-            bad(format("option %u of this interface description claims %u bytes and overruns the block", code, size));
+            bad(format("option %u of this interface description claims %u bytes and overruns the block", code,
+                       size));
             return false;
         }
         if (code == kOptIfName) port.name.assign(reinterpret_cast<const char*>(value), size);
         if ((code == kOptIfTsresol && size != 1) || (code == kOptIfTsoffset && size != 8)) {
-            bad(format("option %s has %u bytes, %u are right", code == kOptIfTsresol ? "if_tsresol" : "if_tsoffset",
-                       size, code == kOptIfTsresol ? 1 : 8));
+            bad(format("option %s has %u bytes, %u are right",
+                       code == kOptIfTsresol ? "if_tsresol" : "if_tsoffset", size,
+                       code == kOptIfTsresol ? 1 : 8));
             return false;
         }
         if (code == kOptIfTsresol) tsresol = *value;
@@ -373,7 +392,8 @@ bool CaptureReader::packet_options(const u8* options, u64 size, u16& flags) {
         const u16 code = load16(options + at, swap_), length = load16(options + at + 2, swap_);
         if (code == kOptEnd) return true;
         if (padded(length) > size - at - 4) {
-            bad(format("option %u of this packet block claims %u bytes and overruns the block", code, length));
+            bad(format("option %u of this packet block claims %u bytes and overruns the block", code,
+                       length));
             return false;
         }
         if (code == kOptFlags && length == 4) {
@@ -427,14 +447,16 @@ CaptureReader::Walk CaptureReader::walk_pcapng(Columns& columns, u64& n) {
         }
         const u32 total = load32(block + 4, swap_);
         if (total < 12 || total % 4 != 0) {
-            return bad(format("block type 0x%08x claims %u bytes; a length is a multiple of 4, at least 12; "
-                              "the file is damaged here",
-                              type, total));
+            return bad(
+                format("block type 0x%08x claims %u bytes; a length is a multiple of 4, at least 12; "
+                       "the file is damaged here",
+                       type, total));
         }
         const u32 port_linktype = ports_.size() > section_base_ ? ports_.back().linktype : 1;
         if (total > max_block(port_linktype)) {
-            return bad(format("block type 0x%08x claims %u bytes, more than the %llu accepted; the file is damaged here",
-                              type, total, static_cast<unsigned long long>(max_block(port_linktype))));
+            return bad(format(
+                "block type 0x%08x claims %u bytes, more than the %llu accepted; the file is damaged here",
+                type, total, static_cast<unsigned long long>(max_block(port_linktype))));
         }
         if (available < total) {
             need_ = total;
@@ -442,9 +464,10 @@ CaptureReader::Walk CaptureReader::walk_pcapng(Columns& columns, u64& n) {
         }
         const u32 trailer = load32(block + total - 4, swap_);
         if (trailer != total) {
-            return bad(format("block type 0x%08x says %u bytes at its start and %u at its end; "
-                              "the file is damaged here",
-                              type, total, trailer));
+            return bad(
+                format("block type 0x%08x says %u bytes at its start and %u at its end; "
+                       "the file is damaged here",
+                       type, total, trailer));
         }
         const u64 position = frames_ + n;
         if (type == kEnhancedPacket || type == kObsoletePacket) {
@@ -460,15 +483,17 @@ CaptureReader::Walk CaptureReader::walk_pcapng(Columns& columns, u64& n) {
             const u64 ticks = static_cast<u64>(load32(block + 12, swap_)) << 32 | load32(block + 16, swap_);
             const u32 caplen = load32(block + 20, swap_);
             if (caplen > max_caplen(port.linktype) || padded(caplen) > total - 32) {
-                return bad(format("frame %llu claims %u captured bytes in a block of %u; the file is damaged here",
-                                  static_cast<unsigned long long>(position + 1), caplen, total));
+                return bad(
+                    format("frame %llu claims %u captured bytes in a block of %u; the file is damaged here",
+                           static_cast<unsigned long long>(position + 1), caplen, total));
             }
             if (!port.resolution.to_ns(ticks, columns.timestamp_ns[n])) {
-                return bad(format("frame %llu: its time, %llu ticks of %s%u s and an offset of %lld s, lies outside "
-                                  "the years 1678 to 2262; mend if_tsresol or if_tsoffset of interface %u",
-                                  static_cast<unsigned long long>(position + 1),
-                                  static_cast<unsigned long long>(ticks), port.resolution.binary ? "2^-" : "10^-",
-                                  port.resolution.exponent, static_cast<long long>(port.resolution.offset_s), local));
+                return bad(format(
+                    "frame %llu: its time, %llu ticks of %s%u s and an offset of %lld s, lies outside "
+                    "the years 1678 to 2262; mend if_tsresol or if_tsoffset of interface %u",
+                    static_cast<unsigned long long>(position + 1), static_cast<unsigned long long>(ticks),
+                    port.resolution.binary ? "2^-" : "10^-", port.resolution.exponent,
+                    static_cast<long long>(port.resolution.offset_s), local));
             }
             const u64 options = at + kPacketBlockHeader + padded(caplen);
             const u64 options_size = at + total - 4 - options;
@@ -483,7 +508,8 @@ CaptureReader::Walk CaptureReader::walk_pcapng(Columns& columns, u64& n) {
             columns.option_length[n] = static_cast<u32>(options_size);
             ++n;
         } else if (type == kSimplePacket) {
-            if (total < 16) return bad(format("simple packet block of %u bytes, at least 16 are needed", total));
+            if (total < 16)
+                return bad(format("simple packet block of %u bytes, at least 16 are needed", total));
             if (ports_.size() == section_base_) {
                 return bad("simple packet block before the section's first interface description");
             }
@@ -491,9 +517,10 @@ CaptureReader::Walk CaptureReader::walk_pcapng(Columns& columns, u64& n) {
             const u32 length = load32(block + 8, swap_);
             const u32 caplen = port.snaplen && port.snaplen < length ? port.snaplen : length;
             if (caplen > max_caplen(port.linktype) || padded(caplen) > total - 16) {
-                return bad(format("frame %llu has %u captured bytes by its length of %u and the interface's limit of %u, "
-                                  "but its block is only %u bytes; the file is damaged here",
-                                  static_cast<unsigned long long>(position + 1), caplen, length, port.snaplen, total));
+                return bad(format(
+                    "frame %llu has %u captured bytes by its length of %u and the interface's limit of %u, "
+                    "but its block is only %u bytes; the file is damaged here",
+                    static_cast<unsigned long long>(position + 1), caplen, length, port.snaplen, total));
             }
             columns.offset[n] = at + kSimpleBlockHeader;
             columns.caplen[n] = caplen;
@@ -530,11 +557,12 @@ CaptureReader::Walk CaptureReader::walk(Columns& columns, u64& n) {
 
 std::string CaptureReader::cut_message() const {
     const u64 there = end_ - begin_;
-    return format("%s: cut short at byte %llu: the record after frame %llu wants %llu bytes%s, %llu are there; "
-                  "everything before it was read",
-                  name_.c_str(), static_cast<unsigned long long>(block_base_ + end_),
-                  static_cast<unsigned long long>(frames_), static_cast<unsigned long long>(need_),
-                  need_ <= kRecordHeaderModified ? " or more" : "", static_cast<unsigned long long>(there));
+    return format(
+        "%s: cut short at byte %llu: the record after frame %llu wants %llu bytes%s, %llu are there; "
+        "everything before it was read",
+        name_.c_str(), static_cast<unsigned long long>(block_base_ + end_),
+        static_cast<unsigned long long>(frames_), static_cast<unsigned long long>(need_),
+        need_ <= kRecordHeaderModified ? " or more" : "", static_cast<unsigned long long>(there));
 }
 
 nb::object CaptureReader::read() {
@@ -546,9 +574,9 @@ nb::object CaptureReader::read() {
         nb::gil_scoped_release unlocked;
         if (error_) throw CaptureError("InputError", *error_);
         if (truncated_) return nb::none();
-        columns = columns_->get([](const Columns&) { return true; }, [&] {
-            return std::make_shared<Columns>(batch_frames_, format_ == CaptureFormat::pcapng);
-        });
+        columns = columns_->get(
+            [](const Columns&) { return true; },
+            [&] { return std::make_shared<Columns>(batch_frames_, format_ == CaptureFormat::pcapng); });
         columns_use = columns_->use(columns);
         need_ = 0;
         pending_log_bytes_ = 0;
@@ -589,22 +617,22 @@ nb::object CaptureReader::read() {
     Columns& c = *columns;
     nb::object options = nb::none();
     if (c.option_offset) {
-        options = nb::make_tuple(column(c.option_offset.get(), n, owner), column(c.option_length.get(), n, owner));
+        options =
+            nb::make_tuple(column(c.option_offset.get(), n, owner), column(c.option_length.get(), n, owner));
     }
-    return nb::make_tuple(
-        nb::make_tuple(column(block_->data, end_, owner), column(c.offset.get(), n, owner),
-                       column(c.caplen.get(), n, owner), column(c.length.get(), n, owner),
-                       column(c.timestamp_ns.get(), n, owner), column(c.port.get(), n, owner),
-                       column(c.flags.get(), n, owner)),
-        owner, frames_ - n, options, swap_ != kBigEndianHost);
+    return nb::make_tuple(nb::make_tuple(column(block_->data, end_, owner), column(c.offset.get(), n, owner),
+                                         column(c.caplen.get(), n, owner), column(c.length.get(), n, owner),
+                                         column(c.timestamp_ns.get(), n, owner),
+                                         column(c.port.get(), n, owner), column(c.flags.get(), n, owner)),
+                          owner, frames_ - n, options, swap_ != kBigEndianHost);
 }
 
 nb::list CaptureReader::interfaces(u32 first) const {
     nb::list out;
     for (u32 i = first; i < ports_.size(); ++i) {
         const Interface& p = ports_[i];
-        out.append(nb::make_tuple(nb::bytes(p.name.data(), p.name.size()), p.linktype, p.snaplen, p.resolution.binary,
-                                  static_cast<u32>(p.resolution.exponent)));
+        out.append(nb::make_tuple(nb::bytes(p.name.data(), p.name.size()), p.linktype, p.snaplen,
+                                  p.resolution.binary, static_cast<u32>(p.resolution.exponent)));
     }
     return out;
 }

@@ -55,7 +55,8 @@ struct Frames {
 };
 
 void outside(u64 i) {
-    throw std::out_of_range(format("frame %llu of the batch lies outside its data", static_cast<unsigned long long>(i)));
+    throw std::out_of_range(
+        format("frame %llu of the batch lies outside its data", static_cast<unsigned long long>(i)));
 }
 
 }  // namespace
@@ -97,21 +98,32 @@ class CaptureWriter {
         started_ = true;
     }
 
-    u64 write(Array<u8> data, Array<u64> offset, Array<u32> caplen, Array<u32> length, Array<i64> timestamp_ns,
-              Array<u16> port, Array<u16> flags, std::optional<Array<u8>> keep, u64 first,
-              std::optional<Array<u8>> port_ok, std::optional<Array<u64>> option_offset,
+    u64 write(Array<u8> data, Array<u64> offset, Array<u32> caplen, Array<u32> length,
+              Array<i64> timestamp_ns, Array<u16> port, Array<u16> flags, std::optional<Array<u8>> keep,
+              u64 first, std::optional<Array<u8>> port_ok, std::optional<Array<u64>> option_offset,
               std::optional<Array<u32>> option_length, bool options_big_endian, u32 table,
               std::optional<Array<u8>> which_comment, std::vector<std::string> comments) {
         if (failed_) throw CaptureError("DeviceError", *failed_);
         if (!started_) throw std::runtime_error("write before start");
         const u64 n = caplen.shape(0);
-        if (offset.shape(0) != n || length.shape(0) != n || timestamp_ns.shape(0) != n || port.shape(0) != n ||
-            flags.shape(0) != n || (keep && keep->shape(0) != n) || (option_offset && option_offset->shape(0) != n) ||
-            (option_length && option_length->shape(0) != n) || (which_comment && which_comment->shape(0) != n)) {
+        if (offset.shape(0) != n || length.shape(0) != n || timestamp_ns.shape(0) != n ||
+            port.shape(0) != n || flags.shape(0) != n || (keep && keep->shape(0) != n) ||
+            (option_offset && option_offset->shape(0) != n) ||
+            (option_length && option_length->shape(0) != n) ||
+            (which_comment && which_comment->shape(0) != n)) {
             throw std::out_of_range("the columns of a batch, keep and comments must be equally long");
         }
-        Frames f{data.data(), data.shape(0), offset.data(), caplen.data(), length.data(), timestamp_ns.data(),
-                 port.data(), flags.data(), keep ? keep->data() : nullptr, n, first};
+        Frames f{data.data(),
+                 data.shape(0),
+                 offset.data(),
+                 caplen.data(),
+                 length.data(),
+                 timestamp_ns.data(),
+                 port.data(),
+                 flags.data(),
+                 keep ? keep->data() : nullptr,
+                 n,
+                 first};
         f.table = table;
         if (option_offset && option_length) {
             f.option_offset = option_offset->data();
@@ -203,9 +215,9 @@ class CaptureWriter {
 
     [[noreturn]] void fail_now(const char* where, int code) {
         const char* next = code == ENOSPC || code == EDQUOT ? "free space or choose another place"
-                           : code == EPIPE ? "the reader of this pipe has gone"
-                           : code == EFBIG ? "the limit of file sizes is reached (ulimit -f)"
-                                           : "check the device";
+                           : code == EPIPE                  ? "the reader of this pipe has gone"
+                           : code == EFBIG                  ? "the limit of file sizes is reached (ulimit -f)"
+                                                            : "check the device";
         failed_ = format("%s: %s: cannot write: %s; %llu frames are written; %s", name_.c_str(), where,
                          std::strerror(code), static_cast<unsigned long long>(frames_), next);
         throw CaptureError("DeviceError", *failed_, code);
@@ -291,18 +303,19 @@ class CaptureWriter {
             }
             if (!f.inside(i)) outside(i);
             if (port_ok && (f.port[i] >= ports || !port_ok[f.port[i]])) {
-                throw CaptureError("InputError",
-                                   format("%s: frame %llu comes from an interface of another link type, and a pcap file "
-                                          "has only one; write pcapng instead (name it .pcapng or use --format pcapng)",
-                                          name_.c_str(), static_cast<unsigned long long>(f.first + i + 1)));
+                throw CaptureError(
+                    "InputError",
+                    format("%s: frame %llu comes from an interface of another link type, and a pcap file "
+                           "has only one; write pcapng instead (name it .pcapng or use --format pcapng)",
+                           name_.c_str(), static_cast<unsigned long long>(f.first + i + 1)));
             }
             if (same_record(f, i)) {
                 // The longest run of kept records that lie one behind the other.
                 const u64 begin = f.offset[i] - kRecordHeader;
                 u64 end = f.offset[i] + f.caplen[i];
                 const u64 start = i++;
-                while (i < f.n && f.kept(i) && f.offset[i] == end + kRecordHeader && f.inside(i) && same_record(f, i) &&
-                       (!port_ok || (f.port[i] < ports && port_ok[f.port[i]]))) {
+                while (i < f.n && f.kept(i) && f.offset[i] == end + kRecordHeader && f.inside(i) &&
+                       same_record(f, i) && (!port_ok || (f.port[i] < ports && port_ok[f.port[i]]))) {
                     end = f.offset[i] + f.caplen[i];
                     ++i;
                 }
@@ -311,21 +324,23 @@ class CaptureWriter {
             }
             const i64 ns = f.timestamp_ns[i];
             if (ns < 0 || ns / 1'000'000'000 > kPcapMaxSeconds) {
-                throw CaptureError("InputError",
-                                   format("%s: frame %llu: its time of %lld ns does not fit a pcap record (1970 to 2106); "
-                                          "write pcapng instead",
-                                          name_.c_str(), static_cast<unsigned long long>(f.first + i + 1),
-                                          static_cast<long long>(ns)));
+                throw CaptureError(
+                    "InputError",
+                    format("%s: frame %llu: its time of %lld ns does not fit a pcap record (1970 to 2106); "
+                           "write pcapng instead",
+                           name_.c_str(), static_cast<unsigned long long>(f.first + i + 1),
+                           static_cast<long long>(ns)));
             }
             u32 fraction = static_cast<u32>(ns % 1'000'000'000);
             if (!ns_) {
                 if (exact_ && fraction % 1000) {
-                    throw CaptureError("InputError",
-                                       format("%s: frame %llu has a time finer than a microsecond (%lld ns), which this "
-                                              "file cannot hold; use --format pcap-ns or pcapng, or --format pcap to cut "
-                                              "it to microseconds",
-                                              name_.c_str(), static_cast<unsigned long long>(f.first + i + 1),
-                                              static_cast<long long>(ns)));
+                    throw CaptureError(
+                        "InputError",
+                        format("%s: frame %llu has a time finer than a microsecond (%lld ns), which this "
+                               "file cannot hold; use --format pcap-ns or pcapng, or --format pcap to cut "
+                               "it to microseconds",
+                               name_.c_str(), static_cast<unsigned long long>(f.first + i + 1),
+                               static_cast<long long>(ns)));
                 }
                 fraction /= 1000;
             }
@@ -457,7 +472,8 @@ class CaptureWriter {
         if (load32(b + 4, swap_) != total || load32(b + total - 4, swap_) != total) return nullptr;
         const u32 type = load32(b, swap_);
         if (simple) {
-            return type == kSimplePacket && port.local == 0 && options == 0 && load32(b + 8, swap_) == f.length[i]
+            return type == kSimplePacket && port.local == 0 && options == 0 &&
+                           load32(b + 8, swap_) == f.length[i]
                        ? b
                        : nullptr;
         }
@@ -494,7 +510,8 @@ class CaptureWriter {
             if (source_swap != swap_) {
                 u8* value = to + at + 4;
                 const bool custom = code == 2988 || code == 2989 || code == 19372 || code == 19373;
-                if ((code == kOptFlags && length == 4) || (code == 6 && length == 4) || (custom && length >= 4)) {
+                if ((code == kOptFlags && length == 4) || (code == 6 && length == 4) ||
+                    (custom && length >= 4)) {
                     store32(value, load32(value, true), false);  // epb_flags, epb_queue, enterprise number
                 } else if ((code == 4 || code == 5) && length == 8) {
                     store64(value, load64(value, true), false);  // epb_dropcount, epb_packetid
@@ -507,7 +524,8 @@ class CaptureWriter {
 
     void write_pcapng(const Frames& f, const std::vector<std::string>& comments) {
         take_logged();
-        // Frames of somebody else say nothing about where the reader's blocks belong: do not let them pile up.
+        // Frames of somebody else say nothing about where the reader's blocks belong: do not let them pile
+        // up.
         while (f.table != 0 && !pending_.empty()) emit_logged();
         for (u64 i = 0; i < f.n; ++i) {
             const u64 number = f.first + i;
@@ -519,7 +537,8 @@ class CaptureWriter {
             Known& port = interface(f, i);
             const std::string* comment = nullptr;
             if (f.which_comment) {
-                if (f.which_comment[i] >= comments.size()) throw std::out_of_range("comments: a number without a text");
+                if (f.which_comment[i] >= comments.size())
+                    throw std::out_of_range("comments: a number without a text");
                 if (!comments[f.which_comment[i]].empty()) comment = &comments[f.which_comment[i]];
             }
             if (f.option_offset && !comment) {
@@ -550,8 +569,9 @@ class CaptureWriter {
             if (port->local >= 0) return *port;
         }
         if (!port->described) {
-            throw std::out_of_range(format("frame %llu of the batch names port %u, which its table does not have",
-                                           static_cast<unsigned long long>(i), number));
+            throw std::out_of_range(
+                format("frame %llu of the batch names port %u, which its table does not have",
+                       static_cast<unsigned long long>(i), number));
         }
         if (!in_section_) start_section();
         start_interface(*port);
@@ -585,14 +605,14 @@ class CaptureWriter {
         }
         u64 ticks = 0;
         if (!port.interface.resolution.from_ns(f.timestamp_ns[i], ticks) && !no_time) {
-            throw CaptureError("InputError",
-                               format("%s: frame %llu: its time of %lld ns cannot be told in the ticks of its interface "
-                                      "(%s%u s, offset %lld s); write without the source's interfaces (another format)",
-                                      name_.c_str(), static_cast<unsigned long long>(f.first + i + 1),
-                                      static_cast<long long>(f.timestamp_ns[i]),
-                                      port.interface.resolution.binary ? "2^-" : "10^-",
-                                      port.interface.resolution.exponent,
-                                      static_cast<long long>(port.interface.resolution.offset_s)));
+            throw CaptureError(
+                "InputError",
+                format("%s: frame %llu: its time of %lld ns cannot be told in the ticks of its interface "
+                       "(%s%u s, offset %lld s); write without the source's interfaces (another format)",
+                       name_.c_str(), static_cast<unsigned long long>(f.first + i + 1),
+                       static_cast<long long>(f.timestamp_ns[i]),
+                       port.interface.resolution.binary ? "2^-" : "10^-", port.interface.resolution.exponent,
+                       static_cast<long long>(port.interface.resolution.offset_s)));
         }
         const u64 comment_size = comment ? 4 + padded(comment->size()) : 0;
         const u64 most = kPacketBlockHeader + padded(caplen) + options_size + 8 + comment_size + 4 + 4;
@@ -660,10 +680,10 @@ void bind_capture_writer(nb::module_& m) {
         .def("start_pcapng", &CaptureWriter::start_pcapng, nb::arg("like").none())
         .def("add_port", &CaptureWriter::add_port)
         .def("write", &CaptureWriter::write, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
-             nb::arg("length"), nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"), nb::arg("keep").none(),
-             nb::arg("first"), nb::arg("port_ok").none(), nb::arg("option_offset").none(),
-             nb::arg("option_length").none(), nb::arg("options_big_endian"), nb::arg("table"),
-             nb::arg("which_comment").none(), nb::arg("comments"))
+             nb::arg("length"), nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"),
+             nb::arg("keep").none(), nb::arg("first"), nb::arg("port_ok").none(),
+             nb::arg("option_offset").none(), nb::arg("option_length").none(), nb::arg("options_big_endian"),
+             nb::arg("table"), nb::arg("which_comment").none(), nb::arg("comments"))
         .def("flush", &CaptureWriter::flush)
         .def("finish", &CaptureWriter::finish)
         .def_prop_ro("frames", &CaptureWriter::frames)
