@@ -181,8 +181,8 @@ class SendResult(NamedTuple):
     """Fates of the frames of one send: attempted = sent + too_big + unsendable + errors.
 
     sent: taken by the kernel. bytes: their captured bytes, as they came in. wire_bytes: their length as
-    sent, with encapsulation (tunnels: the outer IP packet). cut: sent, but shorter than on the wire they came from
-    (captured with a snaplen). too_big: over the output's MTU; never sent in pieces. unsendable: no
+    sent, with encapsulation (tunnels: the outer IP packet). cut: sent, but shorter than on the wire they
+    came from (captured with a snaplen). too_big: over the output's MTU; never sent in pieces. unsendable: no
     Ethernet frame, or shorter than its headers (raw IP packets become one where Encap gives both MAC
     addresses). errors: refused by the kernel, after the bounded retries where its queue was full. retries:
     waits for a full queue. error: errno of the last refusal, 0 = none.
