@@ -29,7 +29,14 @@ class Window:
         workers: int,
     ) -> None: ...
     def process(
-        self, data: Any, offset: Any, caplen: Any, timestamp_ns: Any, port: Any, linktypes: Any
+        self,
+        data: Any,
+        offset: Any,
+        caplen: Any,
+        timestamp_ns: Any,
+        port: Any,
+        linktypes: Any,
+        details: bool,
     ) -> tuple[memoryview, memoryview, memoryview, memoryview]: ...
     @property
     def bytes(self) -> int: ...

@@ -91,13 +91,22 @@ class Window:
         )
 
     def process(
-        self, data: Any, offset: Any, caplen: Any, timestamp_ns: Any, port: Any, linktypes: Any
+        self,
+        data: Any,
+        offset: Any,
+        caplen: Any,
+        timestamp_ns: Any,
+        port: Any,
+        linktypes: Any,
+        *,
+        details: bool = True,
     ) -> Verdicts:
         """Judges the next n frames: columns as in FrameBatch, linktypes u16 per port.
 
-        Raises ValueError where columns disagree or a frame lies outside ``data``.
+        details: distance and delay_ns too, 12 more bytes per frame to write; without, they are empty.
+        Raises ValueError where columns disagree or a frame lies outside ``data``; nothing is judged then.
         """
-        return Verdicts(*self._window.process(data, offset, caplen, timestamp_ns, port, linktypes))
+        return Verdicts(*self._window.process(data, offset, caplen, timestamp_ns, port, linktypes, details))
 
     def statistics(self) -> dict[str, Any]:
         """Sums since the start: frames, bytes, by_type (distance, delay quantiles), kept, limit, memory."""

@@ -114,7 +114,7 @@ def read_repeats(
             if batch is None:
                 break
             with batch:
-                verdicts = finder.judge(batch)
+                verdicts = finder.judge(batch, details=True)
                 found = np.asarray(verdicts.type)
                 index = np.flatnonzero(found)
                 size += int(batch.length.sum(dtype=np.uint64))

@@ -66,8 +66,8 @@ class Deduplicator:
             raise ConfigError(str(error)) from error
         self._linktypes: tuple[Sequence[Port], int, array[int]] | None = None
 
-    def judge(self, batch: FrameBatch) -> Verdicts:
-        """Verdicts on the next frames of the stream, in their order.
+    def judge(self, batch: FrameBatch, *, details: bool = False) -> Verdicts:
+        """Verdicts on the next frames of the stream, in their order; details: distance and delay_ns too.
 
         Raises InputError for a frame of more captured bytes than keys cover (262,144).
         """
@@ -77,7 +77,7 @@ class Deduplicator:
             known = self._linktypes = (batch.ports, len(batch.ports), types)
         data, offset, caplen, _, timestamp_ns, port, _ = batch.raw
         try:
-            return self._window.process(data, offset, caplen, timestamp_ns, port, known[2])
+            return self._window.process(data, offset, caplen, timestamp_ns, port, known[2], details=details)
         except ValueError as error:
             raise InputError(
                 f"batch from frame {batch.first} (from 0): {error}; cut frames with editcap -s"

@@ -101,7 +101,7 @@ _PORTS = (Port("bench", 1),)
 
 
 def flows_over_rules(
-    rules: RuleSet, *, flows: int | None, n: int, count: int, size: int = 60, seed: int = 1
+    rules: RuleSet, *, flows: int | None, n: int, count: int, size: int = 64, seed: int = 1
 ) -> Iterator[FrameBatch]:
     """`count` batches of n TCP and UDP frames in flows derived from the rules (a random address and port
     within a random rule's ranges), Zipf-distributed over `flows` flows, or each packet its own flow (None).

@@ -24,4 +24,4 @@ def test_tiny_run(net: Net, tmp_path: Path) -> None:
     assert results["send_only_pps"]["median"] > 0
     assert set(results["lossless_pps"]) == {"tcpdump", "appliance"}
     slow = results["delay, appliance, 1 kpps"]
-    assert slow["lost"] == 0 and slow["runs"][0]["received"] > 100 and 0 < slow["p50_ms"] <= slow["p99_ms"]
+    assert slow["lost"] == 0 and slow["runs"][0]["received"] >= 100 and 0 < slow["p50_ms"] <= slow["p99_ms"]

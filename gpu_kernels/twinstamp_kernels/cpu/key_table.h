@@ -23,7 +23,8 @@ struct Match {
     u8 equal_tags = 0;  // bit k: tag[k] of both frames is equal
 };
 
-class KeyTable {
+// Tables of different workers change with every frame: none shares a cache line with another.
+class alignas(128) KeyTable {
   public:
     // window: an entry is live while fewer than `window` frames follow it. expected: entries to make room
     // for at first; the table grows when live entries need it.

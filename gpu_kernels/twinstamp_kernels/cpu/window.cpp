@@ -122,8 +122,10 @@ void Window::judge(const FrameColumns& frames, size_t i, const Match& match, Ver
         }
     }
     out.type[i] = type;
-    out.distance[i] = match.distance;
-    out.delay_ns[i] = match.delay_ns;
+    if (!out.distance.empty()) {
+        out.distance[i] = match.distance;
+        out.delay_ns[i] = match.delay_ns;
+    }
     if (classes_ && ((options_.keep >> class_[i]) & 1)) {
         ++statistics.kept_frames[class_[i]];
         statistics.kept_bytes[class_[i]] += frames.caplen[i];
@@ -195,20 +197,38 @@ void Window::write(const FrameColumns& frames, Lane& lane, Verdicts& out) {
     each(1, settle);
 }
 
-Verdicts Window::process(const FrameColumns& frames) {
-    const size_t n = frames.count;
-    for (size_t i = 0; i < n; ++i) {
-        if (frames.offset[i] > frames.data_bytes || frames.data_bytes - frames.offset[i] < frames.caplen[i] ||
-            frames.port[i] >= frames.ports || frames.caplen[i] > MAX_CAPLEN) {
-            throw std::invalid_argument(
-                "frame " + std::to_string(i) + " of the batch: offset " + std::to_string(frames.offset[i]) +
-                ", caplen " + std::to_string(frames.caplen[i]) + ", port " + std::to_string(frames.port[i]) +
-                " do not fit data of " + std::to_string(frames.data_bytes) + " bytes, " +
-                std::to_string(frames.ports) + " ports and the limit of " + std::to_string(MAX_CAPLEN) +
-                " captured bytes");
-        }
+// Nothing of a batch is judged unless all of it can be.
+void Window::check(const FrameColumns& frames) {
+    const auto bad = [&](size_t i) {
+        return (frames.offset[i] > frames.data_bytes) |
+               (frames.data_bytes - frames.offset[i] < frames.caplen[i]) | (frames.port[i] >= frames.ports) |
+               (frames.caplen[i] > MAX_CAPLEN);
+    };
+    // Without a branch per frame this is a few cycles per vector of frames.
+    bool any = false;
+    u64 bytes = 0;
+    for (size_t i = 0; i < frames.count; ++i) {
+        any |= bad(i);
+        bytes += frames.caplen[i];
     }
-    Verdicts out{std::vector<u8>(n, 1), std::vector<u8>(n), std::vector<u32>(n), std::vector<i64>(n)};
+    for (size_t i = 0; any && i < frames.count; ++i) {
+        if (!bad(i)) continue;
+        throw std::invalid_argument(
+            "frame " + std::to_string(i) + " of the batch: offset " + std::to_string(frames.offset[i]) +
+            ", caplen " + std::to_string(frames.caplen[i]) + ", port " + std::to_string(frames.port[i]) +
+            " do not fit data of " + std::to_string(frames.data_bytes) + " bytes, " +
+            std::to_string(frames.ports) + " ports and the limit of " + std::to_string(MAX_CAPLEN) +
+            " captured bytes");
+    }
+    lanes_[0].statistics.frames += frames.count;
+    lanes_[0].statistics.bytes += bytes;
+}
+
+Verdicts Window::process(const FrameColumns& frames, bool details) {
+    const size_t n = frames.count;
+    check(frames);
+    Verdicts out{std::vector<u8>(n, 1), std::vector<u8>(n), std::vector<u32>(details ? n : 0),
+                 std::vector<i64>(details ? n : 0)};
     if (classes_ && class_.size() < n) class_.resize(n);
     if (second_ && best_.size() < n) best_.resize(n);
     if (by_time_) {
@@ -245,8 +265,6 @@ Verdicts Window::process(const FrameColumns& frames) {
         }
     }
     index_ += n;
-    lanes_[0].statistics.frames += n;
-    for (size_t i = 0; i < n; ++i) lanes_[0].statistics.bytes += frames.caplen[i];
     if (index_ - swept_ >= 0x40000000u) {
         for (auto& tables : tables_) {
             for (auto& table : tables) table->forget_expired(index_);

@@ -44,8 +44,8 @@ struct FrameColumns {
 struct Verdicts {
     std::vector<u8> keep;       // 1: forward, 0: duplicate
     std::vector<u8> type;       // of the match: 0 none, else Profile
-    std::vector<u32> distance;  // frames back to the matched frame, 0: none
-    std::vector<i64> delay_ns;  // stamp minus the matched frame's
+    std::vector<u32> distance;  // frames back to the matched frame, 0: none; empty: not wanted
+    std::vector<i64> delay_ns;  // stamp minus the matched frame's; likewise
 };
 
 struct TypeCount {
@@ -65,8 +65,8 @@ class Window {
   public:
     Window(const WindowOptions& options, const HashKey& key);
 
-    // Judges the next frames of the stream.
-    Verdicts process(const FrameColumns& frames);
+    // Judges the next frames of the stream. details: distance and delay too.
+    Verdicts process(const FrameColumns& frames, bool details);
 
     WindowStatistics statistics() const;
     u64 limit_reached() const { return stops_ ? stops_->limit_reached() : 0; }
@@ -74,18 +74,19 @@ class Window {
 
   private:
     // Frames of one slice whose keys belong to one shard, in stream order, and their matches.
-    struct ShardList {
+    struct alignas(128) ShardList {
         size_t count = 0, matches = 0;
         std::vector<Digest> key;
         std::vector<u32> frame, tags;
         std::vector<u32> matched;  // frames
         std::vector<Match> match;
     };
-    struct Lane {                          // what one worker owns
+    struct alignas(128) Lane {                          // what one worker owns
         std::vector<ShardList> shards[2];  // [table][shard]
         WindowStatistics statistics;
     };
 
+    void check(const FrameColumns& frames);
     void reserve(size_t frames);
     void compute_keys(const FrameColumns& frames, size_t begin, size_t end, Lane& lane);
     template <bool by_time, bool tagged>

@@ -51,7 +51,7 @@ void bind_window(nb::module_& m) {
         .def(
             "process",
             [](Window& self, In<u8> data, In<u64> offset, In<u32> caplen, In<i64> timestamp_ns, In<u16> port,
-               In<u16> linktypes) {
+               In<u16> linktypes, bool details) {
                 const size_t n = offset.shape(0);
                 const FrameColumns frames{data.data(),
                                           data.shape(0),
@@ -65,14 +65,14 @@ void bind_window(nb::module_& m) {
                 Verdicts verdicts;
                 {
                     nb::gil_scoped_release release;
-                    verdicts = self.process(frames);
+                    verdicts = self.process(frames, details);
                 }
                 return nb::make_tuple(to_view(std::move(verdicts.keep)), to_view(std::move(verdicts.type)),
                                       to_view(std::move(verdicts.distance)),
                                       to_view(std::move(verdicts.delay_ns)));
             },
             nb::arg("data"), nb::arg("offset"), nb::arg("caplen"), nb::arg("timestamp_ns"), nb::arg("port"),
-            nb::arg("linktypes"))
+            nb::arg("linktypes"), nb::arg("details"))
         .def_prop_ro("bytes", &Window::bytes)
         .def("statistics", [](const Window& self) {
             const WindowStatistics sum = self.statistics();
