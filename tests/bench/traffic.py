@@ -31,7 +31,11 @@ def duplicated(
     """
     caplen = sizes(kind, n, rng)
     source = np.arange(n)
-    copies = np.flatnonzero(rng.random(n) < share)
+    if share >= 1:
+        # Nothing but duplicates: drawn from a pool of frames that comes again within `reach`.
+        source = rng.integers(0, min(n, reach), n)
+        source[: min(n, reach)] = np.arange(min(n, reach))
+    copies = np.flatnonzero(rng.random(n) < share) if share < 1 else np.empty(0, np.int64)
     source[copies] = np.maximum(0, copies - rng.integers(1, reach, len(copies)))
     # A copy of a copy is a copy of its original, of the same size.
     for _ in range(64):
