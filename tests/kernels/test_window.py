@@ -197,6 +197,9 @@ def test_counting_a_time_window_that_its_limit_cuts():
     window = Window(time_ns=1000, limit=4)
     window.process(*columns([bytes([i]) for i in range(10)], list(range(10))))
     assert window.statistics()["limit_reached"] == 6
+    both = Window(time_ns=1000, limit=8, count=4)
+    both.process(*columns([bytes([i]) for i in range(10)], list(range(10))))
+    assert both.statistics()["limit_reached"] == 0, "the count window was asked for"
 
 
 @pytest.mark.parametrize(
