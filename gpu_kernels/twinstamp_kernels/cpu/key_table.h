@@ -47,46 +47,49 @@ class alignas(128) KeyTable {
     }
     bool large() const { return entries_.size() > 8192; }
 
-    // Finds the most recent earlier frame with `key` inside the window, tells it in `match`, and adds
-    // this frame. False: there is none, and `match` is not touched.
-    // index: of the frame in the stream. reach: frames back that the time window allows (1: none).
+    // The frames of one call: n of them, in stream order. key[k] and tags + k * TAGS belong to frame
+    // frame[k] of a batch whose frame 0 has number `base` in the stream; time_ns and reach are the batch's.
+    // reach: frames back that the time window allows (1: none).
+    struct Frames {
+        const Digest* key;
+        const u32* frame;
+        const u32* tags;
+        size_t count;
+        u32 base;
+        const i64* time_ns;
+        const u32* reach;
+    };
+
+    // For each frame in turn: finds the most recent earlier frame with its key inside the window, and adds
+    // the frame. Matched frames and their matches are listed; both lists have room for one more than can
+    // be, because they are written without a branch: whether a frame is a duplicate is the one thing no
+    // branch predictor can know. Returns how many matched.
     // by_time, tagged: as given to the constructor, here so that the compiler drops what is not needed.
     template <bool by_time, bool tagged>
-    bool find_and_add(const Digest& key, u64 index, i64 time_ns, u32 reach, const u32* tags, Match& match) {
-        const u32 number = static_cast<u32>(index);
-        if (filled_ == capacity() && number - entries_[position_ & mask_].index < window_) grow(number);
-        filled_ += filled_ < capacity();
-        const u32 b = bucket(key);
-        u32* link = &heads_[b];
-        u32 age = find(key, number, link);
-        u32 previous = position_ - capacity() - 1;  // no entry
-        bool matched = false;
-        if (age != NONE) {
-            *link = entries_[(position_ - age) & mask_].bucket_previous;
-            if constexpr (by_time) age = walk_back(key, number, time_ns, age);
-            if (!by_time || age != NONE) {
-                previous = position_ - age;
-                const u32 hit = previous & mask_;
-                const u32 distance = number - entries_[hit].index;
-                if (distance < reach) {
-                    matched = true;
-                    match.distance = distance;
-                    match.delay_ns = time_ns - entries_[hit].time_ns;
-                    match.equal_tags = 0;
-                    if constexpr (tagged) {
-                        for (u32 k = 0; k < TAGS; ++k) {
-                            match.equal_tags |= static_cast<u8>((tags_[hit * TAGS + k] == tags[k]) << k);
-                        }
-                    }
+    size_t find_and_add(const Frames& in, u32* matched, Match* match) {
+        // Members would be read again after each store: the compiler cannot know that no store meets them.
+        Hot hot = load();
+        size_t matches = 0;
+        for (size_t k = 0; k < in.count; ++k) {
+            const u32 i = in.frame[k];
+            const u32 number = in.base + i;
+            if (hot.filled == hot.mask + 1) {
+                if (number - hot.entries[hot.position & hot.mask].index < hot.window) {
+                    store(hot);
+                    grow(number);
+                    hot = load();
+                    ++hot.filled;
                 }
+            } else {
+                ++hot.filled;
             }
+            matched[matches] = i;
+            matches += find_and_add_one<by_time, tagged>(
+                hot, in.key[k], number, in.time_ns[i], by_time ? in.reach[i] : hot.window,
+                tagged ? in.tags + k * TAGS : nullptr, match[matches]);
         }
-        const u32 slot = position_ & mask_;
-        entries_[slot] = {key, time_ns, number, heads_[b]};
-        if constexpr (by_time) key_previous_[slot] = previous;
-        if constexpr (tagged) std::memcpy(&tags_[slot * TAGS], tags, TAGS * sizeof(u32));
-        heads_[b] = position_++;
-        return matched;
+        store(hot);
+        return matches;
     }
 
     // Frame numbers are kept modulo 2^32: entries that left the window must be forgotten before the
@@ -110,18 +113,75 @@ class alignas(128) KeyTable {
         u32 bucket_previous;
     };
 
+    // What a look-up touches, in registers.
+    struct Hot {
+        Entry* entries;
+        u32* heads;
+        u32* key_previous;
+        u32* tags;
+        u32 mask, bucket_mask, window, position, filled;
+    };
+
+    Hot load() {
+        return {entries_.data(), heads_.data(), key_previous_.data(),
+                tags_.data(),    mask_,         bucket_mask_,
+                window_,         position_,     filled_};
+    }
+    void store(const Hot& hot) {
+        position_ = hot.position;
+        filled_ = hot.filled;
+    }
+
     u32 capacity() const { return mask_ + 1; }
     u32 bucket(const Digest& key) const { return static_cast<u32>(key.half[0]) & bucket_mask_; }
 
+    template <bool by_time, bool tagged>
+    __attribute__((always_inline)) static bool find_and_add_one(Hot& hot, const Digest& key, u32 number,
+                                                                i64 time_ns, u32 reach, const u32* tags,
+                                                                Match& match) {
+        u32* head = hot.heads + (static_cast<u32>(key.half[0]) & hot.bucket_mask);
+        u32* link = head;
+        u32 age = find(hot, key, number, link);
+        u32 previous = hot.position - hot.mask - 2;  // no entry
+        bool found = false;
+        if (age != NONE) {
+            *link = hot.entries[(hot.position - age) & hot.mask].bucket_previous;
+            if constexpr (by_time) age = walk_back(hot, key, number, time_ns, age);
+            if (!by_time || age != NONE) {
+                previous = hot.position - age;
+                const u32 hit = previous & hot.mask;
+                const u32 distance = number - hot.entries[hit].index;
+                if (distance < reach) {
+                    found = true;
+                    match.distance = distance;
+                    match.delay_ns = time_ns - hot.entries[hit].time_ns;
+                    match.equal_tags = 0;
+                    if constexpr (tagged) {
+                        for (u32 t = 0; t < TAGS; ++t) {
+                            match.equal_tags |= static_cast<u8>((hot.tags[hit * TAGS + t] == tags[t]) << t);
+                        }
+                    }
+                }
+            }
+        }
+        const u32 slot = hot.position & hot.mask;
+        hot.entries[slot] = {key, time_ns, number, *head};
+        if constexpr (by_time) hot.key_previous[slot] = previous;
+        if constexpr (tagged) std::memcpy(hot.tags + slot * TAGS, tags, TAGS * sizeof(u32));
+        *head = hot.position++;
+        return found;
+    }
+
     // Age of the latest entry with `key`, or NONE; `link` is left on what points to it.
-    u32 find(const Digest& key, u32 number, u32*& link) {
+    __attribute__((always_inline)) static u32 find(const Hot& hot, const Digest& key, u32 number,
+                                                   u32*& link) {
         u32 last_age = 0;
         while (true) {
-            const u32 age = position_ - *link;
+            const u32 age = hot.position - *link;
             // A pointer into what has been overwritten, or none at all.
-            if (age <= last_age || age > capacity()) return NONE;
-            Entry& entry = entries_[*link & mask_];
-            if (number - entry.index >= window_) return NONE;
+            if (age <= last_age || age > hot.mask + 1) return NONE;
+            Entry& entry = hot.entries[*link & hot.mask];
+            if (number - entry.index >= hot.window) return NONE;
             if (entry.key == key) return age;
             last_age = age;
             link = &entry.bucket_previous;
@@ -129,14 +189,14 @@ class alignas(128) KeyTable {
     }
 
     // From the entry of age `age`: the latest of its key whose stamp is not after time_ns.
-    u32 walk_back(const Digest& key, u32 number, i64 time_ns, u32 age) const {
+    static u32 walk_back(const Hot& hot, const Digest& key, u32 number, i64 time_ns, u32 age) {
         while (true) {
-            const u32 at = (position_ - age) & mask_;
-            const Entry& entry = entries_[at];
-            if (number - entry.index >= window_ || !(entry.key == key)) return NONE;
+            const u32 at = (hot.position - age) & hot.mask;
+            const Entry& entry = hot.entries[at];
+            if (number - entry.index >= hot.window || !(entry.key == key)) return NONE;
             if (entry.time_ns <= time_ns) return age;
-            const u32 next = position_ - key_previous_[at];
-            if (next <= age || next > capacity()) return NONE;
+            const u32 next = hot.position - hot.key_previous[at];
+            if (next <= age || next > hot.mask + 1) return NONE;
             age = next;
         }
     }
@@ -161,9 +221,10 @@ class alignas(128) KeyTable {
             const Entry& entry = old_entries[at & old_mask];
             position_ = at;
             if (number - entry.index >= window_) continue;
-            u32* link = &heads_[bucket(entry.key)];
-            if (find(entry.key, number, link) != NONE) *link = entries_[*link & mask_].bucket_previous;
+            Hot hot = load();
             const u32 b = bucket(entry.key);
+            u32* link = hot.heads + b;
+            if (find(hot, entry.key, number, link) != NONE) *link = entries_[*link & mask_].bucket_previous;
             entries_[at & mask_] = {entry.key, entry.time_ns, entry.index, heads_[b]};
             if (by_time_) key_previous_[at & mask_] = old_previous[at & old_mask];
             if (tagged_)

@@ -64,26 +64,19 @@ void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, 
         if (i + 8 < end) __builtin_prefetch(frames.data + frames.offset[i + 8]);
     };
     if (options_.key.profile == Profile::exact && options_.key.ignore_bytes == 0) {
-        if (options_.workers == 1) {
-            ShardList& list = lane.shards[0][0];
-            Digest* key = list.key.data();
-            u32* number = list.frame.data();
-            for (size_t i = begin; i < end; ++i) {
-                prefetch(i);
-                *key++ = hash_message(key_, 0, nullptr, 0, frames.data + frames.offset[i], frames.caplen[i]);
-                *number++ = static_cast<u32>(i);
-            }
-            list.count = end - begin;
-        } else {
-            ShardList* shards = lane.shards[0].data();
-            for (size_t i = begin; i < end; ++i) {
-                prefetch(i);
-                const Digest key =
-                    hash_message(key_, 0, nullptr, 0, frames.data + frames.offset[i], frames.caplen[i]);
-                ShardList& list = shards[shard_of(key)];
-                list.key[list.count] = key;
-                list.frame[list.count++] = static_cast<u32>(i);
-            }
+        HashStart start{};
+        u32 length = MAX_CAPLEN + 1;  // of no frame
+        ShardList* shards = lane.shards[0].data();
+        for (size_t i = begin; i < end; ++i) {
+            prefetch(i);
+            const u8* frame = frames.data + frames.offset[i];
+            const u32 caplen = frames.caplen[i];
+            if (caplen != length) start = hash_start(key_, 0, length = caplen);
+            const Digest key = caplen <= HASH_BLOCK_BYTES ? hash_block(key_, start, frame, caplen)
+                                                          : hash_message(key_, 0, nullptr, 0, frame, caplen);
+            ShardList& list = shards[shard_of(key)];
+            list.key[list.count] = key;
+            list.frame[list.count++] = static_cast<u32>(i);
         }
     } else {
         const auto add = [&](int t, const Digest& key, size_t i, const u32* tags) {
@@ -156,16 +149,15 @@ void Window::look_up(const FrameColumns& frames, unsigned shard) {
                     for (size_t k = begin; k < end; ++k) table.prefetch_bucket(list.key[k]);
                     for (size_t k = begin; k < end; ++k) table.prefetch_entry(list.key[k]);
                 }
-                for (size_t k = begin; k < end; ++k) {
-                    const u32 i = list.frame[k];
-                    const u32 reach = by_time ? reach_[i] : window_;
-                    const u32* tags = tagged ? &list.tags[k * TAGS] : nullptr;
-                    // Matches are listed without a branch and judged apart: whether a frame is a
-                    // duplicate is the one thing no branch predictor can know.
-                    list.matched[matches] = i;
-                    matches += table.find_and_add<by_time, tagged>(
-                        list.key[k], index_ + i, frames.timestamp_ns[i], reach, tags, list.match[matches]);
-                }
+                const KeyTable::Frames part{list.key.data() + begin,
+                                            list.frame.data() + begin,
+                                            tagged ? list.tags.data() + begin * TAGS : nullptr,
+                                            end - begin,
+                                            static_cast<u32>(index_),
+                                            frames.timestamp_ns,
+                                            reach_.data()};
+                matches += table.find_and_add<by_time, tagged>(part, list.matched.data() + matches,
+                                                               list.match.data() + matches);
             }
             list.matches = matches;
         }

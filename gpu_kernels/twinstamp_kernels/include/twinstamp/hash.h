@@ -54,10 +54,18 @@ namespace detail {
 struct Accumulator {
     u64 low, high;
     TS_HD void add(const Limb& key, u64 value) {
+#if defined(__SIZEOF_INT128__) && !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
+        // One multiplication for both halves of the product.
+        const unsigned __int128 product = static_cast<unsigned __int128>(key.low) * value;
+        const unsigned __int128 sum = ((static_cast<unsigned __int128>(high) << 64) | low) + product;
+        low = static_cast<u64>(sum);
+        high = static_cast<u64>(sum >> 64) + key.high * value;
+#else
         const u64 product = key.low * value;
         high += multiply_high(key.low, value) + key.high * value;
         low += product;
         high += low < product;
+#endif
     }
     TS_HD void add(const Accumulator& other) {
         low += other.low;
@@ -154,28 +162,45 @@ TS_HD void nh(const u32* key, u32 word, const u8* p, u32 n, u64 sum[HASH_STREAMS
 
 }  // namespace detail
 
+// What a digest starts from: depends on the domain and the message's length alone, so a loop over frames
+// of one length needs it once.
+struct HashStart {
+    detail::Accumulator half[2];
+};
+
+TS_HD HashStart hash_start(const HashKey& key, u32 domain, u32 bytes) {
+    HashStart start;
+    for (u32 h = 0; h < 2; ++h) {
+        start.half[h] = {key.limbs[h][0].low, key.limbs[h][0].high};
+        start.half[h].add(key.limbs[h][1], (static_cast<u64>(domain) << 32) | bytes);
+    }
+    return start;
+}
+
+// Digest of a message without a head, of at most one block.
+template <bool portable = false>
+TS_HD Digest hash_block(const HashKey& key, HashStart start, const u8* message, u32 bytes) {
+    if (bytes > 0) {
+        u64 sum[HASH_STREAMS] = {0, 0, 0, 0};
+        detail::nh<portable>(key.nh, 0, message, bytes, sum);
+        for (u32 h = 0; h < 2; ++h) {
+            start.half[h].add(key.limbs[h][2], sum[2 * h]);
+            start.half[h].add(key.limbs[h][3], sum[2 * h + 1]);
+        }
+    }
+    return {{start.half[0].result(), start.half[1].result()}};
+}
+
 // Digest of head ++ tail in `domain` (0..255). head_bytes: a multiple of 8, at most MAX_HEAD_BYTES;
 // head_bytes + tail_bytes at most HASH_MAX_BLOCKS * HASH_BLOCK_BYTES.
 template <bool portable = false>
 TS_HD Digest hash_message(const HashKey& key, u32 domain, const u8* head, u32 head_bytes, const u8* tail,
                           u32 tail_bytes) {
-    detail::Accumulator acc[2];
-    const u64 length = (static_cast<u64>(domain) << 32) | (head_bytes + tail_bytes);
-    for (u32 h = 0; h < 2; ++h) {
-        acc[h] = {key.limbs[h][0].low, key.limbs[h][0].high};
-        acc[h].add(key.limbs[h][1], length);
+    HashStart start = hash_start(key, domain, head_bytes + tail_bytes);
+    if (head_bytes == 0 && tail_bytes <= HASH_BLOCK_BYTES) {
+        return hash_block<portable>(key, start, tail, tail_bytes);
     }
-    if (head_bytes == 0 && tail_bytes <= HASH_BLOCK_BYTES) {  // most frames: one block, one piece
-        if (tail_bytes > 0) {
-            u64 sum[HASH_STREAMS] = {0, 0, 0, 0};
-            detail::nh<portable>(key.nh, 0, tail, tail_bytes, sum);
-            for (u32 h = 0; h < 2; ++h) {
-                acc[h].add(key.limbs[h][2], sum[2 * h]);
-                acc[h].add(key.limbs[h][3], sum[2 * h + 1]);
-            }
-        }
-        return {{acc[0].result(), acc[1].result()}};
-    }
+    detail::Accumulator* acc = start.half;
     const u8* piece = head;
     u32 piece_left = head_bytes;
     u32 left = head_bytes + tail_bytes;
