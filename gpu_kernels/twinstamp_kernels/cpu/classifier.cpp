@@ -13,6 +13,7 @@ namespace twinstamp {
 namespace {
 
 constexpr u32 BLOCK = 32;           // frames between a prefetch and its use
+constexpr u32 AHEAD = 12;           // frames whose bytes are asked for before they are read
 constexpr u64 CHUNK = 4096;         // frames judged, then shared among servers while still in the cache
 constexpr u64 SLICE_FRAMES = 2048;  // fewer are not worth a thread
 
@@ -255,6 +256,7 @@ void Classifier::judge_slice(Worker& worker, const Frames& batch, u64 low, u64 h
             worker.index[used++] = static_cast<u32>(i);
         };
         for (u64 i = block; i < end; ++i) {
+            if (i + AHEAD < high) prefetch(frames.data + frames.offset[i + AHEAD]);
             const u64 offset = frames.offset[i];
             const u32 caplen = frames.caplen[i];
             const u16 port = frames.port[i];
