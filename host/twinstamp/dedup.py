@@ -148,7 +148,7 @@ def dedup_capture(
             writer.close()
             raise ConfigError(
                 "tagged duplicates need a pcapng output (a pcap file holds no comments): "
-                "name it .pcapng or give --format pcapng"
+                "name it .pcapng, give --format pcapng, or ask for --action drop"
             )
         damage: InputError | None = None
         try:

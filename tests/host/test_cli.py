@@ -117,6 +117,7 @@ def test_damage_in_the_middle_keeps_what_came_before(tmp_path, capsys):
         (["dedup", "IN", "OUT", "--window", "5", "--ignore-bytes", "-1"], "-1"),
         (["dedup", "IN", "OUT", "--window", "5", "--profile", "nat", "--ignore-bytes", "4"], "exact"),
         (["dedup", "IN", "OUT", "--window", "5", "--action", "tag"], "pcapng"),
+        (["dedup", "IN", "OUT", "--window", "5", "--profile", "nat"], "pcapng"),
         (["dedup", "IN", "OUT", "--window", "5", "--workers", "0"], "workers"),
         (["dedup", "nowhere.pcap", "OUT", "--window", "5"], "nowhere.pcap"),
         (["run", "nowhere.toml"], "nowhere.toml"),

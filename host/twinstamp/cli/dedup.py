@@ -27,8 +27,9 @@ def register(commands: Any, text: str) -> None:
     parser.add_argument(
         "--action",
         choices=("drop", "tag", "count"),
-        default="drop",
-        help="tag: write duplicates with a comment (pcapng); count: write all, only report",
+        default=None,
+        help="tag: write duplicates with a comment (pcapng); count: write all, only report; "
+        "default: drop, for --profile nat tag (docs/duplicates.md says why)",
     )
     parser.add_argument(
         "--ignore-bytes", type=int, default=0, metavar="N", help="leave out the first N bytes (editcap -I)"
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.window is None and options.time is None:
         raise ConfigError("say how far back to look: --window N (frames), --time T (e.g. 50ms), or both")
-    if options.output is None and options.action != "count":
+    action = options.action or ("tag" if options.profile == "nat" else "drop")
+    if options.output is None and action != "count":
         raise ConfigError("OUT is missing (only --action count works without it)")
     with Progress("duplicates") as progress:
         report = dedup_capture(
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             ignore_bytes=options.ignore_bytes,
             keep=[name.strip() for name in options.keep.split(",") if name.strip()],
             limit=options.limit,
-            action=options.action,
+            action=action,
             format=options.format,
             workers=options.workers,
             progress=progress,
