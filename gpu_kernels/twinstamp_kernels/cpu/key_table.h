@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "twinstamp/hash.h"
@@ -71,7 +72,7 @@ class alignas(128) KeyTable {
                 if (distance < reach) {
                     matched = true;
                     match.distance = distance;
-                    match.delay_ns = time_ns - entries_[hit].time_ns;
+                    match.delay_ns = difference(time_ns, entries_[hit].time_ns);
                     match.equal_tags = 0;
                     if constexpr (tagged) {
                         for (u32 k = 0; k < TAGS; ++k) {
@@ -109,6 +110,13 @@ class alignas(128) KeyTable {
         u32 index;
         u32 bucket_previous;
     };
+
+    // Stamps of a count window may be further apart than i64 tells: the nearest that it does.
+    static i64 difference(i64 a, i64 b) {
+        i64 result;
+        if (!__builtin_sub_overflow(a, b, &result)) return result;
+        return a < b ? std::numeric_limits<i64>::min() : std::numeric_limits<i64>::max();
+    }
 
     u32 capacity() const { return mask_ + 1; }
     u32 bucket(const Digest& key) const { return static_cast<u32>(key.half[0]) & bucket_mask_; }

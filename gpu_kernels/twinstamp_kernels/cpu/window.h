@@ -69,7 +69,10 @@ class Window {
     Verdicts process(const FrameColumns& frames, bool details);
 
     WindowStatistics statistics() const;
-    u64 limit_reached() const { return stops_ ? stops_->limit_reached() : 0; }
+    u64 limit_reached() const {
+        // Where the count is the shorter bound, what cuts the time window is no limit reached.
+        return stops_ && window_ == options_.limit && options_.count != window_ ? stops_->limit_reached() : 0;
+    }
     u64 bytes() const;  // memory held
 
   private:
@@ -81,7 +84,7 @@ class Window {
         std::vector<u32> matched;  // frames
         std::vector<Match> match;
     };
-    struct alignas(128) Lane {                          // what one worker owns
+    struct alignas(128) Lane {             // what one worker owns
         std::vector<ShardList> shards[2];  // [table][shard]
         WindowStatistics statistics;
     };
