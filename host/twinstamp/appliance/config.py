@@ -107,7 +107,7 @@ class _Table:
                 list: "a list",
             }
             raise ConfigError(f"{self.where}.{key}: {value!r} must be {names.get(kind, 'a table')}")
-        if isinstance(value, str) and "\0" in value:
+        if kind is str and "\0" in str(value):
             raise ConfigError(f"{self.where}.{key}: {value!r} holds a zero byte")
         if check is not None:
             wrong = check(value)

@@ -45,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
         # Before `user` takes effect: the new user may have no right to read the interpreter's modules.
         import rich.progress  # noqa: F401
 
-        import twinstamp.appliance.view  # noqa: F401
+        from twinstamp.appliance.view import warm_up
+
+        warm_up()
     with Appliance(config) as appliance:
         stop = {
             number: signal.signal(number, lambda *_: appliance.stop())
