@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from twinstamp_kernels import rules as kernels
 
-from twinstamp.errors import ConfigError, InputError
+from twinstamp.errors import ConfigError, InputError, OverloadError
 from twinstamp.frames import FrameBatch, Port
 from twinstamp.rules import RuleSet, check_name
 
@@ -310,6 +310,8 @@ class Classifier:
                 f"{rules.name or 'rules'}: {error}; "
                 "use fewer rules, or rules with fewer different prefixes and ports"
             ) from None
+        except (RuntimeError, MemoryError) as error:
+            raise OverloadError(f"rules with {workers} workers: {error}; use fewer workers") from error
         self._ports: Sequence[Port] = ()
         self._linktypes: tuple[int, Any] = (-1, b"")
         self._set_groups(groups)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from twinstamp_kernels.window import CLASSES, PROFILES, Verdicts, Window
 
-from twinstamp.errors import ConfigError, InputError
+from twinstamp.errors import ConfigError, InputError, OverloadError
 from twinstamp.frames import FrameBatch, Port
 from twinstamp.io.files import create_capture, open_capture
 from twinstamp.ledger import Ledger
@@ -64,6 +64,8 @@ class Deduplicator:
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        except (RuntimeError, MemoryError) as error:
+            raise OverloadError(f"a window with {workers} workers: {error}; use fewer workers") from error
         self._linktypes: tuple[Sequence[Port], int, array[int]] | None = None
 
     def judge(self, batch: FrameBatch, *, details: bool = False) -> Verdicts:

@@ -27,6 +27,7 @@ from twinstamp.balance import (
 from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.frames import FrameBatch
 from twinstamp.io import CaptureReader, CaptureWriter, create_capture, open_capture
+from twinstamp.io.files import refuse_input
 from twinstamp.ledger import Ledger
 from twinstamp.rules import RuleSet
 
@@ -36,6 +37,13 @@ Progress = Callable[[CaptureReader], None]
 MAX_WAITING_ROWS = 16 << 20
 # Distinct flows counted exactly up to here, 8 bytes each.
 MAX_FLOWS_COUNTED = 4 << 20
+
+
+def _close(file: BinaryIO, name: str) -> None:
+    try:
+        file.close()
+    except OSError as error:
+        raise DeviceError(f"{name}: cannot be written: {error.strerror}; the CSV is incomplete") from error
 
 
 class _Rows:
@@ -114,11 +122,13 @@ def match_capture(
             file: BinaryIO = sys.stdout.buffer
         else:
             try:
-                file = stack.enter_context(open(out, "wb"))
+                refuse_input(out, out)
+                file = open(out, "wb")  # noqa: SIM115
             except OSError as error:
                 raise ConfigError(
                     f"{out}: cannot be created: {error.strerror}; choose another --out"
                 ) from error
+            stack.callback(_close, file, out)
         rows = _Rows(file, "standard output" if out == "-" else out)
         try:
             for batch in reader:

@@ -18,6 +18,8 @@ def parse_time_ns(text: str, what: str = "time") -> int:
     number = stripped.rstrip("abcdefghijklmnopqrstuvwxyzµ ")
     unit = stripped[len(number) :].strip()
     whole, _, fraction = number.partition(".")
+    if len(number) > 40:
+        raise ConfigError(f"{what} {text[:40]!r}… has {len(number)} characters: give at most 40")
     if unit not in _NS_PER or not (whole + fraction).isascii() or not (whole + fraction).isdigit():
         raise ConfigError(
             f"{what} {text!r} is not understood: write a number and a unit, e.g. 50ms, 1.5s, 600us"

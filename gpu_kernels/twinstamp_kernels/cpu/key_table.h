@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "twinstamp/hash.h"
@@ -132,6 +133,13 @@ class alignas(128) KeyTable {
         filled_ = hot.filled;
     }
 
+    // Stamps of a count window may be further apart than i64 tells: the nearest that it does.
+    static i64 difference(i64 a, i64 b) {
+        i64 result;
+        if (!__builtin_sub_overflow(a, b, &result)) return result;
+        return a < b ? std::numeric_limits<i64>::min() : std::numeric_limits<i64>::max();
+    }
+
     u32 capacity() const { return mask_ + 1; }
     u32 bucket(const Digest& key) const { return static_cast<u32>(key.half[0]) & bucket_mask_; }
 
@@ -154,7 +162,7 @@ class alignas(128) KeyTable {
                 if (distance < reach) {
                     found = true;
                     match.distance = distance;
-                    match.delay_ns = time_ns - hot.entries[hit].time_ns;
+                    match.delay_ns = difference(time_ns, hot.entries[hit].time_ns);
                     match.equal_tags = 0;
                     if constexpr (tagged) {
                         for (u32 t = 0; t < TAGS; ++t) {

@@ -69,8 +69,10 @@ class Window {
     Verdicts process(const FrameColumns& frames, bool details);
 
     WindowStatistics statistics() const;
-    // Frames whose time window was cut by the limit; a smaller count window is no such limit.
-    u64 limit_reached() const { return stops_ && window_ == options_.limit ? stops_->limit_reached() : 0; }
+    u64 limit_reached() const {
+        // Where the count is the shorter bound, what cuts the time window is no limit reached.
+        return stops_ && window_ == options_.limit && options_.count != window_ ? stops_->limit_reached() : 0;
+    }
     u64 bytes() const;  // memory held
 
   private:

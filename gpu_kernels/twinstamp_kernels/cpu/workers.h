@@ -15,20 +15,19 @@ namespace twinstamp {
 class Workers {
   public:
     explicit Workers(unsigned count) : count_(count) {
-        for (unsigned worker = 1; worker < count_; ++worker) {
-            threads_.emplace_back([this, worker] { loop(worker); });
+        // A thread that cannot be made must not leave joinable ones behind: that ends the process.
+        try {
+            for (unsigned worker = 1; worker < count_; ++worker) {
+                threads_.emplace_back([this, worker] { loop(worker); });
+            }
+        } catch (...) {
+            end();
+            throw;
         }
     }
     Workers(const Workers&) = delete;
     Workers& operator=(const Workers&) = delete;
-    ~Workers() {
-        {
-            std::lock_guard lock(mutex_);
-            stop_.store(true);
-        }
-        start_.notify_all();
-        for (auto& thread : threads_) thread.join();
-    }
+    ~Workers() { end(); }
 
     unsigned count() const { return count_; }
 
@@ -48,7 +47,8 @@ class Workers {
         if (!spin([this] { return busy_.load(std::memory_order_acquire) == 0; })) {
             std::unique_lock lock(mutex_);
             waiting_.store(true);
-            done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+            // In one order with waiting_, or a core may see neither the other's store: a lost wake-up.
+            done_.wait(lock, [this] { return busy_.load() == 0; });
             waiting_.store(false);
         }
         std::exception_ptr error;
@@ -60,6 +60,15 @@ class Workers {
     }
 
   private:
+    void end() {
+        {
+            std::lock_guard lock(mutex_);
+            stop_.store(true);
+        }
+        start_.notify_all();
+        for (auto& thread : threads_) thread.join();
+    }
+
     // Phases follow each other within microseconds, waking a thread takes tens: look for a while first.
     template <typename Condition>
     static bool spin(Condition&& condition) {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,8 @@ class _Table:
                 list: "a list",
             }
             raise ConfigError(f"{self.where}.{key}: {value!r} must be {names.get(kind, 'a table')}")
+        if kind is str and "\0" in str(value):
+            raise ConfigError(f"{self.where}.{key}: {value!r} holds a zero byte")
         if check is not None:
             wrong = check(value)
             if wrong is not None:
@@ -248,7 +251,7 @@ def _duplicates(value: Any) -> DuplicatesConfig:
     time_text = table.take("time", str)
     keep = table.take("keep", list, list(DEFAULT_KEEP))
     for name in keep:
-        if name not in CLASSES:
+        if not isinstance(name, str) or name not in CLASSES:
             raise ConfigError(f"duplicates.keep: {name!r} is no frame class; known are {', '.join(CLASSES)}")
     result = DuplicatesConfig(
         profile=profile,
@@ -299,7 +302,7 @@ def _groups(entries: list[Any], folder: Path) -> tuple[tuple[Group, ...], dict[s
         if output.file is None and output.interface is None and output.encap.tunnel is None:
             raise ConfigError(f"server {server_name}: give interface, file, vxlan or gre")
     files = [output.file for output in outputs.values() if output.file is not None]
-    if len(set(files)) != len(files):
+    if len({os.path.realpath(file) for file in files}) != len(files):
         raise ConfigError("two servers write to the same file")
     return tuple(groups), outputs
 

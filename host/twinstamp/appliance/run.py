@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from twinstamp.balance import Classifier, Secret
 from twinstamp.dedup import Deduplicator
 from twinstamp.errors import ConfigError, DeviceError, InputError, TwinstampError
 from twinstamp.frames import FrameBatch
-from twinstamp.io.files import CaptureReader, open_capture
+from twinstamp.io.files import CaptureReader, open_capture, refuse_input
 from twinstamp.io.live import LiveSource
 from twinstamp.io.merge import Merge
 from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
@@ -141,6 +143,7 @@ class Appliance:
         # Opened now: a mistake shows at the start, and later there may be no right to open it.
         self._report: TextIO | None = None
         if config.report is not None:
+            refuse_input(os.fspath(config.report), str(config.report))
             try:
                 self._report = self._stack.enter_context(config.report.open("w", encoding="utf-8"))
             except OSError as error:
@@ -220,8 +223,6 @@ class Appliance:
         finally:
             self._close_outputs()
         if self._report is not None:
-            import json
-
             json.dump(report, self._report, indent=2)
             self._report.write("\n")
         self._stack.close()
@@ -330,8 +331,6 @@ class Appliance:
 
 def _drop_privileges(user: str) -> None:
     """Becomes `user` for good; sockets and files that are open stay open."""
-    import pwd
-
     try:
         entry = pwd.getpwnam(user)
     except KeyError:

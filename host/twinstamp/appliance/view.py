@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Callable
@@ -105,6 +106,16 @@ class LiveView:
                 now = self._snapshot()
                 live.update(screen(now, before), refresh=True)
                 before = now
+
+
+def warm_up() -> None:
+    """Draws once into nothing: rich imports some of its modules only when it draws."""
+    table = Table("a", title="b")
+    table.add_row("[red]c[/red] :d:")
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with Live(Text("e"), console=console, auto_refresh=False) as live:
+        live.update(Group(table), refresh=True)
+    console.print("- f")
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -83,11 +83,15 @@ def write_json(path: str, report: dict[str, Any]) -> None:
     import json
 
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-        return
     try:
-        with open(path, "w", encoding="utf-8") as file:
+        if path == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        # A file name that is no UTF-8 stands in the report with \\udcXX for its other bytes.
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path}: the report cannot be written: {error.strerror}") from error

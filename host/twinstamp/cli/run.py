@@ -41,6 +41,13 @@ def run(options: argparse.Namespace) -> int:
             read_rules(config.rules_file, config.rules_format)
         print(f"{options.file}: no mistakes found")
         return 0
+    if not (options.quiet or options.json == "-"):
+        # Before `user` takes effect: the new user may have no right to read the interpreter's modules.
+        import rich.progress  # noqa: F401
+
+        from twinstamp.appliance.view import warm_up
+
+        warm_up()
     with Appliance(config) as appliance:
         stop = {
             number: signal.signal(number, lambda *_: appliance.stop())

@@ -197,11 +197,11 @@ def open_capture(source: Source, *, batch_frames: int = 65536, batch_bytes: int 
             if keep is not None and hasattr(keep, "buffer"):
                 source = keep.buffer
         else:
-            name = path
+            name = _printable(path)
             try:
                 fd = close = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                message = f"{path}: cannot be opened: {error.strerror}; give an existing capture"
+                message = f"{name}: cannot be opened: {error.strerror}; give an existing capture"
                 raise InputError(message) from error
     if not isinstance(source, (str, int, os.PathLike)):
         keep = source
@@ -230,6 +230,11 @@ def open_capture(source: Source, *, batch_frames: int = 65536, batch_bytes: int 
         raise
     inode = (status.st_dev, status.st_ino) if status is not None and stat.S_ISREG(status.st_mode) else None
     return CaptureReader(native, name, close=close, keep=keep, inode=inode)
+
+
+def _printable(path: str | bytes) -> str:
+    """A path for messages and compiled code: bytes that are no UTF-8 as U+FFFD."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _name_of(stream: object) -> str:
@@ -266,6 +271,7 @@ class CaptureWriter:
         snaplen: int | None,
         stream: bool,
     ) -> None:
+        self._whole = False
         self._native: _native.CaptureWriter | _Closed = native
         self.name = name
         self._close = close
@@ -287,6 +293,7 @@ class CaptureWriter:
             self._started = True
         elif stream and like is not None and like.ports and like.format != "pcapng" and format is not None:
             self._start_pcap(native, like.ports)
+        self._whole = True
 
     @property
     def frames(self) -> int:
@@ -435,7 +442,8 @@ class CaptureWriter:
         self.close()
 
     def __del__(self) -> None:
-        if not isinstance(getattr(self, "_native", None), (_Closed, type(None))):
+        # Not one that was never whole: create_capture() has closed its descriptor.
+        if self._whole and not isinstance(self._native, _Closed):
             self.close()
 
 
@@ -496,12 +504,12 @@ def create_capture(
             keep.flush()
         fd, name = 1, "standard output"
     elif path is not None:
-        name = path
-        _refuse_input(path, name)
+        name = _printable(path)
+        refuse_input(path, name)
         try:
             fd = close = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            message = f"{path}: cannot be created: {error.strerror}; choose another output"
+            message = f"{name}: cannot be created: {error.strerror}; choose another output"
             raise ConfigError(message) from error
     else:
         assert not isinstance(target, (str, os.PathLike))
@@ -513,7 +521,7 @@ def create_capture(
         fd = target.fileno()
     try:
         status = os.fstat(fd)
-        _refuse_input(fd, name)
+        refuse_input(fd, name)
         regular = stat.S_ISREG(status.st_mode)
         overwrite = close is not None and regular and status.st_size > 0
         native = _native.CaptureWriter(fd, name, overwrite, not regular)
@@ -537,7 +545,8 @@ def create_capture(
         raise
 
 
-def _refuse_input(target: str | int, name: str) -> None:
+def refuse_input(target: str | int, name: str) -> None:
+    """Raises ConfigError where `target` is a capture that is being read."""
     try:
         status = os.stat(target)  # noqa: PTH116
     except OSError:
