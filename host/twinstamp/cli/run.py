@@ -41,13 +41,16 @@ def run(options: argparse.Namespace) -> int:
             read_rules(config.rules_file, config.rules_format)
         print(f"{options.file}: no mistakes found")
         return 0
+    quiet = options.quiet or options.json == "-"
+    if not quiet:
+        import twinstamp.appliance.view  # noqa: F401  # now: frames wait for what takes time once all is open
     with Appliance(config) as appliance:
         stop = {
             number: signal.signal(number, lambda *_: appliance.stop())
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            report = _run(appliance, options.quiet or options.json == "-")
+            report = _run(appliance, quiet)
         finally:
             for number, handler in stop.items():
                 signal.signal(number, handler)
