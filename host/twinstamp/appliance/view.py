@@ -32,8 +32,13 @@ def screen(
     kinds_found = {name: n for name, n in now["duplicates"]["by_type"].items() if n["frames"]}
     kept = now["duplicates"]["kept_by_class"]
     found = len(now["servers"])
-    lines = len(FATES) + len(kinds_found) + len(kept) + found + 18
-    small = width < 100 or (height is not None and lines > height)
+    tagged = now["ledger"]["tagged"]
+    kinds_rows = len(kinds_found) + len(kept)
+    rows = len(FATES) + 2 + bool(tagged["frames"]) + 1 + kinds_rows  # all but servers: ledger, delay, kinds
+    tables = 2 + bool(kinds_rows)
+    small = width < 100 or (height is not None and rows + found + 5 * tables > height)
+    # Around its rows a table has five lines (title, frame, names), a small one two or, names broken, three.
+    rows += 3 * tables - 1 if small else 5 * tables
 
     def rate(pick: Callable[[dict[str, Any]], int]) -> float:
         return (pick(now) - (pick(before) if before else 0)) / seconds
@@ -41,7 +46,8 @@ def screen(
     def table(title: str, *columns: str, left: tuple[str, ...]) -> Table:
         made = Table(title=title, title_justify="left", box=None if small else box.HEAVY_HEAD)
         for column in columns:
-            made.add_column(column, justify="left" if column in left else "right")
+            head = column.replace(" ", "\n") if small else column
+            made.add_column(head, justify="left" if column in left else "right")
         return made
 
     ledger = table("Ledger", "", "frames", "bytes", "frames/s", left=("",))
@@ -50,8 +56,7 @@ def screen(
         per_s = rate(lambda snapshot, name=name: snapshot["ledger"][name]["frames"])  # type: ignore[misc]
         label = name.replace("_", " ") if name == "received" else f"  {name.replace('_', ' ')}"
         ledger.add_row(label, f"{account['frames']:,}", f"{account['bytes']:,}", f"{per_s:,.0f}")
-    if now["ledger"]["tagged"]["frames"]:
-        tagged = now["ledger"]["tagged"]
+    if tagged["frames"]:
         ledger.add_row("tagged, of forwarded", f"{tagged['frames']:,}", f"{tagged['bytes']:,}", "")
     ledger.add_row("dropped by the kernel before", f"{now['ledger']['dropped_before_received']:,}", "", "")
     parts: list[Any] = [ledger]
@@ -61,7 +66,7 @@ def screen(
         listed = ", ".join(f"{key} {format_ns(delay[key])}" for key in ("p50", "p99", "max"))
         parts.append(Text(f"Added delay: {listed}"))
 
-    if kinds_found or kept:
+    if kinds_rows:
         sizes = () if small else ("bytes",)  # of 80 columns, numbers need all others
         kinds = table(
             "Duplicates",
@@ -85,7 +90,7 @@ def screen(
         *("server", "state", "frames", "bytes", "flows", "frames/s", "Mbit/s", "send errors"),
         left=("server", "state"),
     )
-    room = found if height is None else height - (lines - found) + (8 if small else 0)
+    room = found if height is None else height - rows
     shown = found if room >= found else max(room - 1, 1)
     for name, server in list(now["servers"].items())[:shown]:
         per_s = rate(lambda snapshot, name=name: snapshot["servers"][name]["frames"])  # type: ignore[misc]
