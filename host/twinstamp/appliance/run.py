@@ -147,8 +147,20 @@ class Appliance:
             outputs=outputs,
             clock_ns=time.time_ns if self.live else None,
         )
+        if config.realtime:
+            self._become_realtime()
         if config.user is not None:
             _drop_privileges(config.user)
+
+    def _become_realtime(self) -> None:
+        """SCHED_FIFO for this thread and those that it starts, until the run is over."""
+        before = os.sched_getscheduler(0), os.sched_getparam(0)
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        except OSError as error:
+            self.events.append(f"appliance.realtime: not possible ({error.strerror}); ordinary priority")
+        else:
+            self._stack.callback(os.sched_setscheduler, 0, *before)
 
     def _open_sources(self) -> None:
         config = self.config
