@@ -310,6 +310,7 @@ def plot(report: dict[str, Any], path: str) -> None:
         panel.set_ylabel("frames")
         if shown:
             panel.set_yscale("symlog", linthresh=1)
+            panel.set_ylim(0, 2 * floor.max())  # room above the highest bar
             panel.legend(fontsize=8)
     figure.suptitle(f"Repeats under {report['options']['profile']}, layer {report['options']['layer']}")
     try:

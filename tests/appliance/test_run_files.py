@@ -17,7 +17,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from twinstamp.appliance import Appliance, load_appliance
-from twinstamp.errors import InputError
+from twinstamp.errors import DeviceError, InputError
 from twinstamp.io import open_capture
 
 from tests.conftest import ROOT
@@ -250,6 +250,28 @@ def test_vlan_profile_counts_what_it_is_asked_to_count(tmp_path):
     assert report["duplicates"]["by_type"]["vlan"]["frames"] == len(original)
     assert report["ledger"]["forwarded"]["frames"] == 2 * len(original)
     assert report["ledger"]["tagged"]["frames"] == 0
+
+
+def test_a_missing_interface_is_found_before_an_output_is_written_over(tmp_path):
+    path = appliance(tmp_path, files=["feed.pcap"], servers=1)
+    path.write_text(path.read_text().replace('file = "feed.pcap"', 'interface = "tsnone0"'))
+    (tmp_path / "s0.pcapng").write_bytes(b"yesterday's")
+    with pytest.raises(DeviceError, match="no interface 'tsnone0'"):
+        Appliance(load_appliance(path))
+    assert (tmp_path / "s0.pcapng").read_bytes() == b"yesterday's"
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_realtime_lasts_as_long_as_the_appliance(tmp_path):
+    path = appliance(tmp_path, files=["feed.pcap"], servers=1)
+    write_pcap(tmp_path / "feed.pcap", conversation(2, 2))
+    path.write_text(path.read_text().replace("[appliance]", "[appliance]\nrealtime = true"))
+    before = os.sched_getscheduler(0)
+    with Appliance(load_appliance(path)) as running:
+        allowed = not any("realtime" in event for event in running.events)
+        assert os.sched_getscheduler(0) == (os.SCHED_FIFO if allowed else before)
+        running.run()
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

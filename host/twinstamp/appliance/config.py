@@ -75,6 +75,7 @@ class ApplianceConfig:
     workers: int
     batch_frames: int
     user: str | None
+    realtime: bool
 
 
 class _Table:
@@ -159,7 +160,8 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     workers = main.take("workers", int, 1, _between(1, 256))
     batch_frames = main.take("batch_frames", int, 1024, _between(1, 1 << 20))
     user = main.take("user", str)
-    main.end(("report", "reorder_ms", "reorder_mib", "workers", "batch_frames", "user"))
+    realtime = main.take("realtime", bool, False)
+    main.end(("report", "reorder_ms", "reorder_mib", "workers", "batch_frames", "user", "realtime"))
 
     sources = tuple(
         _source(f"source[{i}]", table, folder) for i, table in enumerate(top.take("source", list, []))
@@ -221,6 +223,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
         workers=workers,
         batch_frames=batch_frames,
         user=user,
+        realtime=realtime,
     )
 
 

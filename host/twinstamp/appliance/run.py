@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pwd
@@ -21,7 +22,7 @@ from twinstamp.dedup import Deduplicator
 from twinstamp.errors import ConfigError, DeviceError, InputError, TwinstampError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import CaptureReader, open_capture, refuse_input
-from twinstamp.io.live import LiveSource
+from twinstamp.io.live import LiveSource, check_interface
 from twinstamp.io.merge import Merge
 from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
 
@@ -86,26 +87,8 @@ class Appliance:
         self.live = config.sources[0].file is None
         self._sources: list[Any] = []
         for source in config.sources:
-            opened = (
-                LiveSource(
-                    source.interface or "",
-                    filter=source.filter,
-                    ring_mib=source.ring_mib,
-                    promiscuous=source.promiscuous,
-                    batch_frames=config.batch_frames,
-                )
-                if self.live
-                else FileSource(source)
-            )
-            self._stack.callback(opened.close)
-            self._sources.append(opened)
-        self._merge = Merge(
-            self._sources,
-            delay_ms=config.reorder_ms,
-            memory_mib=config.reorder_mib,
-            batch_frames=config.batch_frames,
-            clock=time.time_ns if self.live else None,
-        )
+            if source.file is None:
+                check_interface(source.interface or "")  # before anything is made or written over
         window = config.duplicates
         deduplicator = None
         if window is not None:
@@ -132,14 +115,24 @@ class Appliance:
         unused = [group.name for group in config.groups if group.name not in used]
         if unused:
             self.events.append(f"no rule sends anything to group {', '.join(unused)}")
-        like = self._sources[0].reader if not self.live and len(self._sources) == 1 else None
         tag_vlan = window.tag_vlan if window is not None and window.action == "tag" else None
-        outputs: dict[str, Output] = {}
+        opened: dict[str, Output] = {}
         for name, output in config.outputs.items():
-            outputs[name] = (
-                FileOutput(output, like) if output.file is not None else InterfaceOutput(output, tag_vlan)
-            )
-            self._stack.callback(outputs[name].close)
+            if output.file is None:
+                opened[name] = InterfaceOutput(output, tag_vlan)
+                self._stack.callback(opened[name].close)
+        # Frames wait in the rings from now until run(), and then while Python collects its garbage, which
+        # a process of this size does for tens of milliseconds: all that takes time comes before.
+        gc.collect()
+        gc.freeze()
+        self._stack.callback(gc.unfreeze)
+        self._open_sources()
+        like = self._sources[0].reader if not self.live and len(self._sources) == 1 else None
+        for name, output in config.outputs.items():
+            if output.file is not None:
+                opened[name] = FileOutput(output, like)
+                self._stack.callback(opened[name].close)
+        outputs = {name: opened[name] for name in config.outputs}
         # Opened now: a mistake shows at the start, and later there may be no right to open it.
         self._report: TextIO | None = None
         if config.report is not None:
@@ -157,8 +150,44 @@ class Appliance:
             outputs=outputs,
             clock_ns=time.time_ns if self.live else None,
         )
+        if config.realtime:
+            self._become_realtime()
         if config.user is not None:
             _drop_privileges(config.user)
+
+    def _become_realtime(self) -> None:
+        """SCHED_FIFO for this thread and those that it starts, until the run is over."""
+        before = os.sched_getscheduler(0), os.sched_getparam(0)
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        except OSError as error:
+            self.events.append(f"appliance.realtime: not possible ({error.strerror}); ordinary priority")
+        else:
+            self._stack.callback(os.sched_setscheduler, 0, *before)
+
+    def _open_sources(self) -> None:
+        config = self.config
+        for source in config.sources:
+            opened: Any = (
+                LiveSource(
+                    source.interface or "",
+                    filter=source.filter,
+                    ring_mib=source.ring_mib,
+                    promiscuous=source.promiscuous,
+                    batch_frames=config.batch_frames,
+                )
+                if self.live
+                else FileSource(source)
+            )
+            self._stack.callback(opened.close)
+            self._sources.append(opened)
+        self._merge = Merge(
+            self._sources,
+            delay_ms=config.reorder_ms,
+            memory_mib=config.reorder_mib,
+            batch_frames=config.batch_frames,
+            clock=time.time_ns if self.live else None,
+        )
 
     @property
     def reader(self) -> CaptureReader | None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -20,46 +21,79 @@ from twinstamp.units import format_ns
 _REFRESH_S = 0.5
 
 
-def screen(now: dict[str, Any], before: dict[str, Any] | None = None) -> Group:
-    """Ledger, duplicates and servers; with rates since `before`, else since the start."""
+def screen(
+    now: dict[str, Any], before: dict[str, Any] | None = None, *, width: int = 120, height: int | None = None
+) -> Group:
+    """Ledger, delay, duplicates and servers; with rates since `before`, else since the start.
+
+    width, height: the terminal's, in characters (height None: any number of lines). A small one gets tables
+    without frames; servers that find no room are counted in the last line.
+    """
     seconds = now["seconds"] - (before["seconds"] if before else 0.0) or 1.0
+    kinds_found = {name: n for name, n in now["duplicates"]["by_type"].items() if n["frames"]}
+    kept = now["duplicates"]["kept_by_class"]
+    found = len(now["servers"])
+    tagged = now["ledger"]["tagged"]
+    kinds_rows = len(kinds_found) + len(kept)
+    rows = len(FATES) + 2 + bool(tagged["frames"]) + 1 + kinds_rows  # all but servers: ledger, delay, kinds
+    tables = 2 + bool(kinds_rows)
+    small = width < 100 or (height is not None and rows + found + 5 * tables > height)
+    # Around its rows a table has five lines (title, frame, names), a small one two or, names broken, three.
+    rows += 3 * tables - 1 if small else 5 * tables
 
     def rate(pick: Callable[[dict[str, Any]], int]) -> float:
         return (pick(now) - (pick(before) if before else 0)) / seconds
 
-    ledger = Table(title="Ledger", title_justify="left", expand=False)
-    for column in ("", "frames", "bytes", "frames/s"):
-        ledger.add_column(column, justify="left" if not column else "right")
+    def table(title: str, *columns: str, left: tuple[str, ...]) -> Table:
+        made = Table(title=title, title_justify="left", box=None if small else box.HEAVY_HEAD)
+        for column in columns:
+            head = column.replace(" ", "\n") if small else column
+            made.add_column(head, justify="left" if column in left else "right")
+        return made
+
+    ledger = table("Ledger", "", "frames", "bytes", "frames/s", left=("",))
     for name in ("received", *FATES):
         account = now["ledger"][name]
         per_s = rate(lambda snapshot, name=name: snapshot["ledger"][name]["frames"])  # type: ignore[misc]
         label = name.replace("_", " ") if name == "received" else f"  {name.replace('_', ' ')}"
         ledger.add_row(label, f"{account['frames']:,}", f"{account['bytes']:,}", f"{per_s:,.0f}")
-    if now["ledger"]["tagged"]["frames"]:
-        tagged = now["ledger"]["tagged"]
+    if tagged["frames"]:
         ledger.add_row("tagged, of forwarded", f"{tagged['frames']:,}", f"{tagged['bytes']:,}", "")
     ledger.add_row("dropped by the kernel before", f"{now['ledger']['dropped_before_received']:,}", "", "")
+    parts: list[Any] = [ledger]
 
-    kinds = Table(title="Duplicates", title_justify="left")
-    for column in ("type", "frames", "bytes", "distance p50", "p99", "max", "delay p50", "p99", "max"):
-        kinds.add_column(column, justify="left" if column == "type" else "right")
-    for name, count in now["duplicates"]["by_type"].items():
-        if count["frames"]:
-            distance, delay = count["distance"], count["delay_ns"]
+    delay = now["added_delay_ns"]
+    if delay is not None:
+        listed = ", ".join(f"{key} {format_ns(delay[key])}" for key in ("p50", "p99", "max"))
+        parts.append(Text(f"Added delay: {listed}"))
+
+    if kinds_rows:
+        sizes = () if small else ("bytes",)  # of 80 columns, numbers need all others
+        kinds = table(
+            "Duplicates",
+            *("type", "frames", *sizes, "distance p50", "p99", "max", "delay p50", "p99", "max"),
+            left=("type",),
+        )
+        for name, count in kinds_found.items():
+            spread, apart = count["distance"], count["delay_ns"]
             kinds.add_row(
                 name,
-                f"{count['frames']:,}",
-                f"{count['bytes']:,}",
-                *(f"{distance[key]:,}" for key in ("p50", "p99", "max")),
-                *(format_ns(delay[key]) for key in ("p50", "p99", "max")),
+                *(f"{count[key]:,}" for key in ("frames", *sizes)),
+                *(f"{spread[key]:,}" for key in ("p50", "p99", "max")),
+                *(format_ns(apart[key]) for key in ("p50", "p99", "max")),
             )
-    for name, count in now["duplicates"]["kept_by_class"].items():
-        kinds.add_row(f"kept: {name}", f"{count['frames']:,}", f"{count['bytes']:,}", *[""] * 6)
+        for name, count in kept.items():
+            kinds.add_row(f"kept: {name}", *(f"{count[key]:,}" for key in ("frames", *sizes)), *[""] * 6)
+        parts.append(kinds)
 
-    servers = Table(title="Servers", title_justify="left")
-    for column in ("server", "state", "frames", "bytes", "flows", "frames/s", "Mbit/s", "send errors"):
-        servers.add_column(column, justify="left" if column in ("server", "state") else "right")
-    for name, server in now["servers"].items():
+    servers = table(
+        "Servers",
+        *("server", "state", "frames", "bytes", "flows", "frames/s", "Mbit/s", "send errors"),
+        left=("server", "state"),
+    )
+    room = found if height is None else height - rows
+    shown = found if room >= found else max(room - 1, 1)
+    for name, server in list(now["servers"].items())[:shown]:
         per_s = rate(lambda snapshot, name=name: snapshot["servers"][name]["frames"])  # type: ignore[misc]
         bits = 8 * rate(lambda snapshot, name=name: snapshot["servers"][name]["bytes"])  # type: ignore[misc]
         servers.add_row(
@@ -70,11 +104,10 @@ def screen(now: dict[str, Any], before: dict[str, Any] | None = None) -> Group:
             f"{bits / 1e6:,.2f}",
             f"{server['send_errors']:,}",
         )
-    parts: list[Any] = [ledger, kinds, servers]
-    delay = now["added_delay_ns"]
-    if delay is not None:
-        listed = ", ".join(f"{key} {format_ns(delay[key])}" for key in ("p50", "p99", "max"))
-        parts.append(Text(f"Added delay: {listed}"))
+    parts.append(servers)
+    if shown < found:
+        down = sum(not server["alive"] for server in list(now["servers"].values())[shown:])
+        parts.append(Text(f"and {found - shown} more servers, {down} of them down"))
     return Group(*parts)
 
 
@@ -101,10 +134,12 @@ class LiveView:
 
     def _loop(self) -> None:
         before = self._snapshot()
-        with Live(Text("starting"), console=Console(), auto_refresh=False, screen=True) as live:
+        console = Console()
+        with Live(Text("starting"), console=console, auto_refresh=False, screen=True) as live:
             while not self._done.wait(_REFRESH_S):
                 now = self._snapshot()
-                live.update(screen(now, before), refresh=True)
+                width, height = console.size  # somebody may have changed it
+                live.update(screen(now, before, width=width, height=height), refresh=True)
                 before = now
 
 
@@ -121,6 +156,8 @@ def warm_up() -> None:
 def print_report(report: dict[str, Any]) -> None:
     """The report at the end of a run, on standard output."""
     console = Console()
-    console.print(screen(report))
+    if not console.is_terminal:
+        console = Console(width=200)  # a file has room for whole numbers
+    console.print(screen(report, width=console.width))
     for event in report["events"]:
         console.print(f"- {event}")

@@ -41,8 +41,10 @@ def run(options: argparse.Namespace) -> int:
             read_rules(config.rules_file, config.rules_format)
         print(f"{options.file}: no mistakes found")
         return 0
-    if not (options.quiet or options.json == "-"):
-        # Before `user` takes effect: the new user may have no right to read the interpreter's modules.
+    quiet = options.quiet or options.json == "-"
+    if not quiet:
+        # Now: frames wait for what takes time once all is open, and after `user` there may be no right to
+        # read the interpreter's modules.
         import rich.progress  # noqa: F401
 
         from twinstamp.appliance.view import warm_up
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            report = _run(appliance, options.quiet or options.json == "-")
+            report = _run(appliance, quiet)
         finally:
             for number, handler in stop.items():
                 signal.signal(number, handler)

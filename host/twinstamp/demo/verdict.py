@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -163,10 +164,19 @@ def times(value: int | None, truth: int | None) -> str:
     return f"{value:,}  ({factor:.0f}×)" if factor >= 10 else f"{value:,}  ({factor:.2f}×)"
 
 
-def table(title: str, *columns: str) -> Table:
-    result = Table(title="\n" + title, title_justify="left", title_style="bold")
+def table(narrow: bool, title: str, *columns: str) -> Table:
+    """A table; a narrow one, for 80 columns, has no frame, and its texts wrap, but never its numbers."""
+    result = Table(
+        title="\n" + title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=None if narrow else box.HEAVY_HEAD,
+    )
     for i, column in enumerate(columns):
-        result.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+        wraps = narrow and (i == 0 or column.startswith("applications"))
+        head = column if wraps or not narrow else column.replace(" ", "\n")
+        result.add_column(head, justify="left" if i == 0 else "right", no_wrap=not wraps)
     return result
 
 
@@ -174,8 +184,11 @@ def show(console: Console, evidence: Evidence, verdict: Verdict) -> None:
     """The tables a person reads."""
     report, ledger = evidence.report, evidence.report["ledger"]
     received = ledger["received"]
+    narrow = console.width < 116
 
-    fates = table("The ledger: what became of each frame of the mirror feed", "", "frames", "bytes", "share")
+    fates = table(
+        narrow, "The ledger: what became of each frame of the mirror feed", "", "frames", "bytes", "share"
+    )
     fates.add_row(
         "received", number(received["frames"]), number(received["bytes"]), "100 %", end_section=True
     )
@@ -187,6 +200,7 @@ def show(console: Console, evidence: Evidence, verdict: Verdict) -> None:
     console.print(fates)
 
     kinds = table(
+        narrow,
         "Duplicates by type: how far behind the frame they repeat",
         "type",
         "frames",
@@ -212,7 +226,14 @@ def show(console: Console, evidence: Evidence, verdict: Verdict) -> None:
     console.print(kinds)
 
     farm = table(
-        "The DPI servers", "server", "frames", "bytes", "flows", "send errors", "applications nDPI found"
+        narrow,
+        "The DPI servers",
+        "server",
+        "frames",
+        "bytes",
+        "flows",
+        "send errors",
+        "applications nDPI found",
     )
     for name, row in report["servers"].items():
         seen = evidence.servers[name]
@@ -230,6 +251,7 @@ def show(console: Console, evidence: Evidence, verdict: Verdict) -> None:
 
     said = "endpoints" if evidence.live else "made"
     good = table(
+        narrow,
         "What it was good for: the same traffic, judged without and with the appliance",
         "",
         said,
@@ -264,16 +286,19 @@ def show(console: Console, evidence: Evidence, verdict: Verdict) -> None:
     )
     console.print(good)
 
-    some = table("Some flows: packets / bytes", "flow, ports", "nDPI", said, "without", "with", "server")
+    some = table(
+        narrow, "Some flows: packets / bytes", "flow, ports", "nDPI", said, "without", "with", "server"
+    )
     for key in examples(evidence):
         home = next((name for name, seen in evidence.servers.items() if key in seen.flows), "–")
         seen = evidence.servers.get(home, evidence.without)
         some.add_row(
             key.short,
             seen.applications.get(key, "–"),
-            pair(evidence.truth[key]),
-            pair(evidence.without.flows.get(key)),
-            pair(seen.flows.get(key)),
+            *(
+                pair(flow).replace(" / ", " /\n" if narrow else " / ")
+                for flow in (evidence.truth[key], evidence.without.flows.get(key), seen.flows.get(key))
+            ),
             home,
         )
     console.print(some)

@@ -69,6 +69,7 @@ CANNOT_BUILD = 4  # exit status: this machine does not let us build the network
 APPLIANCE = """\
 [appliance]
 report = "report.json"
+realtime = true
 reorder_ms = 2
 workers = 1
 [[source]]

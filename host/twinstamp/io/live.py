@@ -92,7 +92,7 @@ class LiveSource:
             raise ConfigError(f"fanout_mode is {fanout_mode!r}: give one of {', '.join(_FANOUT_MODES)}")
         if fanout_group is not None and not 0 <= fanout_group <= 0xFFFF:
             raise ConfigError(f"fanout_group is {fanout_group}: give 0 to 65535")
-        linktype = _check_interface(interface)
+        linktype = check_interface(interface)
         program = b""
         if filter is not None:
             program = bpf.compile_filter(
@@ -307,7 +307,7 @@ class LiveOutput:
         if not 4 <= send_buffer_kib <= 1_048_576:
             raise ConfigError(f"send_buffer_kib is {send_buffer_kib} KiB: give 4 to 1048576")
         if interface is not None:
-            _check_interface(interface)
+            check_interface(interface)
         outer, kind, checksum = _outer_header(encap.tunnel)
         self.interface = interface
         self.encap = encap
@@ -379,8 +379,11 @@ class LiveOutput:
         self.close()
 
 
-def _check_interface(interface: str) -> int:
-    """LINKTYPE_* of the interface's frames, for the filter's compiler; opening it checks for good."""
+def check_interface(interface: str) -> int:
+    """LINKTYPE_* of the interface's frames; opening it checks for good.
+
+    Errors: ConfigError for an impossible name, DeviceError where there is none of this name.
+    """
     if not interface or len(interface.encode()) > 15 or "/" in interface or "\0" in interface:
         raise ConfigError(f"interface name {interface!r}: give 1 to 15 bytes, without '/'")
     import fcntl
