@@ -17,7 +17,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from twinstamp.appliance import Appliance, load_appliance
-from twinstamp.errors import DeviceError, InputError
+from twinstamp.errors import ConfigError, DeviceError, InputError
 from twinstamp.io import open_capture
 
 from tests.conftest import ROOT
@@ -302,3 +302,41 @@ def test_a_signal_ends_the_run_cleanly(tmp_path, number):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["ledger"]["received"]["frames"] == 100
     assert len(read_all(tmp_path / "s0.pcapng")) == report["ledger"]["forwarded"]["frames"] == 100
+
+
+def test_an_output_that_breaks_does_not_stop_the_others(tmp_path):
+    """A FIFO whose reader leaves: its flows move, the ledger adds up, the report is written."""
+    original = conversation(40, 200)
+    write_pcap(tmp_path / "feed.pcap", original)
+    os.mkfifo(tmp_path / "s1.pcapng")
+
+    def read_a_little() -> None:
+        with (tmp_path / "s1.pcapng").open("rb") as fifo:
+            fifo.read(5000)
+
+    reader = threading.Thread(target=read_a_little)
+    reader.start()
+    path = appliance(tmp_path, files=["feed.pcap"], servers=2)
+    path.write_text(path.read_text().replace("workers = 1", "workers = 1\nbatch_frames = 256"))
+    with pytest.raises(DeviceError, match=r"server s1 .*the report says"):
+        run(path)
+    reader.join(10)
+    report = json.loads((tmp_path / "report.json").read_text())
+    ledger = report["ledger"]
+    assert ledger["received"]["frames"] == ledger["forwarded"]["frames"] == len(original)
+    assert ledger["copies"]["send_errors"]["frames"] > 0
+    assert ledger["copies"]["sent"]["frames"] + ledger["copies"]["send_errors"]["frames"] == len(original)
+    assert report["servers"]["s1"]["alive"] is False
+    assert any("s1 is out of the balance" in event for event in report["events"])
+    assert report["servers"]["s0"]["frames"] == len(read_all(tmp_path / "s0.pcapng")) > len(original) / 3
+
+
+def test_link_types_that_a_server_cannot_hold_are_found_at_the_start(tmp_path):
+    write_pcap(tmp_path / "a.pcap", conversation(2, 2))
+    write_pcap(tmp_path / "b.pcap", conversation(2, 2))
+    raw = bytearray((tmp_path / "b.pcap").read_bytes())
+    raw[20] = 101
+    (tmp_path / "b.pcap").write_bytes(raw)
+    with pytest.raises(ConfigError, match=r"server s0.*\.pcapng"):
+        Appliance(load_appliance(appliance(tmp_path, files=["a.pcap", "b.pcap"], ending="pcap")))
+    run(appliance(tmp_path, files=["a.pcap", "b.pcap"]))

@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,32 @@ def test_no_command_and_an_unknown_one():
     done = twinstamp("dedupe")
     assert done.returncode == 2
     assert b"dedup" in done.stderr
+
+
+@pytest.mark.parametrize("victim", ["in.pcap", "out.pcap"])
+def test_a_report_never_overwrites_a_capture(tmp_path, capsys, victim):
+    source = capture(tmp_path / "in.pcap", FRAMES)
+    before = source.read_bytes()
+    arguments = ["dedup", str(source), str(tmp_path / "out.pcap"), "--window", "5", "--json"]
+    assert main([*arguments, str(tmp_path / "." / victim)]) == 2
+    assert "same file" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [2, 15])
+def test_a_signal_leaves_a_valid_output(tmp_path, number):
+    """From a pipe that stays open: what was written is whole records."""
+    source = capture(tmp_path / "in.pcap", [os.urandom(100) for _ in range(50)])
+    command = [sys.executable, "-m", "twinstamp.cli", "dedup", "-", tmp_path / "o.pcap", "--window", "5"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdin.write(source.read_bytes())
+        child.stdin.flush()
+        time.sleep(1.5)
+        child.send_signal(number)
+        _, text = child.communicate(timeout=20)
+    assert child.returncode != 0
+    assert b"Traceback" not in text
+    if number == 2:
+        assert child.returncode == 130
+    shown = subprocess.run(["capinfos", "-c", "-M", tmp_path / "o.pcap"], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr

@@ -12,15 +12,16 @@ import numpy.typing as npt
 from twinstamp_kernels._cpu import Histogram
 
 from twinstamp import balance
-from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
+from twinstamp.appliance.outputs import FileOutput, InterfaceOutput, Sent
 from twinstamp.balance import Classifier
 from twinstamp.dedup import Deduplicator
+from twinstamp.errors import TwinstampError
 from twinstamp.frames import FrameBatch
 from twinstamp.ledger import Ledger
 
 Output = InterfaceOutput | FileOutput
 
-_FLOW_BITS = 22  # bits of the map that a server's flows are counted with
+_FLOW_BITS = 20  # bits of the map that a server's flows are counted with
 
 _FATES = {
     balance.FATE_FORWARDED: "forwarded",
@@ -30,7 +31,7 @@ _FATES = {
 
 
 class FlowCount:
-    """Distinct flows by linear counting (Whang et al., 1990): within 1 % up to some ten million flows."""
+    """Distinct flows by linear counting (Whang et al., 1990): within 1 % up to five million flows."""
 
     def __init__(self) -> None:
         self._seen = np.zeros(1 << _FLOW_BITS, np.bool_)
@@ -55,13 +56,18 @@ class ServerState:
         self.failed = 0
         self.flows = FlowCount()
         self.alive = True
+        self.error: TwinstampError | None = None  # its output is broken for good
 
 
 class Pipeline:
     """judge → classify → send. Bytes are captured bytes, everywhere in the ledger.
 
     action: what becomes of duplicates ("drop", "tag" or "count"); clock_ns: () → now, in the timescale of
-    the stamps, or None where added delay means nothing (files).
+    the stamps, or None where added delay means nothing (files). events: what a person should know is
+    appended here.
+
+    An output that breaks takes its server out of the balance for good: what it was handed counts as send
+    errors, its flows move, the other servers go on.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Pipeline:
         classifier: Classifier,
         outputs: Mapping[str, Output],
         clock_ns: Any = None,
+        events: list[str] | None = None,
     ) -> None:
         self.ledger = Ledger()
         self.deduplicator = deduplicator
@@ -80,6 +87,7 @@ class Pipeline:
         self.added_delay = Histogram()
         self._action = action
         self._clock_ns = clock_ns
+        self._events = [] if events is None else events
         self._frames = 0
         self._held_tags: dict[int, int] = {}
         self.rule_hits = np.zeros(len(classifier.rules) + 1, np.int64)  # [-1]: no rule matched
@@ -120,7 +128,7 @@ class Pipeline:
 
     def check_servers(self) -> list[tuple[str, bool]]:
         """Looks after the servers' links; gives (name, alive) for each that changed. Only its flows move."""
-        changed = [(server, server.output.alive()) for server in self.servers]
+        changed = [(server, server.error is None and server.output.alive()) for server in self.servers]
         changed = [(server, alive) for server, alive in changed if alive != server.alive]
         if changed:
             self.classifier.set_states({server.name: alive for server, alive in changed})
@@ -133,8 +141,32 @@ class Pipeline:
         self.classifier.flush()
         self._take_released()
         for server in self.servers:
-            server.output.flush()
+            try:
+                server.output.flush()
+            except TwinstampError as error:
+                self._break(server, error)
         self.ledger.check(ended=True)
+
+    def close(self) -> None:
+        """Closes all outputs, whatever becomes of one of them."""
+        for server in self.servers:
+            try:
+                server.output.close()
+            except TwinstampError as error:
+                self._break(server, error)
+
+    @property
+    def broken(self) -> list[tuple[str, TwinstampError]]:
+        """(name, error) of servers whose output broke."""
+        return [(server.name, server.error) for server in self.servers if server.error is not None]
+
+    def _break(self, server: ServerState, error: TwinstampError) -> None:
+        if server.error is None:
+            server.error = error
+            self._events.append(f"server {server.name} is out of the balance: {error}")
+        if server.alive:
+            server.alive = False
+            self.classifier.set_alive(server.name, False)
 
     def _take_released(self) -> None:
         while (released := self.classifier.take_released()) is not None:
@@ -170,7 +202,13 @@ class Pipeline:
         for part in np.split(order, edges):
             server = self.servers[int(numbers[part[0]])]
             index = frames[part]
-            sent = server.output.send(batch, index, tags)
+            try:
+                if server.error is not None:  # broken earlier in this batch
+                    raise server.error
+                sent = server.output.send(batch, index, tags)
+            except TwinstampError as error:
+                self._break(server, error)
+                sent = Sent(0, 0, len(index), int(caplen[index].sum(dtype=np.int64)))
             server.frames += sent.frames
             server.bytes += sent.bytes
             server.failed += sent.failed_frames

@@ -128,8 +128,14 @@ class Appliance:
         self._stack.callback(gc.unfreeze)
         self._open_sources()
         like = self._sources[0].reader if not self.live and len(self._sources) == 1 else None
+        linktypes = {port.linktype for source in self._sources for port in source.ports}
         for name, output in config.outputs.items():
             if output.file is not None:
+                if len(linktypes) > 1 and not output.file.endswith((".pcapng", ".ntar")):
+                    raise ConfigError(
+                        f"server {name}: the sources have several link types, which pcap cannot hold; "
+                        f"name its file .pcapng instead of {output.file}"
+                    )
                 opened[name] = FileOutput(output, like)
                 self._stack.callback(opened[name].close)
         outputs = {name: opened[name] for name in config.outputs}
@@ -149,6 +155,7 @@ class Appliance:
             classifier=classifier,
             outputs=outputs,
             clock_ns=time.time_ns if self.live else None,
+            events=self.events,
         )
         if config.realtime:
             self._become_realtime()
@@ -250,7 +257,8 @@ class Appliance:
             self.pipeline.finish()
             report = self.report()
         finally:
-            self._close_outputs()
+            self.pipeline.close()
+        report["events"] = list(self.events)  # closing may have added some
         if self._report is not None:
             json.dump(report, self._report, indent=2)
             self._report.write("\n")
@@ -260,11 +268,13 @@ class Appliance:
             raise InputError(f"{damaged[0].damage}; the frames before it were delivered")
         if failure is not None:
             raise failure
+        broken = self.pipeline.broken
+        if broken:
+            name, cause = broken[0]
+            raise DeviceError(
+                f"server {name} got less than its share: {cause}; the report says what went where"
+            )
         return report
-
-    def _close_outputs(self) -> None:
-        for server in self.pipeline.servers:
-            server.output.close()
 
     def close(self) -> None:
         """Closes everything, for a run that never was."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -112,12 +113,26 @@ def screen(
 
 
 class LiveView:
-    """Refreshes the screen from a thread of its own until it is left. Nothing is shown off a terminal."""
+    """Draws the screen in a thread of its own until it is left. Nothing is shown off a terminal.
+
+    Calling it, from the thread that runs the pipeline and as often as one likes, takes a snapshot when
+    one is due: no other thread reads counters that are being written.
+    """
 
     def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         self._snapshot = snapshot
-        self._done = threading.Event()
+        self._due = 0.0
+        self._latest: dict[str, Any] | None = None
+        self._wake = threading.Event()
+        self._done = False
         self._thread: threading.Thread | None = None
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if self._thread is not None and now >= self._due:
+            self._due = now + _REFRESH_S
+            self._latest = self._snapshot()
+            self._wake.set()
 
     def __enter__(self) -> LiveView:
         if sys.stdout.isatty():
@@ -128,16 +143,19 @@ class LiveView:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._done.set()
+        self._done = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join()
 
     def _loop(self) -> None:
-        before = self._snapshot()
+        before = None
         console = Console()
         with Live(Text("starting"), console=console, auto_refresh=False, screen=True) as live:
-            while not self._done.wait(_REFRESH_S):
-                now = self._snapshot()
+            while self._wake.wait() and not self._done:
+                self._wake.clear()
+                now = self._latest
+                assert now is not None
                 width, height = console.size  # somebody may have changed it
                 live.update(screen(now, before, width=width, height=height), refresh=True)
                 before = now

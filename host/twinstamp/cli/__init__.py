@@ -3,7 +3,7 @@
 
 argparse, and one module per sub-command that is imported only when it is asked for: with typer and rich
 the interpreter would start for longer than `twinstamp dedup` takes for a million frames
-(docs/decisions/0002-argparse.md).
+(docs/decisions/0004-argparse.md).
 """
 
 from __future__ import annotations

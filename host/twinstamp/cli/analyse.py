@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Any
 
-from twinstamp.cli.common import Progress, write_json
+from twinstamp.cli.common import Progress, refuse_same, write_json
 
 
 def register(commands: Any, text: str = "show a feed's duplicates and the window that removes them") -> None:
@@ -41,6 +41,8 @@ def register(commands: Any, text: str = "show a feed's duplicates and the window
 
 
 def run(options: argparse.Namespace) -> int:
+    refuse_same(options.json, options.input, options.plot)
+    refuse_same(options.plot, options.input, what="--plot")
     from twinstamp.analyse import analyse, plot
 
     if options.plot is not None:

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twinstamp.cli.common import Progress, write_json
+from twinstamp.cli.common import Progress, refuse_same, write_json
 from twinstamp.cli.rules import add_rules_options
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from twinstamp.match import balance_capture
     from twinstamp.rules import parse_toml, read_rules, read_text
 
+    refuse_same(options.json, options.input, options.rules)
     rules = read_rules(options.rules, options.format)
     groups: tuple[Group, ...] = ()
     if options.servers is None and (

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
@@ -76,6 +77,18 @@ class Progress:
     def __exit__(self, *exc: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def refuse_same(path: str | None, *others: str | None, what: str = "--json") -> None:
+    """Refuses to write a report over a file that the command reads or writes."""
+    if path is None or path == "-":
+        return
+    for other in others:
+        if other is None or other == "-":
+            continue
+        same = os.path.realpath(path) == os.path.realpath(other)
+        if same or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):  # noqa: PTH110, PTH121
+            raise ConfigError(f"{what} {path}: is the same file as {other}; choose another name")
 
 
 def write_json(path: str, report: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from twinstamp.cli.common import Progress, add_window_options, window_time_ns, write_json
+from twinstamp.cli.common import Progress, add_window_options, refuse_same, window_time_ns, write_json
 from twinstamp.errors import ConfigError
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     action = options.action or ("tag" if options.profile == "nat" else "drop")
     if options.output is None and action != "count":
         raise ConfigError("OUT is missing (only --action count works without it)")
+    refuse_same(options.json, options.input, options.output)
     with Progress("duplicates") as progress:
         report = dedup_capture(
             options.input,

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twinstamp.cli.common import Progress, write_json
+from twinstamp.cli.common import Progress, refuse_same, write_json
 
 if TYPE_CHECKING:
     from twinstamp.balance import Group
@@ -55,6 +55,7 @@ def register(commands: Any, text: str) -> None:
 
 
 def run_check(options: argparse.Namespace) -> int:
+    refuse_same(options.json, options.file)
     from twinstamp.balance import Classifier, groups_from_table
     from twinstamp.rules import parse_toml, read_rules, read_text
 
@@ -96,6 +97,8 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_match(options: argparse.Namespace) -> int:
+    refuse_same(options.out, options.input, options.rules, what="--out")
+    refuse_same(options.json, options.input, options.rules, options.out)
     from twinstamp.match import match_capture
     from twinstamp.rules import read_rules
 

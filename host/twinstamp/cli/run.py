@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from twinstamp.cli.common import Progress, write_json
+from twinstamp.cli.common import Progress, refuse_same, write_json
 
 
 def register(commands: Any, text: str) -> None:
@@ -34,6 +34,10 @@ def run(options: argparse.Namespace) -> int:
     from twinstamp.appliance.run import Appliance
 
     config = load_appliance(options.file)
+    rules_file = None if config.rules_file is None else str(config.rules_file)
+    files = [*(s.file for s in config.sources), *(o.file for o in config.outputs.values())]
+    for report in (options.json, None if config.report is None else str(config.report)):
+        refuse_same(report, options.file, rules_file, *files, what="report")
     if options.check:
         from twinstamp.rules import read_rules
 
@@ -77,8 +81,8 @@ def _run(appliance: Any, quiet: bool) -> dict[str, Any]:
         with Progress("appliance") as progress:
             report = appliance.run(progress=lambda: progress(reader))
     elif sys.stdout.isatty():
-        with LiveView(appliance.snapshot):
-            report = appliance.run()
+        with LiveView(appliance.snapshot) as view:
+            report = appliance.run(progress=view)
     else:
         report = appliance.run()
     print_report(report)
