@@ -3,6 +3,9 @@
 #include "bindings.h"
 
 NB_MODULE(_cpu, m) {
+    // Objects that live until the interpreter ends (a signal handler holds one) are no leak worth a page of
+    // text.
+    nb::set_leak_warnings(false);
     m.doc() = "CPU build of Twinstamp's kernels: the same headers that run on the GPU.";
     twinstamp::bind_hash_key(m);
     twinstamp::bind_balance(m);

@@ -13,6 +13,8 @@ void bind_packet_socket(nb::module_& m);
 }  // namespace twinstamp
 
 NB_MODULE(_native, m) {
+    // As in the kernels: an object that lives until the interpreter ends is no leak.
+    nb::set_leak_warnings(false);
     m.doc() = "Twinstamp's compiled record walks: capture files, packet sockets, merging.";
     twinstamp::bind_capture_reader(m);
     twinstamp::bind_capture_writer(m);
