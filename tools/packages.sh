@@ -23,7 +23,8 @@ else
         || needed+=(python3-dev)
 fi
 # The soname is the same on both; only the package's name differs (64-bit time_t on Ubuntu 24.04).
-if ! ldconfig -p 2> /dev/null | grep -q 'libpcap\.so\.0\.8'; then
+# Not through a pipe: grep -q would leave before ldconfig is done, which pipefail takes for a failure.
+if [[ $(ldconfig -p 2> /dev/null) != *libpcap.so.0.8* ]]; then
     needed+=(libpcap0.8)
 fi
 program ccache ccache wanted
