@@ -340,3 +340,74 @@ def test_link_types_that_a_server_cannot_hold_are_found_at_the_start(tmp_path):
     with pytest.raises(ConfigError, match=r"server s0.*\.pcapng"):
         Appliance(load_appliance(appliance(tmp_path, files=["a.pcap", "b.pcap"], ending="pcap")))
     run(appliance(tmp_path, files=["a.pcap", "b.pcap"]))
+
+
+@pytest.mark.parametrize("action", ["drop", "tag"])
+def test_fragments_that_come_before_their_first_one(tmp_path, action):
+    """Held until the first fragment or 10 ms: all of a datagram on one server, nothing lost, tags kept."""
+    feed: list[Record] = []
+    now = 1_700_000_000_000_000_000
+    for flow in range(30):
+        whole = (
+            IP(src="10.0.0.1", dst="10.9.9.9", id=flow + 1) / UDP(sport=1000 + flow, dport=53) / bytes(3000)
+        )
+        parts = [
+            bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / part)
+            for part in whole.fragment(1000)
+        ]
+        for part in parts[1:] + parts[:1]:
+            feed.append((now, part))
+            feed.append((now + 1000, part))  # a copy: the duplicates of held fragments are held too
+            now += 100_000
+    # A last fragment whose first one never comes goes on alone, by its addresses.
+    lonely = Ether(feed[0][1])
+    lonely[IP].id = 999
+    del lonely[IP].chksum
+    feed.append((now, bytes(lonely)))
+    write_pcap(tmp_path / "feed.pcap", feed)
+    report = run(appliance(tmp_path, files=["feed.pcap"], action=action, profile="exact"))
+    outputs = [read_all(tmp_path / f"s{k}.pcapng") for k in range(3)]
+    copies = 1 if action == "drop" else 2
+    want = [record for i, record in enumerate(feed) if copies == 2 or i % 2 == 0]
+    assert sorted(record for output in outputs for record in output) == sorted(want)
+    place: dict[int, int] = {}
+    for server, output in enumerate(outputs):
+        for _, frame in output:
+            assert place.setdefault(Ether(frame)[IP].id, server) == server, "a datagram is split"
+    assert len(set(place.values())) == 3
+    assert report["ledger"]["forwarded"]["frames"] == len(want)
+    assert report["ledger"]["tagged"]["frames"] == (len(want) // 2 if action == "tag" else 0)
+    assert report["fragments"]["fragments_held"] > 0
+    if action == "tag":
+        comments = "".join(
+            subprocess.run(
+                ["tshark", "-r", tmp_path / f"s{k}.pcapng", "-T", "fields", "-e", "frame.comment"],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+            for k in range(3)
+        )
+        assert comments.count("twinstamp: duplicate (exact)") == len(want) // 2
+
+
+def test_a_snap_cut_and_ipv6_and_other_frames_pass(tmp_path):
+    from scapy.layers.inet6 import IPv6
+
+    frames = [
+        bytes(
+            Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+            / IPv6(src="2001:db8::1", dst="2001:db8::2")
+            / TCP()
+        ),
+        bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02", type=0x88B5) / b"experimental"),
+        bytes(Ether() / IP() / TCP())[:30],
+        b"\x02",
+        b"",
+    ]
+    feed = [(10**18 + i, frame) for i, frame in enumerate(frames)]
+    write_pcap(tmp_path / "feed.pcap", feed)
+    report = run(appliance(tmp_path, files=["feed.pcap"], profile="nat", action="drop", workers=2))
+    got = sorted(record for k in range(3) for record in read_all(tmp_path / f"s{k}.pcapng"))
+    assert got == sorted(feed)
+    assert report["ledger"]["forwarded"]["frames"] == len(feed)

@@ -95,6 +95,8 @@ class Pipeline:
     def process(self, batch: FrameBatch) -> None:
         """Takes a batch through all stages; it may be released afterwards."""
         n = len(batch)
+        if n == 0:
+            return
         caplen = batch.caplen
         self.ledger.receive(n, int(caplen.sum(dtype=np.int64)))
         keep: npt.NDArray[np.uint8] | None = None
