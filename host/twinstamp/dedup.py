@@ -24,6 +24,8 @@ ACTIONS = ("drop", "tag", "count")
 # Traffic that repeats itself without being mirrored twice; the appliance leaves it alone by default.
 DEFAULT_KEEP = tuple(name for name in CLASSES if name != "other")
 TYPE_NAMES = {code: name for name, code in PROFILES.items()}
+# Comments that tag a duplicate, by type code (0: none), as CaptureWriter.write takes them.
+TAG_COMMENTS = ["", *(f"twinstamp: duplicate ({TYPE_NAMES[code]})" for code in sorted(TYPE_NAMES))]
 
 
 class Deduplicator:
@@ -101,7 +103,7 @@ def tag_comments(verdicts: Verdicts) -> tuple[Any, list[str]]:
     import numpy as np
 
     judged = np.where(np.asarray(verdicts.keep) == 0, np.asarray(verdicts.type), 0).astype(np.uint8)
-    return judged, ["", *(f"twinstamp: duplicate ({name})" for name in PROFILES)]
+    return judged, TAG_COMMENTS
 
 
 def dedup_capture(

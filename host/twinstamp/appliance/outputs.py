@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinstamp.appliance.config import OutputConfig
-from twinstamp.dedup import TYPE_NAMES
+from twinstamp.dedup import TAG_COMMENTS
 from twinstamp.errors import ConfigError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import create_capture
@@ -22,7 +22,6 @@ from twinstamp.io.live import LiveOutput, SendResult, Vlan
 
 _SIOCGIFFLAGS = 0x8913
 _IFF_UP_RUNNING = 0x1 | 0x40
-_COMMENTS = ["", *(f"twinstamp: duplicate ({TYPE_NAMES[code]})" for code in sorted(TYPE_NAMES))]
 
 
 class Sent(NamedTuple):
@@ -120,7 +119,7 @@ class FileOutput:
         """Writes the frames at index (ascending); tags u8[n]: type of a duplicate to tag, 0 = none."""
         mask = np.zeros(len(batch), np.uint8)
         mask[index] = 1
-        comments = None if tags is None or not tags.any() else (tags, _COMMENTS)
+        comments = None if tags is None or not tags.any() else (tags, TAG_COMMENTS)
         self._writer.write(batch, mask, comments=comments)
         size = int(batch.caplen[index].sum(dtype=np.int64))
         self.wire_bytes += size
