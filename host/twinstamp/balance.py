@@ -453,7 +453,7 @@ class Classifier:
     def counts(self) -> dict[str, Any]:
         """Counters since the start.
 
-        "skipped", "forwarded", "dropped", "no_server", "held": (frames, bytes on the wire); a held frame
+        "skipped", "forwarded", "dropped", "no_server", "held": (frames, captured bytes); a held frame
         counts again under its later fate. "servers": [(copies, bytes)] in the order of `servers`.
         "copies_without_server": copies of groups without a living server. "held_now", "held_now_bytes":
         at the moment. "fragments_*", "icmp_followed", "cache_hits", "cache_misses": see docs/balance.md.

@@ -202,7 +202,7 @@ class _Outputs:
         hashes = np.frombuffer(verdicts.hash, np.uint64)
         for number in np.unique(server).tolist():
             mine = frame[server == number]
-            size = int(batch.length[mine].sum(dtype=np.uint64))
+            size = int(batch.caplen[mine].sum(dtype=np.uint64))
             ledger.copies_attempted.add(len(mine), size)
             written = self._writers[number].write(batch, server_mask(verdicts, number))
             ledger.copies_sent.add(written, size)
@@ -251,7 +251,7 @@ def balance_capture(
 
         for batch in reader:
             with batch:
-                ledger.receive(len(batch), int(batch.length.sum(dtype=np.uint64)) if len(batch) else 0)
+                ledger.receive(len(batch), int(batch.caplen.sum(dtype=np.uint64)) if len(batch) else 0)
                 verdicts = classifier.process(batch)
                 outputs.write(batch, verdicts, ledger)
                 del verdicts

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 
 import pytest
 from twinstamp.cli import main
@@ -151,3 +152,32 @@ def test_match_shows_an_icmp_errors_own_rule(tmp_path):
     args = ["rules", "match", str(tmp_path / "in.pcap"), "--rules", str(tmp_path / "r.toml")]
     assert main([*args, "--out", str(tmp_path / "o.csv")]) == 0
     assert (tmp_path / "o.csv").read_text() == "frame,rule\n1,-1\n"
+
+
+def test_the_ledger_counts_captured_bytes(tmp_path):
+    """As `dedup` and `run` do, also where a capture was cut by a snapshot length."""
+    frame = model.build(mixed(1)[0])
+    record = struct.pack("<IIII", 1, 0, len(frame), 1500) + frame
+    header = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
+    (tmp_path / "in.pcap").write_bytes(header + record * 3)
+    (tmp_path / "r.toml").write_text(TOML)
+    args = [
+        "balance",
+        str(tmp_path / "in.pcap"),
+        "--rules",
+        str(tmp_path / "r.toml"),
+        "--quiet",
+        "--servers",
+        "1",
+    ]
+    args += [
+        "--out-dir",
+        str(tmp_path),
+        "--secret-file",
+        str(tmp_path / "key"),
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
+    assert main(args) == 0
+    ledger = json.loads((tmp_path / "r.json").read_text())["ledger"]
+    assert ledger["received"] == {"frames": 3, "bytes": 3 * len(frame)}

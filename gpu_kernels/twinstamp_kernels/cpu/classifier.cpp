@@ -425,7 +425,7 @@ void Classifier::judge_fragments(const Frames& frames, Verdicts& out) {
 }
 
 // Servers of frames low..high. Copies are written from `at_frame` and `at_server` on; says how many.
-u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 high, Verdicts& out,
+u64 Classifier::choose_servers(Counts& counts, const u32* caplen, u64 low, u64 high, Verdicts& out,
                                u32* at_frame, u16* at_server) const {
     const i32* rule = out.rule.data.get();
     const u64* hash = out.hash.data.get();
@@ -442,7 +442,7 @@ u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 h
     Tally forwarded;
     for (u64 i = low; i < high; ++i) {
         if (fate[i] != static_cast<u8>(Fate::forwarded)) {
-            counts.fate[fate[i]].add(length[i]);
+            counts.fate[fate[i]].add(caplen[i]);
             continue;
         }
         const u32 action = action_of_rule[static_cast<u32>(rule[i] + 1)];
@@ -458,15 +458,15 @@ u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 h
             }
             at_frame[n] = static_cast<u32>(i);
             at_server[n] = server;
-            servers[server].add(length[i]);
+            servers[server].add(caplen[i]);
             ++n;
         }
         if (n == before) {
             const Fate why = begin == end ? Fate::dropped : Fate::no_server;
             fate[i] = static_cast<u8>(why);
-            counts.fate[static_cast<u32>(why)].add(length[i]);
+            counts.fate[static_cast<u32>(why)].add(caplen[i]);
         } else {
-            forwarded.add(length[i]);
+            forwarded.add(caplen[i]);
         }
     }
     counts.fate[static_cast<u32>(Fate::forwarded)].packets += forwarded.packets;
@@ -476,9 +476,9 @@ u64 Classifier::choose_servers(Counts& counts, const u32* length, u64 low, u64 h
 
 // Goes on from where the slice's servers are chosen. Each slice writes where its own frames' copies can
 // never reach the next slice's.
-void Classifier::choose_slice(Worker& worker, const u32* length, u64 low, u64 high, Verdicts& out) const {
+void Classifier::choose_slice(Worker& worker, const u32* caplen, u64 low, u64 high, Verdicts& out) const {
     const u64 at = low * most_copies_ + worker.copies;
-    worker.copies += choose_servers(worker.counts, length, worker.chosen, high, out,
+    worker.copies += choose_servers(worker.counts, caplen, worker.chosen, high, out,
                                     out.copy_frame.data.get() + at, out.copy_server.data.get() + at);
     worker.chosen = high;
 }
@@ -524,7 +524,7 @@ void Classifier::process(const Frames& frames, Verdicts& out) {
                 const u64 end = std::min(high, at + CHUNK);
                 judge_slice(worker, frames, at, end, out);
                 // A frame that waits for the fragment table keeps those behind it waiting: order stays.
-                if (worker.serial.empty()) choose_slice(worker, frames.length, low, end, out);
+                if (worker.serial.empty()) choose_slice(worker, frames.caplen, low, end, out);
             }
         });
     } catch (...) {
@@ -541,7 +541,7 @@ void Classifier::process(const Frames& frames, Verdicts& out) {
     if (options_.mode == HashMode::flow) judge_fragments(frames, out);
     if (waiting)
         each_slice(n, [&](Worker& worker, u64 low, u64 high) {
-            choose_slice(worker, frames.length, low, high, out);
+            choose_slice(worker, frames.caplen, low, high, out);
         });
     const u64 wanted = std::max<u64>(1, std::min<u64>(options_.workers, n / SLICE_FRAMES));
     const u64 size = (n + wanted - 1) / wanted;
@@ -581,7 +581,7 @@ void Classifier::take_released(Released& out) {
         ++i;
     }
     table_.released.clear();
-    v.copies = choose_servers(workers_[0]->counts, out.length.data(), 0, n, v, v.copy_frame.data.get(),
+    v.copies = choose_servers(workers_[0]->counts, out.caplen.data(), 0, n, v, v.copy_frame.data.get(),
                               v.copy_server.data.get());
 }
 

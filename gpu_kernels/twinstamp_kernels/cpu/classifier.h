@@ -66,9 +66,9 @@ struct Released {
 
 struct Tally {
     u64 packets = 0, bytes = 0;
-    void add(u64 length) {
+    void add(u64 captured) {
         ++packets;
-        bytes += length;
+        bytes += captured;
     }
 };
 
@@ -123,9 +123,9 @@ class Classifier {
     bool judge_plain(Worker& worker, const u8* frame, const Layers& layers, const FlowKey& key, Judged& out,
                      const FragmentTable* table) const;
     void judge_fragments(const Frames& frames, Verdicts& out);
-    u64 choose_servers(Counts& counts, const u32* length, u64 low, u64 high, Verdicts& out, u32* at_frame,
+    u64 choose_servers(Counts& counts, const u32* caplen, u64 low, u64 high, Verdicts& out, u32* at_frame,
                        u16* at_server) const;
-    void choose_slice(Worker& worker, const u32* length, u64 low, u64 high, Verdicts& out) const;
+    void choose_slice(Worker& worker, const u32* caplen, u64 low, u64 high, Verdicts& out) const;
     void each_slice(u64 count, const auto& task);
 
     CompiledRules rules_;

@@ -116,10 +116,6 @@ class _Table:
                 raise ConfigError(f"{self.where}.{key}: {value!r} {wrong}")
         return value
 
-    def take_all(self) -> dict[str, Any]:
-        left, self._left = self._left, {}
-        return left
-
     def end(self, known: Sequence[str]) -> None:
         if self._left:
             key = next(iter(self._left))

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twinstamp.cli.common import Progress, refuse_same, write_json
+from twinstamp.cli.common import Progress, finish, refuse_same
 from twinstamp.cli.rules import add_rules_options
 
 if TYPE_CHECKING:
@@ -75,13 +75,7 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             progress=progress,
         )
-    if options.json is not None:
-        write_json(options.json, report)
-    if not options.quiet:
-        _summary(report)
-    if report["truncated"] is not None:
-        print(f"twinstamp balance: {report['truncated']}", file=sys.stderr)
-    return 0
+    return finish(options, report, _summary)
 
 
 def _summary(report: dict[str, Any]) -> None:

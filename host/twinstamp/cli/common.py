@@ -13,6 +13,7 @@ from twinstamp.units import parse_time_ns
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from twinstamp.io.files import CaptureReader
@@ -108,3 +109,16 @@ def write_json(path: str, report: dict[str, Any]) -> None:
         raise
     except OSError as error:
         raise ConfigError(f"{path}: the report cannot be written: {error.strerror}") from error
+
+
+def finish(
+    options: argparse.Namespace, report: dict[str, Any], summary: Callable[[dict[str, Any]], None]
+) -> int:
+    """What ends a command over a capture: the report, its summary, and whether the capture was cut short."""
+    if options.json is not None:
+        write_json(options.json, report)
+    if not options.quiet:
+        summary(report)
+    if report["truncated"] is not None:
+        print(f"twinstamp {options.command}: {report['truncated']}", file=sys.stderr)
+    return 0

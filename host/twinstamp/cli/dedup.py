@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from twinstamp.cli.common import Progress, add_window_options, refuse_same, window_time_ns, write_json
+from twinstamp.cli.common import Progress, add_window_options, finish, refuse_same, window_time_ns
 from twinstamp.errors import ConfigError
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
@@ -73,13 +73,7 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             progress=progress,
         )
-    if options.json is not None:
-        write_json(options.json, report)
-    if not options.quiet:
-        _summary(report)
-    if report["truncated"] is not None:
-        print(f"twinstamp dedup: {report['truncated']}", file=sys.stderr)
-    return 0
+    return finish(options, report, _summary)
 
 
 def _summary(report: dict[str, Any]) -> None:
