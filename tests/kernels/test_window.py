@@ -235,3 +235,26 @@ def test_a_key_differs_from_run_to_run_and_verdicts_do_not():
     payloads = [b"a", b"b", b"a", b"a"]
     results = {tuple(judge(payloads, [0, 1, 2, 3], [], count=5, seed=None)[0]) for _ in range(5)}
     assert results == {(0, 0, 2, 1)}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nat_tells_the_nearer_of_two_matches(order, workers):
+    """One earlier frame shares the source endpoint, another the destination: the more recent one counts."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.layers.l2 import Ether
+
+    def frame(source: str, destination: str) -> bytes:
+        packet = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(
+            src=source, dst=destination, id=7
+        )
+        return bytes(packet / TCP(sport=1000, dport=80, seq=5) / (b"x" * 20))
+
+    earlier = [frame("10.0.0.1", "10.9.9.9"), frame("10.8.8.8", "10.0.0.2")]
+    payloads = [*(earlier[k] for k in order), frame("10.0.0.1", "10.0.0.2")]
+    window = Window(count=10, profile="nat", workers=workers)
+    verdicts = window.process(*columns(payloads, [100, 200, 1000]))
+    assert list(verdicts.distance) == [0, 0, 1]
+    assert list(verdicts.delay_ns) == [0, 0, 800]
+    assert list(verdicts.type) == [0, 0, 4]
+    assert window.statistics()["by_type"][4]["frames"] == 1, "counted once, though both tables matched"
