@@ -20,7 +20,7 @@ constexpr u32 LOG2_TABLE = (1u << LOG2_TABLE_BITS) + 1;  // log2(1 + i / 2^13) w
 TS_HD u64 negative_log2(const u64* table, u64 h) {
     if (h == ~0ull) return 0;
     const u64 x = h + 1;
-#if defined(__CUDA_ARCH__)
+#if defined(TS_DEVICE)
     const u32 zeros = static_cast<u32>(__clzll(static_cast<long long>(x)));
 #else
     const u32 zeros = static_cast<u32>(__builtin_clzll(x));

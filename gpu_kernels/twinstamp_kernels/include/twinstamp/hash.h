@@ -88,7 +88,7 @@ TS_HD void nh_portable(const u32* nh, u32 word, const u8* p, u32 n, u64 sum[HASH
     }
 }
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && !defined(__CUDA_ARCH__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && !defined(TS_DEVICE)
 #define TS_HASH_SIMD 1
 inline void nh_simd(const u32* nh, u32 word, const u8* p, u32 n, u64 sum[HASH_STREAMS]) {
     const u32* key = nh + 2 * word;
@@ -119,7 +119,7 @@ inline void nh_simd(const u32* nh, u32 word, const u8* p, u32 n, u64 sum[HASH_ST
     sum[2] += static_cast<u64>(_mm_cvtsi128_si64(q23));
     sum[3] += static_cast<u64>(_mm_extract_epi64(q23, 1));
 }
-#elif defined(__AVX2__) && !defined(__CUDA_ARCH__)
+#elif defined(__AVX2__) && !defined(TS_DEVICE)
 #define TS_HASH_SIMD 1
 inline void nh_simd(const u32* nh, u32 word, const u8* p, u32 n, u64 sum[HASH_STREAMS]) {
     __m256i total[HASH_STREAMS];

@@ -40,7 +40,7 @@ struct Message {
 namespace detail {
 
 TS_HD void copy_bytes(u8* to, const u8* from, u32 n) {
-#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+#if defined(TS_DEVICE) || defined(__CUDACC_RTC__)
     for (u32 i = 0; i < n; ++i) to[i] = from[i];
 #else
     if (n > 0) std::memcpy(to, from, n);
@@ -73,7 +73,7 @@ TS_HD void nh_masked_portable(const u32* nh, const Message& m, const Mask& mask,
     }
 }
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && !defined(__CUDA_ARCH__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && !defined(TS_DEVICE)
 #define TS_MASKED_SIMD 1
 inline u64 low_bits(u32 n) {
     return n >= 64 ? ~0ull : (1ull << n) - 1;

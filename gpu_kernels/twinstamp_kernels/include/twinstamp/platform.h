@@ -4,8 +4,15 @@
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define TS_HD __host__ __device__ __forceinline__
+#define TS_DEVICE_ONLY __device__ __forceinline__
 #else
 #define TS_HD inline
+#define TS_DEVICE_ONLY inline
+#endif
+
+// Device code: on a GPU, or under the CPU emulation of one (tests/emulation), which brings the intrinsics.
+#if defined(__CUDA_ARCH__) || defined(TS_EMULATION)
+#define TS_DEVICE 1
 #endif
 
 #if !defined(__CUDACC_RTC__)
@@ -32,7 +39,7 @@ using i64 = std::int64_t;
 
 // Upper 64 bits of a 64 x 64 bit product.
 TS_HD u64 multiply_high(u64 a, u64 b) {
-#if defined(__CUDA_ARCH__)
+#if defined(TS_DEVICE)
     return __umul64hi(a, b);
 #else
     return static_cast<u64>((static_cast<unsigned __int128>(a) * b) >> 64);

@@ -96,7 +96,7 @@ TS_HD void find_bitmaps(const RuleTables& tables, const FlowKey& key, RuleQuery&
 }
 
 TS_HD u32 lowest_bit(u64 word) {
-#if defined(__CUDA_ARCH__)
+#if defined(TS_DEVICE)
     return static_cast<u32>(__ffsll(static_cast<long long>(word)) - 1);
 #else
     return static_cast<u32>(__builtin_ctzll(word));
