@@ -13,11 +13,6 @@
 namespace twinstamp {
 
 FrameExtent frame_extent(const FramePlaces& frames) {
-    const auto bad = [&](std::size_t i) {
-        return (frames.offset[i] > frames.data_bytes) |
-               (frames.data_bytes - frames.offset[i] < frames.caplen[i]) | (frames.port[i] >= frames.ports) |
-               (frames.caplen[i] > frames.most);
-    };
     FrameExtent out;
     u64 low = ~0ull, high = 0, bytes = 0, outside = 0;
     const u64* offset = frames.offset;
@@ -41,7 +36,7 @@ FrameExtent frame_extent(const FramePlaces& frames) {
         frames.count != 0 && (port >= frames.ports || size > frames.most || outside > data_bytes);
     out.bad = frames.count;
     for (std::size_t i = 0; any && out.bad == frames.count; ++i)
-        if (bad(i)) out.bad = i;
+        if (frame_lies_outside(frames, i)) out.bad = i;
     if (bytes != 0) {
         out.low = low;
         out.high = high;

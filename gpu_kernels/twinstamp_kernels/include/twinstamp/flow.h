@@ -118,10 +118,10 @@ TS_HD bool is_icmp_error(const FlowKey& key) {
     return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;  // RFC 792
 }
 
-// Fields of the packet that an ICMP error quotes. False: cut too short to say.
-TS_HD bool quoted_key(const u8* frame, const Layers& layers, FlowKey& key) {
+// Headers and fields of the packet that an ICMP error quotes. False: cut too short to say.
+TS_HD bool quoted_key(const u8* frame, const Layers& layers, Layers& inner, FlowKey& key) {
     if (layers.transport == NO_OFFSET || layers.network_end - layers.transport < 8 + 20) return false;
-    Layers inner = layers;
+    inner = layers;
     if (!detail::parse_ip(frame, layers.network_end, layers.transport + 8, inner)) return false;
     flow_key(frame, layers.network_end, inner, key);
     return true;
