@@ -28,10 +28,13 @@ TS_HD bool judge(const RuleTables& tables, const FlowHashKey& secret, const Judg
     if (out.followed && quoted.fragment == Fragment::later && options.mode == HashMode::flow &&
         !peek(inner, quoted))
         return false;
-    out.rule = match_rules(tables, key);
     // An error that no rule speaks of goes to the group of the flow it is about.
-    if (out.followed && out.rule == NO_RULE && options.follow_icmp) out.rule = match_rules(tables, quoted);
-    out.hash = flow_hash(secret, out.followed ? quoted : key, options.mode);
+    out.rule = match_rules(tables, key);
+    if (!out.followed)
+        quoted = key;
+    else if (out.rule == NO_RULE && options.follow_icmp)
+        out.rule = match_rules(tables, quoted);
+    out.hash = flow_hash(secret, quoted, options.mode);
     return true;
 }
 
