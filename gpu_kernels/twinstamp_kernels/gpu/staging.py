@@ -118,7 +118,7 @@ class Staging:
     """Uploads chunk after chunk on a stream of its own, through two sets of buffers in turn.
 
     A chunk goes in one copy: its frames' bytes and its columns are put one behind the other into pinned
-    memory. An array for which `is_pinned` says yes is copied to the device from where it lies.
+    memory. An array that lies in memory of Device.pinned() is copied to the device from there.
 
         for chunk in chunks(...):
             staged = staging.upload(chunk, data, offset, caplen, {"port": port[low:high], ...})
@@ -131,16 +131,8 @@ class Staging:
     Every method raises DeviceFailure where the device does, and is of no use afterwards.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        *,
-        frames: int,
-        size: int,
-        is_pinned: Callable[[Column], bool] = lambda array: False,
-    ) -> None:
+    def __init__(self, device: Device, *, frames: int, size: int) -> None:
         self._device = device
-        self._is_pinned = is_pinned
         self._stream = device.stream()
         self._slots = [_Slot(device), _Slot(device)]
         self._next = 0
@@ -162,14 +154,38 @@ class Staging:
         """Starts the copies of a chunk. data: of the whole batch, u8; offset u64 and caplen u32: of the
         whole batch; columns: any arrays, of the chunk's frames only. The address of "offset" is always
         given, that of "caplen" too."""
-        slot = self._slots[self._next]
         offset = offset[chunk.low : chunk.high]
         caplen = caplen[chunk.low : chunk.high]
-        gathers = chunk.sparse
-        # Offsets keep their alignment.
-        base = 0 if gathers else chunk.start // ALIGNMENT * ALIGNMENT
-        room = chunk.captured + 7 * len(offset) if gathers else chunk.stop - base
         arrays: dict[str, Column] = {"offset": offset, "caplen": caplen, **columns}
+        if not chunk.sparse:
+            # Offsets keep their alignment.
+            base = chunk.start // ALIGNMENT * ALIGNMENT
+            return self._upload(data[base : chunk.stop], base, arrays)
+        moved = np.empty(len(offset), np.uint64)
+        arrays["offset"] = moved
+        room = chunk.captured + 7 * len(offset)
+
+        def gather(target: Bytes) -> int:
+            return _cpu.gather_frames(data, offset, caplen, target, moved)
+
+        return self._upload(None, 0, arrays, room, gather)
+
+    def upload_columns(self, columns: Mapping[str, Column]) -> Staged:
+        """Starts the copies of columns without frames' bytes."""
+        return self._upload(None, 0, columns)
+
+    def _upload(
+        self,
+        data: Column | None,
+        base: int,
+        arrays: Mapping[str, Column],
+        room: int = 0,
+        gather: Callable[[Bytes], int] | None = None,
+    ) -> Staged:
+        """Copies `data`, or what `gather` puts into `room` bytes, and behind it the arrays."""
+        slot = self._slots[self._next]
+        if data is not None:
+            room = len(data)
         places: dict[str, int] = {}
         at = -(-(room + 16) // ALIGNMENT) * ALIGNMENT
         for name, array in arrays.items():
@@ -179,26 +195,20 @@ class Staging:
             self._device.synchronize(slot.uploaded)
         self._reserve(slot, at)
         address, pinned = slot.memory.address, slot.pinned
-        pieces: list[tuple[int, Column]] = []
         staged = 0  # what stands in pinned memory from here on has not been sent
-        end = 0
-        if gathers:
-            moved = np.empty(len(offset), np.uint64)
-            end = _cpu.gather_frames(data, offset, caplen, pinned[:room], moved)
-            arrays["offset"] = moved
-        elif room:
-            pieces.append((0, data[base : chunk.stop]))
+        end = 0 if gather is None else gather(pinned[:room])
+        pieces = [] if data is None or not room else [(0, data)]
         pieces += [(places[name], array) for name, array in arrays.items() if array.nbytes]
         if slot.consumed is not None:
             self._device.wait(self._stream, slot.consumed)
         for place, array in pieces:
-            if self._is_pinned(array):
+            if self._device.is_pinned(array):
                 self._send(address + staged, pinned[staged:end])
                 self._send(address + place, array)
                 staged = end = place + array.nbytes
             else:
                 end = place + array.nbytes
-                pinned[place:end] = array.view(np.uint8)
+                pinned[place:end] = array.reshape(-1).view(np.uint8)
         self._send(address + staged, pinned[staged:end])
         slot.uploaded = self._device.record(self._stream)
         number, self._next = self._next, 1 - self._next
@@ -223,6 +233,11 @@ class Staging:
         for slot in self._slots:
             if slot.uploaded is not None:
                 self._device.synchronize(slot.uploaded)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, on the host and on the device."""
+        return sum(slot.memory.size + len(slot.pinned) for slot in self._slots)
 
     def close(self) -> None:
         """Gives the device memory back; nothing may be using it."""
