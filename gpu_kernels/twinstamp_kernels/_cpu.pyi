@@ -8,9 +8,15 @@ def __getattr__(name: str) -> Any: ...
 HASH_KEY_BYTES: int
 FLOW_KEY_BYTES: int
 MAX_CAPLEN: int
+HISTOGRAM_BINS: int
 PROFILES: dict[str, int]
 LAYERS: dict[str, int]
 CLASSES: dict[str, int]
+
+def frame_extent(
+    data_bytes: int, offset: Any, caplen: Any, port: Any, ports: int, first: int | None = None
+) -> tuple[int, int, int]: ...
+def gather_frames(data: Any, offset: Any, caplen: Any, out_data: Any, out_offset: Any) -> int: ...
 
 class HashKey:
     def __init__(self, words: bytes) -> None: ...
@@ -38,9 +44,44 @@ class Window:
         linktypes: Any,
         details: bool,
     ) -> tuple[memoryview, memoryview, memoryview, memoryview]: ...
+    def process_keys(
+        self,
+        key: Any,
+        second: Any,
+        two: Any,
+        tags: Any,
+        frame_class: Any,
+        timestamp_ns: Any,
+        caplen: Any,
+        details: bool,
+    ) -> tuple[memoryview, memoryview, memoryview, memoryview]: ...
+    def restore(
+        self, index: int, key: Any, second: Any, two: Any, tags: Any, timestamp_ns: Any
+    ) -> None: ...
+    def add_statistics(self, counts: WindowStatistics) -> None: ...
+    @property
+    def index(self) -> int: ...
     @property
     def bytes(self) -> int: ...
     def statistics(self) -> dict[str, Any]: ...
+
+class WindowStatistics:
+    def __init__(
+        self,
+        frames: int,
+        bytes: int,
+        limit_reached: int,
+        type_frames: Any,
+        type_bytes: Any,
+        negative_delays: Any,
+        distance_bins: Any,
+        distance_max: Any,
+        delay_bins: Any,
+        delay_max: Any,
+        kept_frames: Any,
+        kept_bytes: Any,
+    ) -> None: ...
+    def as_dict(self, memory_bytes: int) -> dict[str, Any]: ...
 
 class Histogram:
     def add(self, values: Any) -> None: ...

@@ -41,6 +41,7 @@ class TimeStops {
 
     // Frames whose time window was cut by the limit.
     u64 limit_reached() const { return limit_reached_; }
+    void forget_counts() { limit_reached_ = 0; }
     u64 bytes() const { return kept_.capacity() * sizeof(Kept); }
 
   private:

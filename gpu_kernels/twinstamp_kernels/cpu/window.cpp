@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "frame_bytes.h"
+
 namespace twinstamp {
 
 namespace {
@@ -55,6 +57,26 @@ u16 Window::linktype(const FrameColumns& frames, size_t i) const {
     return frames.linktypes[frames.port[i]];
 }
 
+inline void Window::add_key(Lane& lane, int table, const Digest& key, size_t i, const u32* tags) {
+    ShardList& list = lane.shards[table][shard_of(key)];
+    const size_t k = list.count++;
+    list.key[k] = key;
+    list.frame[k] = static_cast<u32>(i);
+    if (tagged_) std::copy_n(tags, TAGS, &list.tags[k * TAGS]);
+}
+
+void Window::copy_keys(const KeyColumns& keys, size_t begin, size_t end, Lane& lane) {
+    for (auto& shards : lane.shards) {
+        for (ShardList& list : shards) list.count = list.matches = 0;
+    }
+    for (size_t i = begin; i < end; ++i) {
+        const u32* tags = tagged_ ? keys.tags + i * TAGS : nullptr;
+        add_key(lane, 0, {{keys.key[2 * i], keys.key[2 * i + 1]}}, i, tags);
+        if (second_ && keys.two[i]) add_key(lane, 1, {{keys.second[2 * i], keys.second[2 * i + 1]}}, i, tags);
+        if (classes_ && keys.frame_class != nullptr) class_[i] = keys.frame_class[i];
+    }
+}
+
 void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, Lane& lane) {
     for (auto& shards : lane.shards) {
         for (ShardList& list : shards) list.count = list.matches = 0;
@@ -79,20 +101,13 @@ void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, 
             list.frame[list.count++] = static_cast<u32>(i);
         }
     } else {
-        const auto add = [&](int t, const Digest& key, size_t i, const u32* tags) {
-            ShardList& list = lane.shards[t][shard_of(key)];
-            const size_t k = list.count++;
-            list.key[k] = key;
-            list.frame[k] = static_cast<u32>(i);
-            if (tagged_) std::copy_n(tags, TAGS, &list.tags[k * TAGS]);
-        };
         FrameKeys keys;
         for (size_t i = begin; i < end; ++i) {
             prefetch(i);
             frame_keys(key_, options_.key, frames.data + frames.offset[i], frames.caplen[i],
                        linktype(frames, i), keys);
-            add(0, keys.key, i, keys.tag);
-            if (keys.two) add(1, keys.second, i, keys.tag);
+            add_key(lane, 0, keys.key, i, keys.tag);
+            if (keys.two) add_key(lane, 1, keys.second, i, keys.tag);
         }
     }
     if (classes_) {
@@ -205,22 +220,93 @@ void Window::check(const FrameColumns& frames) {
     }
     for (size_t i = 0; any && i < frames.count; ++i) {
         if (!bad(i)) continue;
-        throw std::invalid_argument(
-            "frame " + std::to_string(i) + " of the batch: offset " + std::to_string(frames.offset[i]) +
-            ", caplen " + std::to_string(frames.caplen[i]) + ", port " + std::to_string(frames.port[i]) +
-            " do not fit data of " + std::to_string(frames.data_bytes) + " bytes, " +
-            std::to_string(frames.ports) + " ports and the limit of " + std::to_string(MAX_CAPLEN) +
-            " captured bytes");
+        throw std::invalid_argument(window_refusal({frames.data_bytes, frames.offset, frames.caplen,
+                                                    frames.port, frames.count, frames.ports, MAX_CAPLEN},
+                                                   i));
     }
     lanes_[0].statistics.frames += frames.count;
     lanes_[0].statistics.bytes += bytes;
 }
 
+// All keys need have arrived, whatever then becomes of the frames.
+void Window::check_keys(const KeyColumns& keys, size_t count) const {
+    const auto needed = [](bool wanted, const void* column, const char* name) {
+        if (wanted && column == nullptr) {
+            throw std::invalid_argument(std::string(name) + " is missing: this window needs it");
+        }
+        if (!wanted && column != nullptr) {
+            throw std::invalid_argument(std::string(name) + " is given: keys of this window have none");
+        }
+    };
+    needed(true, keys.key, "key");
+    needed(second_, keys.second, "second");
+    needed(second_, keys.two, "two");
+    needed(tagged_, keys.tags, "tags");
+    for (size_t i = 0; keys.frame_class != nullptr && i < count; ++i) {
+        if (keys.frame_class[i] >= CLASS_COUNT) {
+            throw std::invalid_argument("frame " + std::to_string(i) + " of the batch: there is no class " +
+                                        std::to_string(keys.frame_class[i]));
+        }
+    }
+}
+
 Verdicts Window::process(const FrameColumns& frames, bool details) {
-    const size_t n = frames.count;
     check(frames);
+    return judge_all(frames, nullptr, details);
+}
+
+Verdicts Window::process_keys(const KeyColumns& keys, const FrameColumns& frames, bool details) {
+    check_keys(keys, frames.count);
+    if (classes_ && keys.frame_class == nullptr) {
+        throw std::invalid_argument("frame_class is missing: this window keeps classes of frames");
+    }
+    u64 bytes = 0;
+    for (size_t i = 0; i < frames.count; ++i) bytes += frames.caplen[i];
+    lanes_[0].statistics.frames += frames.count;
+    lanes_[0].statistics.bytes += bytes;
+    return judge_all(frames, &keys, details);
+}
+
+Verdicts Window::judge_all(const FrameColumns& frames, const KeyColumns* keys, bool details) {
+    const size_t n = frames.count;
     Verdicts out{std::vector<u8>(n, 1), std::vector<u8>(n), std::vector<u32>(details ? n : 0),
                  std::vector<i64>(details ? n : 0)};
+    const auto write_out = [&](Lane& lane) { write(frames, lane, out); };
+    if (keys == nullptr) {
+        pass(
+            frames, [&](size_t begin, size_t end, Lane& lane) { compute_keys(frames, begin, end, lane); },
+            write_out);
+    } else {
+        pass(
+            frames, [&](size_t begin, size_t end, Lane& lane) { copy_keys(*keys, begin, end, lane); },
+            write_out);
+    }
+    return out;
+}
+
+void Window::restore(u64 index, const KeyColumns& keys, const i64* timestamp_ns, size_t count) {
+    if (index_ != 0) throw std::invalid_argument("restore: this window has judged frames already");
+    if (count > index || count < std::min<u64>(index, window_ - 1)) {
+        throw std::invalid_argument("restore: " + std::to_string(count) + " frames given, the last " +
+                                    std::to_string(std::min<u64>(index, window_ - 1)) + " of " +
+                                    std::to_string(index) + " are needed");
+    }
+    check_keys(keys, count);
+    index_ = swept_ = index - count;
+    FrameColumns frames{};
+    frames.timestamp_ns = timestamp_ns;
+    frames.count = count;
+    pass(
+        frames, [&](size_t begin, size_t end, Lane& lane) { copy_keys(keys, begin, end, lane); },
+        [](Lane&) {});
+    if (stops_) stops_->forget_counts();
+}
+
+// Takes frames through the tables. keys(begin, end, lane) lists the keys of a slice, write(lane) does what is
+// to be done about the matches of the slice before.
+template <typename Keys, typename Write>
+void Window::pass(const FrameColumns& frames, Keys&& keys, Write&& write) {
+    const size_t n = frames.count;
     if (classes_ && class_.size() < n) class_.resize(n);
     if (second_ && best_.size() < n) best_.resize(n);
     if (by_time_) {
@@ -236,9 +322,9 @@ Verdicts Window::process(const FrameColumns& frames, bool details) {
     };
     if (options_.workers == 1) {
         for (size_t begin = 0; begin < n; begin += CHUNK) {
-            compute_keys(frames, begin, std::min(n, begin + CHUNK), lanes_[0]);
+            keys(begin, std::min(n, begin + CHUNK), lanes_[0]);
             choose([&]<bool by_time, bool tagged>() { look_up<by_time, tagged>(frames, 0); });
-            write(frames, lanes_[0], out);
+            write(lanes_[0]);
         }
     } else {
         // The verdicts of one chunk and the keys of the next are one phase: a lane owns both.
@@ -246,9 +332,9 @@ Verdicts Window::process(const FrameColumns& frames, bool details) {
             const size_t count = begin < n ? std::min(n - begin, PARALLEL_CHUNK) : 0;
             workers_.run([&](unsigned worker) {
                 Lane& lane = lanes_[worker];
-                write(frames, lane, out);
-                compute_keys(frames, begin + count * worker / options_.workers,
-                             begin + count * (worker + 1) / options_.workers, lane);
+                write(lane);
+                keys(begin + count * worker / options_.workers,
+                     begin + count * (worker + 1) / options_.workers, lane);
             });
             if (count == 0) break;
             workers_.run([&](unsigned worker) {
@@ -263,26 +349,31 @@ Verdicts Window::process(const FrameColumns& frames, bool details) {
         }
         swept_ = index_;
     }
-    return out;
+}
+
+void WindowStatistics::merge(const WindowStatistics& other) {
+    frames += other.frames;
+    bytes += other.bytes;
+    limit_reached += other.limit_reached;
+    for (size_t t = 0; t < duplicates.size(); ++t) {
+        duplicates[t].frames += other.duplicates[t].frames;
+        duplicates[t].bytes += other.duplicates[t].bytes;
+        duplicates[t].negative_delays += other.duplicates[t].negative_delays;
+        duplicates[t].distance.merge(other.duplicates[t].distance);
+        duplicates[t].delay_ns.merge(other.duplicates[t].delay_ns);
+    }
+    for (size_t c = 0; c < kept_frames.size(); ++c) {
+        kept_frames[c] += other.kept_frames[c];
+        kept_bytes[c] += other.kept_bytes[c];
+    }
 }
 
 WindowStatistics Window::statistics() const {
     WindowStatistics sum;
-    for (const Lane& lane : lanes_) {
-        const WindowStatistics& one = lane.statistics;
-        sum.frames += one.frames;
-        sum.bytes += one.bytes;
-        for (size_t t = 0; t < sum.duplicates.size(); ++t) {
-            sum.duplicates[t].frames += one.duplicates[t].frames;
-            sum.duplicates[t].bytes += one.duplicates[t].bytes;
-            sum.duplicates[t].negative_delays += one.duplicates[t].negative_delays;
-            sum.duplicates[t].distance.merge(one.duplicates[t].distance);
-            sum.duplicates[t].delay_ns.merge(one.duplicates[t].delay_ns);
-        }
-        for (size_t c = 0; c < sum.kept_frames.size(); ++c) {
-            sum.kept_frames[c] += one.kept_frames[c];
-            sum.kept_bytes[c] += one.kept_bytes[c];
-        }
+    for (const Lane& lane : lanes_) sum.merge(lane.statistics);
+    // Where the count is the shorter bound, what cuts the time window is no limit reached.
+    if (stops_ && window_ == options_.limit && options_.count != window_) {
+        sum.limit_reached += stops_->limit_reached();
     }
     return sum;
 }

@@ -41,6 +41,15 @@ struct FrameColumns {
     size_t ports;
 };
 
+// Keys of frames, computed elsewhere. What a profile does not have is null.
+struct KeyColumns {
+    const u64* key;         // two per frame
+    const u64* second;      // two per frame; nat
+    const u8* two;          // whether second counts; nat
+    const u32* tags;        // TAGS per frame; all but exact
+    const u8* frame_class;  // where classes are kept
+};
+
 struct Verdicts {
     std::vector<u8> keep;       // 1: forward, 0: duplicate
     std::vector<u8> type;       // of the match: 0 none, else Profile
@@ -59,6 +68,9 @@ struct WindowStatistics {
     std::array<TypeCount, 5> duplicates;         // by Profile
     std::array<u64, CLASS_COUNT> kept_frames{};  // matches kept by class policy
     std::array<u64, CLASS_COUNT> kept_bytes{};
+    u64 limit_reached = 0;
+
+    void merge(const WindowStatistics& other);
 };
 
 class Window {
@@ -68,11 +80,19 @@ class Window {
     // Judges the next frames of the stream. details: distance and delay too.
     Verdicts process(const FrameColumns& frames, bool details);
 
+    // The same for frames of which only keys, stamps and captured bytes (of `frames`) are known.
+    Verdicts process_keys(const KeyColumns& keys, const FrameColumns& frames, bool details);
+
+    // Goes on where another window of the same options and hash key stopped after `index` frames: takes its
+    // last min(index, window - 1) frames or more, in stream order, as if they had been judged here, and
+    // counts nothing. Only for a window that has judged nothing.
+    void restore(u64 index, const KeyColumns& keys, const i64* timestamp_ns, size_t count);
+
+    // Adds what another executor has counted.
+    void add_statistics(const WindowStatistics& counts) { lanes_[0].statistics.merge(counts); }
+
     WindowStatistics statistics() const;
-    u64 limit_reached() const {
-        // Where the count is the shorter bound, what cuts the time window is no limit reached.
-        return stops_ && window_ == options_.limit && options_.count != window_ ? stops_->limit_reached() : 0;
-    }
+    u64 index() const { return index_; }
     u64 bytes() const;  // memory held
 
   private:
@@ -90,7 +110,13 @@ class Window {
     };
 
     void check(const FrameColumns& frames);
+    void check_keys(const KeyColumns& keys, size_t count) const;
     void reserve(size_t frames);
+    Verdicts judge_all(const FrameColumns& frames, const KeyColumns* keys, bool details);
+    template <typename Keys, typename Write>
+    void pass(const FrameColumns& frames, Keys&& keys, Write&& write);
+    void copy_keys(const KeyColumns& keys, size_t begin, size_t end, Lane& lane);
+    void add_key(Lane& lane, int table, const Digest& key, size_t i, const u32* tags);
     void compute_keys(const FrameColumns& frames, size_t begin, size_t end, Lane& lane);
     template <bool by_time, bool tagged>
     void look_up(const FrameColumns& frames, unsigned shard);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+
+#include <optional>
 
 #include "bindings.h"
 #include "window.h"
@@ -18,14 +21,75 @@ nb::dict histogram_dict(const Histogram& histogram) {
     return d;
 }
 
+nb::dict statistics_dict(const WindowStatistics& sum, u64 memory_bytes) {
+    nb::dict result, by_type, kept;
+    result["frames"] = sum.frames;
+    result["bytes"] = sum.bytes;
+    for (u8 type = 1; type < sum.duplicates.size(); ++type) {
+        const TypeCount& count = sum.duplicates[type];
+        nb::dict d;
+        d["frames"] = count.frames;
+        d["bytes"] = count.bytes;
+        d["distance"] = histogram_dict(count.distance);
+        d["delay_ns"] = histogram_dict(count.delay_ns);
+        d["negative_delays"] = count.negative_delays;
+        by_type[nb::int_(type)] = d;
+    }
+    for (size_t c = 0; c < sum.kept_frames.size(); ++c) {
+        if (sum.kept_frames[c]) kept[nb::int_(c)] = nb::make_tuple(sum.kept_frames[c], sum.kept_bytes[c]);
+    }
+    result["by_type"] = by_type;
+    result["kept"] = kept;
+    result["limit_reached"] = sum.limit_reached;
+    result["memory_bytes"] = memory_bytes;
+    return result;
+}
+
 template <typename T>
-const T* fitting(const In<T>& column, size_t n, const char* name) {
+const T* fitting(const In<T>& column, size_t n, const char* name, const char* beside = "offset") {
     if (column.shape(0) != n) {
-        throw nb::value_error((std::string(name) + " has " + std::to_string(column.shape(0)) +
-                               " entries, offset has " + std::to_string(n))
+        throw nb::value_error((std::string(name) + " has " + std::to_string(column.shape(0)) + " entries, " +
+                               beside + " has " + std::to_string(n))
                                   .c_str());
     }
     return column.data();
+}
+
+// A column of `width` entries for each of n frames, or null for None.
+template <typename T>
+const T* optional(const std::optional<In<T>>& column, size_t n, size_t width, const char* name) {
+    if (!column) return nullptr;
+    if (column->shape(0) != n * width) {
+        throw nb::value_error((std::string(name) + " has " + std::to_string(column->shape(0)) +
+                               " entries for " + std::to_string(n) + " frames, " + std::to_string(n * width) +
+                               " are needed")
+                                  .c_str());
+    }
+    // An empty array may lie nowhere, and is not None.
+    static const T nothing{};
+    return column->data() != nullptr ? column->data() : &nothing;
+}
+
+using Optional8 = std::optional<In<u8>>;
+using Optional32 = std::optional<In<u32>>;
+using Optional64 = std::optional<In<u64>>;
+
+KeyColumns key_columns(const Optional64& key, const Optional64& second, const Optional8& two,
+                       const Optional32& tags, const Optional8& frame_class, size_t n) {
+    return {optional(key, n, 2, "key"), optional(second, n, 2, "second"), optional(two, n, 1, "two"),
+            optional(tags, n, TAGS, "tags"), optional(frame_class, n, 1, "frame_class")};
+}
+
+Histogram histogram_of(const u64* bins, u64 maximum) {
+    Histogram histogram;
+    for (u32 b = 0; b < Histogram::BINS; ++b) histogram.total += histogram.count[b] = bins[b];
+    histogram.maximum = maximum;
+    return histogram;
+}
+
+nb::tuple verdict_views(Verdicts verdicts) {
+    return nb::make_tuple(to_view(std::move(verdicts.keep)), to_view(std::move(verdicts.type)),
+                          to_view(std::move(verdicts.distance)), to_view(std::move(verdicts.delay_ns)));
 }
 
 }  // namespace
@@ -67,38 +131,97 @@ void bind_window(nb::module_& m) {
                     nb::gil_scoped_release release;
                     verdicts = self.process(frames, details);
                 }
-                return nb::make_tuple(to_view(std::move(verdicts.keep)), to_view(std::move(verdicts.type)),
-                                      to_view(std::move(verdicts.distance)),
-                                      to_view(std::move(verdicts.delay_ns)));
+                return verdict_views(std::move(verdicts));
             },
             nb::arg("data"), nb::arg("offset"), nb::arg("caplen"), nb::arg("timestamp_ns"), nb::arg("port"),
             nb::arg("linktypes"), nb::arg("details"))
+        .def(
+            "process_keys",
+            [](Window& self, Optional64 key, Optional64 second, Optional8 two, Optional32 tags,
+               Optional8 frame_class, In<i64> timestamp_ns, Optional32 caplen, bool details) {
+                const size_t n = timestamp_ns.shape(0);
+                const KeyColumns keys = key_columns(key, second, two, tags, frame_class, n);
+                FrameColumns frames{};
+                frames.timestamp_ns = timestamp_ns.data();
+                frames.count = n;
+                frames.caplen = optional(caplen, n, 1, "caplen");
+                Verdicts verdicts;
+                {
+                    nb::gil_scoped_release release;
+                    std::vector<u32> none;
+                    if (frames.caplen == nullptr) {
+                        none.resize(n + 1);
+                        frames.caplen = none.data();
+                    }
+                    verdicts = self.process_keys(keys, frames, details);
+                }
+                return verdict_views(std::move(verdicts));
+            },
+            nb::arg("key").none(), nb::arg("second").none(), nb::arg("two").none(), nb::arg("tags").none(),
+            nb::arg("frame_class").none(), nb::arg("timestamp_ns"), nb::arg("caplen").none(),
+            nb::arg("details"))
+        .def(
+            "restore",
+            [](Window& self, u64 index, Optional64 key, Optional64 second, Optional8 two, Optional32 tags,
+               In<i64> timestamp_ns) {
+                const size_t n = timestamp_ns.shape(0);
+                const KeyColumns keys = key_columns(key, second, two, tags, std::nullopt, n);
+                nb::gil_scoped_release release;
+                self.restore(index, keys, timestamp_ns.data(), n);
+            },
+            nb::arg("index"), nb::arg("key").none(), nb::arg("second").none(), nb::arg("two").none(),
+            nb::arg("tags").none(), nb::arg("timestamp_ns"))
+        .def("add_statistics", &Window::add_statistics, nb::arg("counts"))
+        .def_prop_ro("index", &Window::index, "Frames judged so far.")
         .def_prop_ro("bytes", &Window::bytes)
-        .def("statistics", [](const Window& self) {
-            const WindowStatistics sum = self.statistics();
-            nb::dict result, by_type, kept;
-            result["frames"] = sum.frames;
-            result["bytes"] = sum.bytes;
-            for (u8 type = 1; type < sum.duplicates.size(); ++type) {
-                const TypeCount& count = sum.duplicates[type];
-                nb::dict d;
-                d["frames"] = count.frames;
-                d["bytes"] = count.bytes;
-                d["distance"] = histogram_dict(count.distance);
-                d["delay_ns"] = histogram_dict(count.delay_ns);
-                d["negative_delays"] = count.negative_delays;
-                by_type[nb::int_(type)] = d;
-            }
-            for (size_t c = 0; c < sum.kept_frames.size(); ++c) {
-                if (sum.kept_frames[c])
-                    kept[nb::int_(c)] = nb::make_tuple(sum.kept_frames[c], sum.kept_bytes[c]);
-            }
-            result["by_type"] = by_type;
-            result["kept"] = kept;
-            result["limit_reached"] = self.limit_reached();
-            result["memory_bytes"] = self.bytes();
-            return result;
-        });
+        .def("statistics",
+             [](const Window& self) { return statistics_dict(self.statistics(), self.bytes()); });
+
+    nb::class_<WindowStatistics>(m, "WindowStatistics",
+                                 "Counts of a window; see twinstamp_kernels.gpu.statistics.RawStatistics.")
+        .def(
+            "__init__",
+            [](WindowStatistics* self, u64 frames, u64 bytes, u64 limit_reached, In<u64> type_frames,
+               In<u64> type_bytes, In<u64> negative_delays, In<u64> distance_bins, In<u64> distance_max,
+               In<u64> delay_bins, In<u64> delay_max, In<u64> kept_frames, In<u64> kept_bytes) {
+                WindowStatistics sum;
+                const size_t types = sum.duplicates.size(), bins = Histogram::BINS;
+                const auto by_type = [&](const In<u64>& column, const char* name, size_t each = 1) {
+                    return fitting(column, types * each, name, "the CPU executor");
+                };
+                const auto by_class = [&](const In<u64>& column, const char* name) {
+                    return fitting(column, sum.kept_frames.size(), name, "the CPU executor");
+                };
+                sum.frames = frames;
+                sum.bytes = bytes;
+                sum.limit_reached = limit_reached;
+                const u64* of_frames = by_type(type_frames, "type_frames");
+                const u64* of_bytes = by_type(type_bytes, "type_bytes");
+                const u64* negative = by_type(negative_delays, "negative_delays");
+                const u64* distances = by_type(distance_bins, "distance_bins", bins);
+                const u64* furthest = by_type(distance_max, "distance_max");
+                const u64* delays = by_type(delay_bins, "delay_bins", bins);
+                const u64* longest = by_type(delay_max, "delay_max");
+                for (size_t t = 0; t < types; ++t) {
+                    TypeCount& count = sum.duplicates[t];
+                    count.frames = of_frames[t];
+                    count.bytes = of_bytes[t];
+                    count.negative_delays = negative[t];
+                    count.distance = histogram_of(distances + t * bins, furthest[t]);
+                    count.delay_ns = histogram_of(delays + t * bins, longest[t]);
+                }
+                const u64* frames_kept = by_class(kept_frames, "kept_frames");
+                const u64* bytes_kept = by_class(kept_bytes, "kept_bytes");
+                std::copy_n(frames_kept, sum.kept_frames.size(), sum.kept_frames.begin());
+                std::copy_n(bytes_kept, sum.kept_bytes.size(), sum.kept_bytes.begin());
+                new (self) WindowStatistics(sum);
+            },
+            nb::arg("frames"), nb::arg("bytes"), nb::arg("limit_reached"), nb::arg("type_frames"),
+            nb::arg("type_bytes"), nb::arg("negative_delays"), nb::arg("distance_bins"),
+            nb::arg("distance_max"), nb::arg("delay_bins"), nb::arg("delay_max"), nb::arg("kept_frames"),
+            nb::arg("kept_bytes"))
+        .def("as_dict", &statistics_dict, nb::arg("memory_bytes"));
+    m.attr("HISTOGRAM_BINS") = static_cast<u32>(Histogram::BINS);
 }
 
 }  // namespace twinstamp
