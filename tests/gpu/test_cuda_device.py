@@ -90,6 +90,7 @@ def test_bytes_go_there_and_back(device, fake):
 def test_pinned_memory_lives_as_long_as_a_view_of_it(device, fake):
     host = device.pinned(64)
     view = host[8:16].view(np.uint64)
+    assert device.is_pinned(host) and device.is_pinned(view) and not device.is_pinned(view.copy())
     del host
     gc.collect()
     assert fake.cuda.runtime.host
@@ -102,7 +103,7 @@ def test_pinned_memory_lives_as_long_as_a_view_of_it(device, fake):
 
 def test_arguments_are_eight_bytes_each(device, fake):
     stream = device.stream()
-    device.launch("three", 7, (2**64 - 1, 5, -(2**63)), stream)
+    device.launch("three", 7, (2**64 - 1, np.int64(5), np.int64(-(2**63))), stream)
     device.launch("nothing", 1, (), stream)
     device.launch("three", 0, (1, 2, 3), stream)
     assert fake.launches == [

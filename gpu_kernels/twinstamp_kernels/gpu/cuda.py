@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twinstamp_kernels.gpu.device import BLOCK, Bytes, DeviceFailure
+from twinstamp_kernels.gpu.device import BLOCK, Bytes, DeviceFailure, PinnedRanges
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SOURCES = PACKAGE / "cuda"
@@ -94,6 +94,7 @@ class CudaDevice:
         self._closed = False
         self._allocated: set[int] = set()
         self._functions: dict[str, tuple[Any, int]] = {}
+        self._pinned = PinnedRanges()
         self._lock = threading.Lock()
         try:
             import cupy
@@ -181,7 +182,12 @@ class CudaDevice:
             raise self._failed(what, error) from error
         block = (ctypes.c_uint8 * size).from_address(address)
         weakref.finalize(block, self._free_pinned, address).atexit = False
+        # Last, so that it ends first: the address may be given out again as soon as it is free.
+        self._pinned.add(block, address, size)
         return np.frombuffer(memoryview(block), np.uint8)
+
+    def is_pinned(self, array: npt.NDArray[Any]) -> bool:
+        return self._pinned.contain(array)
 
     def _free_pinned(self, address: int) -> None:
         if self.failure is None:
@@ -239,7 +245,7 @@ class CudaDevice:
         if len(arguments) != parameters:
             raise ValueError(f"{kernel} takes {parameters} arguments, {len(arguments)} given")
         # CuPy hands NumPy scalars over by value, at their own width: 8 bytes, as the parameters are.
-        packed = tuple(np.uint64(value & 0xFFFF_FFFF_FFFF_FFFF) for value in arguments)
+        packed = tuple(np.uint64(int(value) & 0xFFFF_FFFF_FFFF_FFFF) for value in arguments)
         try:
             function((blocks, 1, 1), (BLOCK, 1, 1), packed, stream=stream)
         except self._errors as error:
