@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from twinstamp_kernels.gpu.device import DeviceFailure
+from twinstamp_kernels.gpu.device import DeviceFailure, PinnedRanges
 
 from tests.emulation import _emulation
 from tests.emulation._emulation import EmulationError
@@ -76,6 +76,7 @@ class EmulatedDevice:
         time_limit_s: float = 120.0,
     ) -> None:
         self.name = f"emulated (seed {seed})"
+        self._pinned = PinnedRanges()
         self.interval = interval
         self.resident_blocks = resident_blocks
         self.lazy = lazy
@@ -123,7 +124,15 @@ class EmulatedDevice:
 
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
         self._operation("pinned")
-        return np.full(size, self._random.getrandbits(8), np.uint8)
+        # A plain owner behind the array, which NumPy arrays of all views keep alive: the range is its.
+        owner = (ctypes.c_uint8 * size)()
+        self._pinned.add(owner, ctypes.addressof(owner), size)
+        array = np.frombuffer(owner, np.uint8)
+        array.fill(self._random.getrandbits(8))
+        return array
+
+    def is_pinned(self, array: npt.NDArray[Any]) -> bool:
+        return self._pinned.contain(array)
 
     def stream(self) -> EmulatedStream:
         self._alive()
