@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from twinstamp.balance import Classifier, Group, Secret, Server, numbered_servers, same_servers
+from twinstamp.rules import Rule, RuleSet, read_classbench
 from twinstamp_kernels import _cpu
+from twinstamp_kernels.gpu.classifier import DeviceClassifier
 from twinstamp_kernels.gpu.cuda import INCLUDE, SOURCES, CudaDevice
 from twinstamp_kernels.gpu.device import DeviceFailure
 from twinstamp_kernels.gpu.window import DeviceWindow
@@ -33,6 +36,7 @@ from twinstamp_kernels.hashkey import expand
 from twinstamp_kernels.keys import frame_classes, frame_keys
 from twinstamp_kernels.window import CLASSES, LAYERS, PROFILES, Window
 
+from tests.bench import traffic
 from tests.conftest import CORPUS, ROOT
 from tests.gpu import streams
 from tests.gpu.streams import Stream
@@ -366,6 +370,105 @@ def captures_section(check: Check) -> None:
                 )
 
 
+def same_rules(check: Check, rules: Any, groups: Any, stream: Stream, chunk: int, **options: Any) -> int:
+    """Rules, servers, held frames and counts of a stream, and a server that dies meanwhile."""
+    groups = groups or same_servers(rules, numbered_servers("64"))
+    secret = Secret(os.urandom(32))
+    cpu, gpu = (
+        Classifier(rules, groups=groups, secret=secret, buckets=check.size(65_536, 256), **options)
+        for _ in range(2)
+    )
+    judge = DeviceClassifier(check.device, gpu._native, chunk=chunk)
+    gpu._native = judge
+    keep = np.random.default_rng(1).random(len(stream)) < 0.7
+    first = 0
+    for number, part in enumerate(cut(stream, (len(stream) // 3, 1000))):
+        mask = keep[first : first + len(part)].view(np.uint8) if number % 2 else None
+        want, have = (one.process(part.batch(first), mask) for one in (cpu, gpu))
+        first += len(part)
+        for name, a, b in zip(want._fields, have, want, strict=True):
+            wrong = differs(name, a, b)
+            assert wrong is None, wrong
+        if number == 0:
+            for one in (cpu, gpu):
+                one.set_alive(one.servers[0], False)
+        while True:
+            want_held, have_held = cpu.take_released(), gpu.take_released()
+            assert (want_held is None) == (have_held is None), "held frames differ"
+            if want_held is None:
+                break
+            for name, a, b in zip(
+                want_held.verdicts._fields, have_held.verdicts, want_held.verdicts, strict=True
+            ):
+                wrong = differs(f"held frames' {name}", a, b)
+                assert wrong is None, wrong
+    counts = [
+        {name: value for name, value in one.counts().items() if not name.startswith("cache")}
+        for one in (cpu, gpu)
+    ]
+    assert counts[0] == counts[1], f"counts {counts[1]}, not {counts[0]}"
+    judge.close()
+    return len(stream)
+
+
+def rules_section(check: Check) -> None:
+    """Rules and balance: which rule, which server, and what the fragment table makes of the rest."""
+    made = [(streams.classbench_rules(n), None) for n in ((30,) if check.quick else (100, 1000, 10_000))]
+    folder = corpus_folder()
+    if folder is None or not (folder / "rules").is_dir():
+        check.skip("rule sets of the corpus (TWINSTAMP_CORPUS)")
+    elif not check.quick:
+        made += [(read_classbench(path), None) for path in sorted((folder / "rules").glob("*.rules"))]
+    made.append((mixed_rules(), mixed_groups()))
+    n = check.size(200_000, 250)
+
+    fuzzed = streams.fuzzed(n // 4, seed=11)
+    for rules, groups in made:
+        traffic_ = [fuzzed]
+        if groups is None:  # frames that these rules match
+            batch = next(iter(traffic.flows_over_rules(rules, flows=None, n=n, count=1)))
+            traffic_.append(
+                Stream(
+                    "flows over the rules", batch.data, batch.offset, batch.caplen, batch.timestamp_ns,
+                    batch.port, batch.linktypes,
+                )
+            )  # fmt: skip
+        for stream in traffic_:
+            variants: list[dict[str, Any]] = [{}, {"hash": "ip"}, {"layer": "inner"}]
+            for options in variants if stream is fuzzed else variants[:1]:
+                check.case(
+                    f"{rules.name or 'mixed rules'}, {stream.name}, {options}",
+                    lambda r=rules, g=groups, s=stream, o=options: same_rules(
+                        check, r, g, s, 1 << 16 if not check.quick else 200, **o
+                    ),
+                )
+
+
+def mixed_rules() -> RuleSet:
+    """Copies to several groups, drops, conditions on every field."""
+    return RuleSet(
+        (
+            Rule(destination_port=(0, 99), action=("web", "archive")),
+            Rule(destination_port=(443, 443), action=()),
+            Rule(source_port=(1, 400), protocol=6, action=("archive",)),
+            Rule(protocol=17, destination_port=(53, 1003), action=("web", "archive", "third")),
+            Rule(tcp_flags=(0x002, 0x002), action=("third", "web")),
+            Rule(icmp=(0x0300, 0xFF00), action=("archive",)),
+            Rule(protocol=1, icmp=(0x0800, 0xFF00), action=()),
+        ),
+        ("default",),
+    )
+
+
+def mixed_groups() -> tuple[Group, ...]:
+    return (
+        Group("web", (Server("w1", 3), Server("w2"))),
+        Group("archive", (Server("a"),)),
+        Group("third", (Server("w2"), Server("t1"), Server("t2"))),
+        Group("default", (Server("d1"), Server("d2"), Server("a", 2))),
+    )
+
+
 def judge_with_failure(device: Any, fail: Callable[[], None]) -> str:
     """A batch on the device, the device's death, the batch again on the CPU: "" or what is wrong."""
     stream, seed = streams.duplicated(64, 6000, 0.5), bytes(range(32))
@@ -494,6 +597,8 @@ def sanitized(check: Check) -> None:
                 ),
             )
 
+    check.case("rules", lambda: same_rules(check, mixed_rules(), mixed_groups(), stream, 700))
+
 
 SECTIONS: dict[str, Callable[[Check], None]] = {
     "device": device_section,
@@ -502,6 +607,7 @@ SECTIONS: dict[str, Callable[[Check], None]] = {
     "times": times_section,
     "cuts": cuts_section,
     "digests": digests_section,
+    "rules": rules_section,
     "captures": captures_section,
     "failover": failover_section,
     "sanitize": sanitize_section,
