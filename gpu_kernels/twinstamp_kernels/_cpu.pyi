@@ -13,6 +13,11 @@ PROFILES: dict[str, int]
 LAYERS: dict[str, int]
 CLASSES: dict[str, int]
 
+def frame_extent(
+    data_bytes: int, offset: Any, caplen: Any, port: Any, ports: int, first: int | None = None
+) -> tuple[int, int, int]: ...
+def gather_frames(data: Any, offset: Any, caplen: Any, out_data: Any, out_offset: Any) -> int: ...
+
 class HashKey:
     def __init__(self, words: bytes) -> None: ...
 

@@ -26,6 +26,7 @@ nb::ndarray<nb::memview, T, nb::ndim<1>, nb::c_contig> to_view(std::vector<T> va
 }
 
 void bind_balance(nb::module_& m);
+void bind_frame_bytes(nb::module_& m);
 void bind_hash_key(nb::module_& m);
 void bind_rules(nb::module_& m);
 void bind_window(nb::module_& m);

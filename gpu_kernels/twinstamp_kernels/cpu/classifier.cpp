@@ -9,6 +9,8 @@
 #include <string>
 #include <thread>
 
+#include "frame_bytes.h"
+
 namespace twinstamp {
 namespace {
 
@@ -166,13 +168,9 @@ void Classifier::set_servers(std::vector<u16> tables, u32 bucket_bits, u32 serve
 namespace {
 
 [[noreturn, gnu::cold, gnu::noinline]] void refuse_frame(const Frames& frames, u64 i) {
-    const std::string name = "frame " + std::to_string(frames.first + i + 1);
-    if (frames.port[i] >= frames.ports)
-        throw std::invalid_argument(name + " names port " + std::to_string(frames.port[i]) +
-                                    ", the batch has " + std::to_string(frames.ports));
-    throw std::invalid_argument(name + " lies outside its batch: offset " + std::to_string(frames.offset[i]) +
-                                ", " + std::to_string(frames.caplen[i]) + " bytes, of " +
-                                std::to_string(frames.data_bytes));
+    throw std::invalid_argument(classifier_refusal(
+        {frames.data_bytes, frames.offset, frames.caplen, frames.port, frames.count, frames.ports, ~0u}, i,
+        frames.first));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@ NB_MODULE(_cpu, m) {
     m.doc() = "CPU build of Twinstamp's kernels: the same headers that run on the GPU.";
     twinstamp::bind_hash_key(m);
     twinstamp::bind_balance(m);
+    twinstamp::bind_frame_bytes(m);
     twinstamp::bind_rules(m);
     twinstamp::bind_window(m);
     twinstamp::bind_histogram(m);

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "frame_bytes.h"
+
 namespace twinstamp {
 
 namespace {
@@ -218,12 +220,9 @@ void Window::check(const FrameColumns& frames) {
     }
     for (size_t i = 0; any && i < frames.count; ++i) {
         if (!bad(i)) continue;
-        throw std::invalid_argument(
-            "frame " + std::to_string(i) + " of the batch: offset " + std::to_string(frames.offset[i]) +
-            ", caplen " + std::to_string(frames.caplen[i]) + ", port " + std::to_string(frames.port[i]) +
-            " do not fit data of " + std::to_string(frames.data_bytes) + " bytes, " +
-            std::to_string(frames.ports) + " ports and the limit of " + std::to_string(MAX_CAPLEN) +
-            " captured bytes");
+        throw std::invalid_argument(window_refusal({frames.data_bytes, frames.offset, frames.caplen,
+                                                    frames.port, frames.count, frames.ports, MAX_CAPLEN},
+                                                   i));
     }
     lanes_[0].statistics.frames += frames.count;
     lanes_[0].statistics.bytes += bytes;

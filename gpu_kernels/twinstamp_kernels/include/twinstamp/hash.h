@@ -77,9 +77,7 @@ struct Accumulator {
 // NH over n bytes from word `word` of a block; only a message's last bytes may be fewer than 8.
 TS_HD void nh_portable(const u32* nh, u32 word, const u8* p, u32 n, u64 sum[HASH_STREAMS]) {
     for (u32 at = 0; at < n; at += 8, ++word) {
-        u64 w = 0;
-        const u32 left = n - at < 8 ? n - at : 8;
-        for (u32 i = 0; i < left; ++i) w |= static_cast<u64>(p[at + i]) << (8 * i);
+        const u64 w = read_bytes(p + at, n - at);
         for (u32 s = 0; s < HASH_STREAMS; ++s) {
             const u32 a = static_cast<u32>(w) + nh[2 * (word + s)];
             const u32 b = static_cast<u32>(w >> 32) + nh[2 * (word + s) + 1];

@@ -53,17 +53,21 @@ TS_HD u64 spread_bits(u32 bits) {
     return (((hit + 0x7F7F7F7F7F7F7F7Full) >> 7) & 0x0101010101010101ull) * 255;
 }
 
+// Bytes at..at+7 of a message whose first `n` bytes are all that counts, zeros behind them.
+TS_HD u64 message_word(const Message& m, u32 at, u32 n) {
+    if (at >= m.first_bytes) return read_bytes(m.rest + (at - m.first_bytes), n - at);
+    const u32 front = m.first_bytes - at;
+    if (front >= 8) return read_bytes(m.first + at, 8);
+    return read_bytes(m.first + at, front) | read_bytes(m.rest, n - m.first_bytes) << (8 * front);
+}
+
 // NH of the message's first 64 bytes, as many of the four streams as asked for.
 template <u32 streams>
 TS_HD void nh_masked_portable(const u32* nh, const Message& m, const Mask& mask, u64* sum) {
     const u32 n = m.first_bytes + m.rest_masked();
-    u8 buffer[MASKED_BYTES];
-    copy_bytes(buffer, m.first, m.first_bytes);
-    copy_bytes(buffer + m.first_bytes, m.rest, m.rest_masked());
-    for (u32 i = n; i < MASKED_BYTES; ++i) buffer[i] = 0;
     for (u32 s = 0; s < streams; ++s) sum[s] = 0;
     for (u32 word = 0; 8 * word < n; ++word) {
-        const u64 w = read_le64(buffer + 8 * word) & mask.pattern[word] &
+        const u64 w = message_word(m, 8 * word, n) & mask.pattern[word] &
                       spread_bits(static_cast<u32>(mask.keep >> (8 * word)) & 0xFF);
         for (u32 s = 0; s < streams; ++s) {
             const u32 a = static_cast<u32>(w) + nh[2 * (word + s)];

@@ -21,7 +21,7 @@
 
 namespace twinstamp {
 
-#if defined(__CUDACC_RTC__)
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 using u8 = unsigned char;
 using u16 = unsigned short;
 using u32 = unsigned int;
@@ -58,6 +58,25 @@ TS_HD u64 read_le64(const u8* p) {
     u64 value = 0;
     for (int i = 7; i >= 0; --i) value = (value << 8) | p[i];
     return value;
+}
+
+// The n bytes at p, 8 at most count, as a little-endian word with zeros behind them.
+TS_HD u64 read_bytes(const u8* p, u32 n) {
+#if defined(TS_DEVICE)
+    // In aligned words: a warp's byte loads cost as much each. They may touch neighbours of the bytes in
+    // the same word, which every allocation has room for.
+    const u32 skip = static_cast<u32>(reinterpret_cast<u64>(p) & 3);
+    const u32* words = reinterpret_cast<const u32*>(p - skip);
+    const u32 end = skip + (n < 8 ? n : 8);
+    const u32 a = n > 0 ? words[0] : 0, b = end > 4 ? words[1] : 0, c = end > 8 ? words[2] : 0;
+    const u64 value =
+        static_cast<u64>(__funnelshift_r(b, c, 8 * skip)) << 32 | __funnelshift_r(a, b, 8 * skip);
+    return n >= 8 ? value : value & ((1ull << (8 * n)) - 1);
+#else
+    u64 value = 0;
+    for (u32 i = 0; i < n && i < 8; ++i) value |= static_cast<u64>(p[i]) << (8 * i);
+    return value;
+#endif
 }
 
 }  // namespace twinstamp
