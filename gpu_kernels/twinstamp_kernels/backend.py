@@ -40,13 +40,17 @@ def open_device() -> Device:
     from twinstamp_kernels.gpu.device import DeviceFailure
 
     try:
-        from twinstamp_kernels.gpu.cuda import CudaDevice
-
-        return CudaDevice()
+        return _cuda_device()
     except ImportError as error:
         raise NoDevice(f"no GPU: CuPy cannot be loaded: {error}") from error
     except DeviceFailure as error:
         raise NoDevice(f"no GPU: {error}") from error
+
+
+def _cuda_device() -> Device:
+    from twinstamp_kernels.gpu.cuda import CudaDevice
+
+    return CudaDevice()
 
 
 def device_window(device: Device | None, options: Mapping[str, Any]) -> Any:

@@ -110,22 +110,23 @@ class Window:
             raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
         self._profile, self._layer, self._ignore_bytes = profile, layer, ignore_bytes
         self._workers = workers
-        self._classes = sum(1 << code for code in set(keep))
+        self._classes = classes = sum(1 << code for code in set(keep))
         words = expand(os.urandom(SEED_BYTES) if seed is None else seed)
         self._hash_key = _cpu.HashKey(words)
+        hash_key = self._hash_key
         # A count window of 0 finds nothing, as one of 1 does; the executor's 0 means "none".
         frames = None if count is None else max(1, count)
 
         def on_cpu() -> _cpu.Window:
             return _cpu.Window(
-                self._hash_key,
+                hash_key,
                 PROFILES[profile],
                 LAYERS[layer],
                 ignore_bytes,
                 frames or 0,
                 -1 if time_ns is None else time_ns,
                 limit,
-                self._classes,
+                classes,
                 workers,
             )
 
@@ -143,7 +144,7 @@ class Window:
                 "time_ns": time_ns,
                 "limit": limit,
                 "ignore_bytes": ignore_bytes,
-                "keep": self._classes,
+                "keep": classes,
                 "hash_key": words,
             }
             self._window = self._switch = SwitchingWindow(backend, device, on_cpu, options, events)
