@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twinstamp_kernels.window import Digests
-
 if TYPE_CHECKING:
     from twinstamp_kernels import _cpu
     from twinstamp_kernels.gpu.device import Device
@@ -53,7 +51,7 @@ def _cuda_device() -> Device:
     return CudaDevice()
 
 
-def device_window(device: Device | None, options: Mapping[str, Any]) -> Any:
+def device_window(device: Device, options: Mapping[str, Any]) -> Any:
     """A DeviceWindow. Raises DeviceFailure."""
     from twinstamp_kernels.gpu.window import DeviceWindow
 
@@ -63,7 +61,7 @@ def device_window(device: Device | None, options: Mapping[str, Any]) -> Any:
 class Switch:
     """Which executor a stage uses, and why.
 
-    name: "cpu", "gpu", or "auto" as long as nothing is measured. reason: in words. device: None on the CPU.
+    name: "cpu", "gpu", or "auto" as long as nothing is measured. reason: in words. device: where it is not "cpu".
     events: each failure, told once.
 
     Raises NoDevice for "gpu" on a machine without one.
@@ -82,13 +80,18 @@ class Switch:
                 if backend == "gpu":
                     raise NoDevice(f"{error}; or use the backend cpu") from error
                 self.name, self.reason = "cpu", str(error)
-        self.device = device
+        self._device = device
         if self.name == "gpu":
             self.reason = f"asked for; {self.device_name}"
 
     @property
+    def device(self) -> Device:
+        assert self._device is not None, "asked for on the CPU"
+        return self._device
+
+    @property
     def device_name(self) -> str:
-        return "none" if self.device is None else self.device.name
+        return "none" if self._device is None else self._device.name
 
     def failed(self, error: Exception, after: str) -> None:
         """The device is of no use any more: notes why, and lets go of it."""
@@ -104,10 +107,10 @@ class Switch:
 
     def close(self) -> None:
         """Gives the device back where it was opened here."""
-        if self._opened and self.device is not None:
-            self.device.close()
+        if self._opened and self._device is not None:
+            self._device.close()
         self._opened = False
-        self.device = None
+        self._device = None
 
     def __del__(self) -> None:
         if getattr(self, "_opened", False):
@@ -217,11 +220,17 @@ class SwitchingWindow:
         caplen: Any,
         details: bool,
     ) -> tuple[Any, ...]:
-        keys = Digests(key, second, two, tags, frame_class)
+        keys = (key, second, two, tags, frame_class, timestamp_ns, caplen)
+        # Not looked at on the GPU, and a mistake there as well.
+        profile = self._options["profile"]
+        tagged, nat = profile != "exact", profile == "nat"
+        for name, column, has in (("second", second, nat), ("two", two, nat), ("tags", tags, tagged)):
+            if column is not None and not has:
+                raise ValueError(f"{name} is given: keys of this window have none")
         return self._run(
             len(timestamp_ns),
-            lambda cpu: cpu.process_keys(*keys, timestamp_ns, caplen, details),
-            lambda gpu: gpu.process_digests(keys, timestamp_ns, caplen, details=details),
+            lambda cpu: cpu.process_keys(*keys, details),
+            lambda gpu: gpu.process_keys(*keys, details=details),
         )
 
     def _run(self, frames: int, on_cpu: _Judge, on_gpu: _Judge) -> tuple[Any, ...]:

@@ -110,7 +110,8 @@ class Window:
             raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
         self._profile, self._layer, self._ignore_bytes = profile, layer, ignore_bytes
         self._workers = workers
-        self._classes = classes = sum(1 << code for code in set(keep))
+        kept = tuple(sorted(set(keep)))
+        self._classes = classes = sum(1 << code for code in kept)
         words = expand(os.urandom(SEED_BYTES) if seed is None else seed)
         self._hash_key = _cpu.HashKey(words)
         hash_key = self._hash_key
@@ -144,7 +145,7 @@ class Window:
                 "time_ns": time_ns,
                 "limit": limit,
                 "ignore_bytes": ignore_bytes,
-                "keep": classes,
+                "keep": kept,
                 "hash_key": words,
             }
             self._window = self._switch = SwitchingWindow(backend, device, on_cpu, options, events)

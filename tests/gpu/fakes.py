@@ -56,7 +56,7 @@ class FakeDeviceWindow:
         time_ns: int | None,
         limit: int,
         ignore_bytes: int,
-        keep: int,
+        keep: tuple[int, ...],
         hash_key: bytes,
     ) -> None:
         for _ in range(3):
@@ -66,7 +66,13 @@ class FakeDeviceWindow:
         self._options = (PROFILES[profile], LAYERS[layer], ignore_bytes)
         self._keep = keep
         self._window = _cpu.Window(
-            self._key, *self._options, count or 0, -1 if time_ns is None else time_ns, limit, keep, 1
+            self._key,
+            *self._options,
+            count or 0,
+            -1 if time_ns is None else time_ns,
+            limit,
+            sum(1 << code for code in keep),
+            1,
         )
         self._size = min(limit, count or limit) if time_ns is not None else count or 0
         self._state: dict[str, Any] = {
@@ -81,7 +87,7 @@ class FakeDeviceWindow:
 
     def _columns(self, data: Any, offset: Any, caplen: Any, port: Any, linktypes: Any) -> dict[str, Any]:
         found = _cpu.frame_digests(
-            self._key, data, offset, caplen, port, linktypes, *self._options, self._keep != 0, 1
+            self._key, data, offset, caplen, port, linktypes, *self._options, bool(self._keep), 1
         )
         names = Digests._fields
         return {n: None if c is None else np.asarray(c) for n, c in zip(names, found, strict=True)}
@@ -102,10 +108,22 @@ class FakeDeviceWindow:
         columns = self._columns(data, offset, caplen, port, linktypes)
         return self._done(columns, np.asarray(timestamp_ns), np.asarray(caplen), verdicts, details)
 
-    def process_digests(self, digests: Digests, timestamp_ns: Any, caplen: Any, *, details: bool) -> Verdicts:
+    def process_keys(
+        self,
+        key: Any,
+        second: Any,
+        two: Any,
+        tags: Any,
+        frame_class: Any,
+        timestamp_ns: Any,
+        caplen: Any,
+        *,
+        details: bool,
+    ) -> Verdicts:
         self._device.step()
-        verdicts = Verdicts(*self._window.process_keys(*digests, timestamp_ns, caplen, True))
-        columns = {n: None if c is None else np.asarray(c) for n, c in digests._asdict().items()}
+        keys = Digests(key, second, two, tags, frame_class)
+        verdicts = Verdicts(*self._window.process_keys(*keys, timestamp_ns, caplen, True))
+        columns = {n: None if c is None else np.asarray(c) for n, c in keys._asdict().items()}
         stamps = np.asarray(timestamp_ns)
         sizes = np.zeros(len(stamps), np.uint32) if caplen is None else np.asarray(caplen)
         return self._done(columns, stamps, sizes, verdicts, details)

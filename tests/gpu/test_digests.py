@@ -102,8 +102,12 @@ def test_digests_without_lengths_count_no_bytes_and_without_details_tell_none():
         ({"keep": (1,)}, {"frame_class": np.array([0, 1, 77], np.uint8)}, "frame 2 .* no class 77"),
     ],
 )
-def test_digests_that_do_not_fit_are_refused_and_nothing_is_judged(options, change, message):
-    window = Window(count=10, seed=SEED, **options)
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_digests_that_do_not_fit_are_refused_and_nothing_is_judged(
+    monkeypatch, backend, options, change, message
+):
+    monkeypatch.setattr("twinstamp_kernels.backend.device_window", lambda d, o: FakeDeviceWindow(d, **o))
+    window = Window(count=10, seed=SEED, backend=backend, device=FakeDevice(), **options)
     digests = Digests(key=np.zeros((3, 2), np.uint64))._replace(**change)
     with pytest.raises(ValueError, match=message):
         window.process_digests(digests, np.arange(3))
@@ -143,7 +147,7 @@ def device_options(options: dict[str, Any]) -> dict[str, Any]:
         "time_ns": options.get("time_ns"),
         "limit": options.get("limit", 1_000_000),
         "ignore_bytes": options.get("ignore_bytes", 0),
-        "keep": sum(1 << code for code in options.get("keep", ())),
+        "keep": options.get("keep", ()),
         "hash_key": expand(SEED),
     }
 

@@ -38,7 +38,31 @@ extern "C" __global__ void __launch_bounds__(256)
     for (u32 t = 0; t < 3; ++t) ring_tags[3 * slot + t] = keys.tag[t];
     if (ring_two != nullptr) {
         ring_two[slot] = keys.two;
-        if (keys.two) ring_second[slot] = keys.second;
+        ring_second[slot] = keys.two ? keys.second : Digest{};
+    }
+}
+
+// Stamps of the chunk's frames to their slots.
+extern "C" __global__ void __launch_bounds__(256)
+    store_stamps(const i64* time, u64 count, i64* ring_time, u64 first, u64 mask) {
+    const u64 i = thread_number();
+    if (i < count) ring_time[(first + i) & mask] = time[i];
+}
+
+// Keys computed elsewhere to their slots. second and two: with nat only, tags: with all but exact, else null.
+extern "C" __global__ void __launch_bounds__(256)
+    store_keys(const Digest* key, const Digest* second, const u8* two, const u32* tags, u64 count,
+               Digest* ring_key, Digest* ring_second, u8* ring_two, u32* ring_tags, u64 first, u64 mask) {
+    const u64 i = thread_number();
+    if (i >= count) return;
+    const u64 slot = (first + i) & mask;
+    ring_key[slot] = key[i];
+    if (tags != nullptr) {
+        for (u32 t = 0; t < 3; ++t) ring_tags[3 * slot + t] = tags[3 * i + t];
+    }
+    if (two != nullptr) {
+        ring_two[slot] = two[i] != 0;
+        ring_second[slot] = two[i] != 0 ? second[i] : Digest{};
     }
 }
 

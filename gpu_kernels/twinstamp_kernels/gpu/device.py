@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -40,6 +41,9 @@ class Device(Protocol):
     def pinned(self, size: int) -> Bytes:
         """Page-locked host memory; it lives as long as the array."""
 
+    def is_pinned(self, array: npt.NDArray[Any]) -> bool:
+        """Whether all of a contiguous array lies in one piece of memory that pinned() gave."""
+
     def stream(self) -> Any:
         """A new stream."""
 
@@ -67,3 +71,22 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Gives everything back. Further calls do nothing; never raises."""
+
+
+class PinnedRanges:
+    """Which addresses are page-locked: for Device.is_pinned()."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[int, int] = {}
+
+    def add(self, owner: Any, address: int, size: int) -> None:
+        """Adds `size` bytes from `address` on, for as long as `owner` lives."""
+        self._ranges[address] = size
+        weakref.finalize(owner, self._ranges.pop, address, None)
+
+    def contain(self, array: npt.NDArray[Any]) -> bool:
+        begin = array.ctypes.data
+        return any(
+            start <= begin and begin + array.nbytes <= start + size
+            for start, size in list(self._ranges.items())
+        )
