@@ -42,13 +42,16 @@ def open_device() -> Device:
     except ImportError as error:
         raise NoDevice(f"no GPU: CuPy cannot be loaded: {error}") from error
     except DeviceFailure as error:
-        raise NoDevice(f"no GPU: {error}") from error
+        why = str(error)
+        raise NoDevice(why if why.startswith("no GPU") else f"no GPU: {why}") from error
 
 
 def _cuda_device() -> Device:
     from twinstamp_kernels.gpu.cuda import CudaDevice
 
-    return CudaDevice()
+    device = CudaDevice()
+    device.compile()  # now, and not while frames wait; a driver too old for it is found here
+    return device
 
 
 def device_window(device: Device, options: Mapping[str, Any]) -> Any:
@@ -61,14 +64,17 @@ def device_window(device: Device, options: Mapping[str, Any]) -> Any:
 class Switch:
     """Which executor a stage uses, and why.
 
-    name: "cpu", "gpu", or "auto" as long as nothing is measured. reason: in words. device: where it is not "cpu".
-    events: each failure, told once.
+    name: "cpu", "gpu", or "auto" as long as nothing is measured. reason: in words. events: what a person
+    should know, each told once, to `warn` too.
 
     Raises NoDevice for "gpu" on a machine without one.
     """
 
-    def __init__(self, backend: str, device: Device | None, events: list[str] | None) -> None:
-        self.events = [] if events is None else events
+    def __init__(
+        self, backend: str, device: Device | None, warn: Callable[[str], None] | None = None
+    ) -> None:
+        self.events: list[str] = []
+        self._warn = warn
         self.name = backend
         self.reason = "not measured yet"
         self._opened = False  # by us: to be closed by us
@@ -93,12 +99,17 @@ class Switch:
     def device_name(self) -> str:
         return "none" if self._device is None else self._device.name
 
+    def tell(self, event: str) -> None:
+        self.events.append(event)
+        if self._warn is not None:
+            self._warn(event)
+
     def failed(self, error: Exception, after: str) -> None:
         """The device is of no use any more: notes why, and lets go of it."""
         self.name = "cpu"
         self.reason = f"the GPU ({self.device_name}) failed {after}: {error}"
-        self.events.append(f"{self.reason}; the CPU goes on, with the same verdicts")
         self.close()
+        self.tell(f"{self.reason}; the CPU goes on, with the same verdicts")
 
     def chosen(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
@@ -131,7 +142,7 @@ def measure(
         (expected, _), (got, _) = on_cpu(), on_gpu()
         if not _equal(expected, got):
             reason = f"the GPU ({switch.device_name}) does not give the CPU's verdicts"
-            switch.events.append(f"{reason} and is not used: please report")
+            switch.tell(f"{reason} and is not used: please report")
             switch.chosen("cpu", reason)
             return
         cpu_s, gpu_s = (sorted(run()[1] for _ in range(RUNS))[RUNS // 2] for run in (on_cpu, on_gpu))
@@ -163,9 +174,9 @@ class SwitchingWindow:
         device: Device | None,
         on_cpu: Callable[[], _cpu.Window],
         options: Mapping[str, Any],
-        events: list[str] | None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        self._switch = Switch(backend, device, events)
+        self._switch = Switch(backend, device, warn)
         self._on_cpu = on_cpu
         self._options = options
         self._gpu: Any = None
@@ -179,6 +190,10 @@ class SwitchingWindow:
     @property
     def reason(self) -> str:
         return self._switch.reason
+
+    @property
+    def events(self) -> list[str]:
+        return self._switch.events
 
     def _begin(self) -> None:
         """Makes the executor, where it is decided which one."""

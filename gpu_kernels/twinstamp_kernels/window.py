@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.hashkey import SEED_BYTES, expand
@@ -67,7 +67,7 @@ class Window:
 
     backend: "cpu"; "gpu"; or "auto", which measures on the first frames which of them is faster. Where the
     GPU fails, the CPU goes on: no verdict is lost, repeated or different (docs/gpu.md). device: the GPU,
-    opened where None is given. events: what a person should know of that is appended to it.
+    opened where None is given. warn: told of it at once, as `events` keeps it.
 
     Raises ValueError for options out of range, and for "gpu" on a machine that has none.
     """
@@ -86,7 +86,7 @@ class Window:
         seed: bytes | None = None,
         backend: str = "cpu",
         device: Device | None = None,
-        events: list[str] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         if profile not in PROFILES:
             raise ValueError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
@@ -148,7 +148,7 @@ class Window:
                 "keep": kept,
                 "hash_key": words,
             }
-            self._window = self._switch = SwitchingWindow(backend, device, on_cpu, options, events)
+            self._window = self._switch = SwitchingWindow(backend, device, on_cpu, options, warn)
 
     @property
     def backend(self) -> str:
@@ -159,6 +159,11 @@ class Window:
     def backend_reason(self) -> str:
         """Why there, in words."""
         return "asked for" if self._switch is None else self._switch.reason
+
+    @property
+    def events(self) -> list[str]:
+        """What a person should know of the GPU: that it failed, in one sentence."""
+        return [] if self._switch is None else list(self._switch.events)
 
     def process(
         self,
@@ -211,7 +216,7 @@ class Window:
         )
 
     def close(self) -> None:
-        """Gives the GPU back where this window opened it. Statistics can still be asked for."""
+        """Gives back what the window holds of a GPU. It judges no more; statistics() still answers."""
         if self._switch is not None:
             self._switch.close()
 

@@ -55,7 +55,7 @@ def test_a_device_that_fails_at_any_step_changes_no_verdict_and_no_count(options
     steps = CONSTRUCTION + PER_BATCH * len(stream)
     for fail_at in (None, *range(1, steps + 1)):
         device, events = FakeDevice(fail_at), []
-        window = Window(**options, seed=SEED, backend="gpu", device=device, events=events)
+        window = Window(**options, seed=SEED, backend="gpu", device=device, warn=events.append)
         got = run(window, stream, digests)
         assert all(same(a, b) for a, b in zip(got, expected, strict=True)), fail_at
         assert without_memory(window.statistics()) == without_memory(cpu.statistics()), fail_at
@@ -71,6 +71,7 @@ def test_a_device_that_fails_at_any_step_changes_no_verdict_and_no_count(options
             f"the GPU (a device of the tests) failed {when}: the tests wanted it; "
             "the CPU goes on, with the same verdicts"
         ]
+        assert window.events == events
         assert window.backend_reason == events[0].partition("; the CPU")[0]
         assert device.steps == fail_at, "asked again after it failed"
 
@@ -87,7 +88,7 @@ def test_a_window_that_moved_goes_on_with_several_workers():
 
 def test_mistakes_in_a_batch_are_the_callers_and_no_failure(fake_windows):
     events: list[str] = []
-    window = Window(count=9, backend="gpu", device=FakeDevice(), events=events)
+    window = Window(count=9, backend="gpu", device=FakeDevice(), warn=events.append)
     data, offset, caplen, *rest = batches(21, SIZES)[0]
     with pytest.raises(ValueError, match="frame 0 of the batch"):
         window.process(data, offset + np.uint64(2**40), caplen, *rest)
@@ -156,7 +157,7 @@ def test_auto_takes_what_is_faster_on_the_first_frames(monkeypatch, cpu_s, gpu_s
     stream = batches(21, [0, 40, 90])
     expected = run(Window(count=50, seed=SEED), stream)
     events: list[str] = []
-    window = Window(count=50, seed=SEED, backend="auto", device=FakeDevice(), events=events)
+    window = Window(count=50, seed=SEED, backend="auto", device=FakeDevice(), warn=events.append)
     assert (window.backend, window.backend_reason) == ("auto", "not measured yet")
     assert window.statistics()["frames"] == 0
     got = run(window, stream[:1])
@@ -180,7 +181,7 @@ def test_auto_takes_the_cpu_where_a_device_fails_while_measured_or_later(monkeyp
     measured = (1 + backend.RUNS) * (CONSTRUCTION + PER_BATCH)
     for fail_at in range(1, measured + CONSTRUCTION + 2 * PER_BATCH + 1):
         events: list[str] = []
-        window = Window(count=50, seed=SEED, backend="auto", device=FakeDevice(fail_at), events=events)
+        window = Window(count=50, seed=SEED, backend="auto", device=FakeDevice(fail_at), warn=events.append)
         got = run(window, stream)
         assert all(same(a, b) for a, b in zip(got, expected, strict=True)), fail_at
         assert without_memory(window.statistics()) == without_memory(cpu.statistics())
@@ -199,7 +200,7 @@ def test_auto_does_not_take_a_device_with_other_verdicts(monkeypatch):
 
     monkeypatch.setattr(backend, "device_window", make)
     events: list[str] = []
-    window = Window(count=50, backend="auto", device=FakeDevice(), events=events)
+    window = Window(count=50, backend="auto", device=FakeDevice(), warn=events.append)
     run(window, batches(21, [40]))
     assert window.backend == "cpu"
     assert events == [
