@@ -19,11 +19,12 @@ PACKAGES := $(VENV)/.stamp-packages
 PYTHON_READY := $(VENV)/.stamp-python
 BUILT := $(VENV)/.stamp-built
 
-CXX_FILES := $(shell find host gpu_kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find host gpu_kernels tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The folders too: a source that is added or taken away makes its folder newer.
 CXX_FOLDERS := $(sort $(dir $(CXX_FILES)))
 KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)
 HOST_EXTENSION := $(wildcard host/twinstamp/_native*.so)
+EMULATION := $(wildcard tests/emulation/_emulation*.so)
 
 .PHONY: help demo setup lint format test test-long bench docs-check check clean
 
@@ -63,7 +64,7 @@ $(BUILT): $(PYTHON_READY) CMakeLists.txt $(CXX_FILES) $(CXX_FOLDERS)
 	@mkdir -p build && mv build.log build/build.log
 	@touch $@
 # Somebody took them away: build.
-ifeq ($(and $(KERNEL_EXTENSION),$(HOST_EXTENSION)),)
+ifeq ($(and $(KERNEL_EXTENSION),$(HOST_EXTENSION),$(EMULATION)),)
 .PHONY: $(BUILT)
 endif
 
@@ -96,6 +97,6 @@ bench: setup  ## side by side with editcap and tcpdump: a table, and JSON in bui
 check: lint docs-check test  ## what .ci/run calls
 
 clean:  ## everything made here but .venv
-	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION)
+	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION) $(EMULATION)
 	find host gpu_kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f $(BUILT)

@@ -19,8 +19,9 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool whole = length <= ignore_bytes || ignore_bytes == 0;
     const u32 skip = whole ? 0 : static_cast<u32>(ignore_bytes);
     const u32 domain = detail::DOMAIN_EXACT + (whole ? detail::FORM_WHOLE : detail::FORM_IGNORING);
-    ring_key[(first + i) & mask] =
+    const Digest digest =
         hash_message(*hash_key, domain, nullptr, 0, data + (offset[i] - base) + skip, length - skip);
+    ring_key[(first + i) & mask] = digest;
 }
 
 // All other profiles. ring_second and ring_two: with nat only, else null. tags: TAGS words per slot.

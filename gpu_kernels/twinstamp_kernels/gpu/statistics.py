@@ -26,9 +26,10 @@ class RawStatistics:
     count is the shorter bound). memory_bytes: held at the moment.
 
     By type code (PROFILES), u64[TYPES]: type_frames, type_bytes and negative_delays of the duplicates;
-    distance_max; delay_max in ns, of delays that are not negative. u64[TYPES, BINS]: distance_bins;
+    distance_max; delay_max in ns, of delays that are not negative. u64[TYPES, BINS]: distance_bins,
     delay_bins in ns, again without negative delays. By class code (CLASSES), u64[CLASSES]: kept_frames and
-    kept_bytes, matches that a class policy kept; they count nowhere else but in frames and bytes.
+    kept_bytes,
+    matches that a class policy kept; they count nowhere else but in frames and bytes.
     """
 
     frames: int
