@@ -14,7 +14,7 @@ from twinstamp_kernels.keys import frame_classes, frame_digests, frame_keys
 from twinstamp_kernels.window import Digests, Window
 
 from tests.gpu.fakes import FakeDevice, FakeDeviceWindow, bin_of
-from tests.gpu.streams import WINDOWS, batches
+from tests.gpu.short_streams import WINDOWS, batches
 
 SEED = bytes(range(32))
 SIZES = [50, 1, 0, 130, 19]

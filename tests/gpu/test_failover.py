@@ -13,7 +13,7 @@ from twinstamp_kernels.gpu.device import DeviceFailure
 from twinstamp_kernels.window import Window
 
 from tests.gpu.fakes import FakeDevice, FakeDeviceWindow
-from tests.gpu.streams import WINDOWS, batches
+from tests.gpu.short_streams import WINDOWS, batches
 from tests.gpu.test_digests import SEED, name, same, without_memory
 
 SIZES = [40, 0, 1, 90, 30]
