@@ -61,8 +61,15 @@ def device_window(device: Device, options: Mapping[str, Any]) -> Any:
     return DeviceWindow(device, **options)
 
 
+def device_classifier(device: Device, cpu: _cpu.Classifier) -> Any:
+    """A DeviceClassifier in front of `cpu`. Raises DeviceFailure."""
+    from twinstamp_kernels.gpu.classifier import DeviceClassifier
+
+    return DeviceClassifier(device, cpu)
+
+
 class Switch:
-    """Which executor a stage uses, and why.
+    """Which executor a stage uses, and why. stage: what to call it where the device fails.
 
     name: "cpu", "gpu", or "auto" as long as nothing is measured. reason: in words. events: what a person
     should know, each told once, to `warn` too.
@@ -71,9 +78,10 @@ class Switch:
     """
 
     def __init__(
-        self, backend: str, device: Device | None, warn: Callable[[str], None] | None = None
+        self, stage: str, backend: str, device: Device | None, warn: Callable[[str], None] | None
     ) -> None:
         self.events: list[str] = []
+        self.stage = stage
         self._warn = warn
         self.name = backend
         self.reason = "not measured yet"
@@ -109,7 +117,7 @@ class Switch:
         self.name = "cpu"
         self.reason = f"the GPU ({self.device_name}) failed {after}: {error}"
         self.close()
-        self.tell(f"{self.reason}; the CPU goes on, with the same verdicts")
+        self.tell(f"{self.stage}: {self.reason}; the CPU goes on, with the same verdicts")
 
     def chosen(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
@@ -128,6 +136,24 @@ class Switch:
             self.close()
 
 
+class _Switching:
+    """What the executors that may change places have in common: their switch, to be looked at."""
+
+    _switch: Switch
+
+    @property
+    def name(self) -> str:
+        return self._switch.name
+
+    @property
+    def reason(self) -> str:
+        return self._switch.reason
+
+    @property
+    def events(self) -> list[str]:
+        return self._switch.events
+
+
 def measure(
     switch: Switch,
     on_cpu: Callable[[], tuple[Any, float]],
@@ -142,7 +168,7 @@ def measure(
         (expected, _), (got, _) = on_cpu(), on_gpu()
         if not _equal(expected, got):
             reason = f"the GPU ({switch.device_name}) does not give the CPU's verdicts"
-            switch.tell(f"{reason} and is not used: please report")
+            switch.tell(f"{switch.stage}: {reason} and is not used: please report")
             switch.chosen("cpu", reason)
             return
         cpu_s, gpu_s = (sorted(run()[1] for _ in range(RUNS))[RUNS // 2] for run in (on_cpu, on_gpu))
@@ -156,13 +182,19 @@ def measure(
     )
 
 
+def _timed(judge: _Judge, executor: Any) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    verdicts = judge(executor)
+    return verdicts, time.perf_counter() - begin
+
+
 def _equal(left: Any, right: Any) -> bool:
     import numpy as np
 
     return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(left, right, strict=True))
 
 
-class SwitchingWindow:
+class SwitchingWindow(_Switching):
     """The executor behind Window for "gpu" and "auto": a DeviceWindow, or from some frame on a _cpu.Window.
 
     on_cpu: makes a fresh CPU executor. options: of the DeviceWindow.
@@ -176,24 +208,12 @@ class SwitchingWindow:
         options: Mapping[str, Any],
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        self._switch = Switch(backend, device, warn)
+        self._switch = Switch("duplicates", backend, device, warn)
         self._on_cpu = on_cpu
         self._options = options
         self._gpu: Any = None
         self._cpu: _cpu.Window | None = None
         self._begin()
-
-    @property
-    def name(self) -> str:
-        return self._switch.name
-
-    @property
-    def reason(self) -> str:
-        return self._switch.reason
-
-    @property
-    def events(self) -> list[str]:
-        return self._switch.events
 
     def _begin(self) -> None:
         """Makes the executor, where it is decided which one."""
@@ -262,19 +282,14 @@ class SwitchingWindow:
         return on_cpu(self._on_cpu() if self._cpu is None else self._cpu)  # None: "auto", and no frame yet
 
     def _measure(self, frames: int, on_cpu: _Judge, on_gpu: _Judge) -> None:
-        def run(judge: _Judge, executor: Any) -> tuple[Any, float]:
-            begin = time.perf_counter()
-            verdicts = judge(executor)
-            return verdicts, time.perf_counter() - begin
-
         def run_gpu() -> tuple[Any, float]:
             executor = device_window(self._switch.device, self._options)
             try:
-                return run(on_gpu, executor)
+                return _timed(on_gpu, executor)
             finally:
                 executor.close()
 
-        measure(self._switch, lambda: run(on_cpu, self._on_cpu()), run_gpu, frames)
+        measure(self._switch, lambda: _timed(on_cpu, self._on_cpu()), run_gpu, frames)
 
     def _fall_back(self, error: Exception) -> None:
         """The batch that failed was not judged: the CPU takes over where the one before it ended."""
@@ -296,4 +311,106 @@ class SwitchingWindow:
     def close(self) -> None:
         if self._gpu is not None:
             self._gpu.close()
+        self._switch.close()
+
+
+class SwitchingClassifier(_Switching):
+    """The executor behind twinstamp.balance.Classifier for "gpu" and "auto": `cpu`, a _cpu.Classifier, with
+    or without a DeviceClassifier in front of it.
+
+    Fragments, held frames, counters, actions and server tables are those of `cpu` either way, so that it can
+    go on with any batch. another: makes one more classifier of the same rules, for measuring.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        device: Device | None,
+        cpu: _cpu.Classifier,
+        another: Callable[[], _cpu.Classifier],
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        self._switch = Switch("rules and balance", backend, device, warn)
+        self._cpu = cpu
+        self._another = another
+        self._gpu: Any = None
+        self._frames = 0
+        self._actions: tuple[Any, ...] = ()
+        self._servers: tuple[Any, ...] = ()
+        self._begin()
+
+    def _begin(self) -> None:
+        if self.name == "gpu":
+            from twinstamp_kernels.gpu.device import DeviceFailure
+
+            try:
+                self._gpu = device_classifier(self._switch.device, self._cpu)
+            except DeviceFailure as error:
+                self._switch.failed(error, "before the first frame")
+
+    def process(self, *columns: Any) -> tuple[memoryview, ...]:
+        frames = len(columns[2])
+        if self.name == "auto" and frames:
+            self._measure(columns, frames)
+            self._begin()
+        verdicts = self._judge(columns)
+        self._frames += frames
+        return verdicts
+
+    def _judge(self, columns: tuple[Any, ...]) -> tuple[memoryview, ...]:
+        if self._gpu is not None:
+            from twinstamp_kernels.gpu.device import DeviceFailure
+
+            try:
+                verdicts: tuple[memoryview, ...] = self._gpu.process(*columns)
+                return verdicts
+            except DeviceFailure as error:
+                self._gpu.close()
+                self._gpu = None
+                self._switch.failed(error, f"after {self._frames} frames")
+        return self._cpu.process(*columns)
+
+    def _measure(self, columns: tuple[Any, ...], frames: int) -> None:
+        """One classifier each for all runs: compiling rules takes long, and traffic repeats its flows."""
+        from twinstamp_kernels.gpu.device import DeviceFailure
+
+        def ready() -> _cpu.Classifier:
+            made = self._another()
+            if self._actions:
+                made.set_actions(*self._actions)
+            if self._servers:
+                made.set_servers(*self._servers)
+            return made
+
+        try:
+            gpu = device_classifier(self._switch.device, ready())
+        except DeviceFailure as error:
+            self._switch.failed(error, "while it was measured")
+            return
+        cpu = ready()
+        try:
+            measure(
+                self._switch,
+                lambda: _timed(lambda executor: executor.process(*columns), cpu),
+                lambda: _timed(lambda executor: executor.process(*columns), gpu),
+                frames,
+            )
+        finally:
+            gpu.close()
+
+    def set_actions(self, *columns: Any) -> None:
+        self._cpu.set_actions(*columns)
+        self._actions = columns
+
+    def set_servers(self, *columns: Any) -> None:
+        self._cpu.set_servers(*columns)
+        self._servers = columns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cpu, name)
+
+    def close(self) -> None:
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
         self._switch.close()

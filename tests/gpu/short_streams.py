@@ -37,9 +37,9 @@ def frames(seed: int, count: int) -> tuple[bytes, ...]:
     specs: list[dict[str, Any]] = []
     while len(specs) < count:
         kind = rng.random() if specs else 1.0
-        if kind < 0.3:
+        if kind < 0.25:
             spec = rng.choice(specs[-30:])
-        elif kind < 0.7:
+        elif kind < 0.55:
             spec = mutate(rng.choice(specs[-30:]), rng)[0]
         else:
             spec = make_spec(rng)

@@ -68,11 +68,11 @@ def test_a_device_that_fails_at_any_step_changes_no_verdict_and_no_count(options
         frames = sum(SIZES[: max(0, fail_at - 1 - CONSTRUCTION) // PER_BATCH])
         when = "before the first frame" if fail_at <= CONSTRUCTION else f"after {frames} frames"
         assert events == [
-            f"the GPU (a device of the tests) failed {when}: the tests wanted it; "
+            f"duplicates: the GPU (a device of the tests) failed {when}: the tests wanted it; "
             "the CPU goes on, with the same verdicts"
         ]
         assert window.events == events
-        assert window.backend_reason == events[0].partition("; the CPU")[0]
+        assert f"duplicates: {window.backend_reason}" == events[0].partition("; the CPU")[0]
         assert device.steps == fail_at, "asked again after it failed"
 
 
@@ -204,7 +204,8 @@ def test_auto_does_not_take_a_device_with_other_verdicts(monkeypatch):
     run(window, batches(21, [40]))
     assert window.backend == "cpu"
     assert events == [
-        "the GPU (a device of the tests) does not give the CPU's verdicts and is not used: please report"
+        "duplicates: the GPU (a device of the tests) does not give the CPU's verdicts and is not used: "
+        "please report"
     ]
 
 
