@@ -140,6 +140,7 @@ class _Switching:
     """What the executors that may change places have in common: their switch, to be looked at."""
 
     _switch: Switch
+    _gpu: Any = None  # the executor on the device, as long as that is used
 
     @property
     def name(self) -> str:
@@ -152,6 +153,16 @@ class _Switching:
     @property
     def events(self) -> list[str]:
         return self._switch.events
+
+    def close(self) -> None:
+        """Gives back what lies on the device, and the device where it was opened here."""
+        if self._gpu is not None:
+            self._gpu.close()
+        self._switch.close()
+
+    def __del__(self) -> None:
+        if "_switch" in self.__dict__:  # there was a device, or none was needed
+            self.close()
 
 
 def measure(
@@ -211,7 +222,6 @@ class SwitchingWindow(_Switching):
         self._switch = Switch("duplicates", backend, device, warn)
         self._on_cpu = on_cpu
         self._options = options
-        self._gpu: Any = None
         self._cpu: _cpu.Window | None = None
         self._begin()
 
@@ -308,11 +318,6 @@ class SwitchingWindow(_Switching):
             return counts.as_dict()
         return (self._on_cpu() if self._cpu is None else self._cpu).statistics()
 
-    def close(self) -> None:
-        if self._gpu is not None:
-            self._gpu.close()
-        self._switch.close()
-
 
 class SwitchingClassifier(_Switching):
     """The executor behind twinstamp.balance.Classifier for "gpu" and "auto": `cpu`, a _cpu.Classifier, with
@@ -333,7 +338,6 @@ class SwitchingClassifier(_Switching):
         self._switch = Switch("rules and balance", backend, device, warn)
         self._cpu = cpu
         self._another = another
-        self._gpu: Any = None
         self._frames = 0
         self._actions: tuple[Any, ...] = ()
         self._servers: tuple[Any, ...] = ()
@@ -408,9 +412,3 @@ class SwitchingClassifier(_Switching):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cpu, name)
-
-    def close(self) -> None:
-        if self._gpu is not None:
-            self._gpu.close()
-            self._gpu = None
-        self._switch.close()

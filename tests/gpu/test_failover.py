@@ -114,6 +114,10 @@ def test_a_device_given_is_not_closed_and_one_opened_is(monkeypatch, fake_window
     window = Window(count=9, backend="gpu")
     run(window, batches(21, SIZES))
     assert failing.closed == 1
+    Window(count=9, backend="gpu", device=given)
+    assert len(fake_windows) == 5
+    assert all(made.closed for made in fake_windows), "also where nobody closed them"
+    assert given.closed == 0
 
 
 class Clock:
