@@ -66,7 +66,7 @@ GROUPS = (
 
 
 def on_cpu(rules: RuleSet = RULES, groups: Any = GROUPS, **options: Any) -> Classifier:
-    options.setdefault("buckets", 256)
+    options = {"buckets": 256, "cache_entries": 1024, **options}
     return Classifier(rules, groups=groups, secret=SECRET, **options)
 
 
@@ -132,13 +132,17 @@ def assert_equal(
     edges: Sequence[int] = (),
     *arguments: Any,
     chunk: int = 500,
+    chunk_bytes: int = 1 << 20,
     device: EmulatedDevice | None = None,
     mask: Callable[[FrameBatch], Any] = lambda part: None,
     between: Callable[[int, Classifier], None] = lambda number, classifier: None,
     **options: Any,
 ) -> EmulatedDevice:
     device = device or EmulatedDevice(interval=0)
-    cpu, gpu = on_cpu(*arguments, **options), on_device(device, chunk, *arguments, **options)
+    cpu, gpu = (
+        on_cpu(*arguments, **options),
+        on_device(device, chunk, *arguments, chunk_bytes=chunk_bytes, **options),
+    )
     for number, part in enumerate(parts(batch, edges)):
         between(number, cpu), between(number, gpu)
         judge_both(gpu, cpu, part, mask(part))
@@ -293,7 +297,7 @@ def test_random_rules_cuts_and_schedules(
 
 
 def test_headers_of_all_kinds_of_links():
-    data, offset, caplen, stamps, port, linktypes = mixed_frames(3, 2000)
+    data, offset, caplen, stamps, port, linktypes = mixed_frames(3, 1000)
     n = len(offset)
     batch = FrameBatch(
         (data, offset, caplen, caplen, stamps, port, np.zeros(n, np.uint16)),
@@ -333,6 +337,22 @@ def test_large_frames_many_servers_many_groups():
     groups = tuple(Group(name, servers[i : i + 3]) for i, name in enumerate(names))
     assert_equal(batch, [5], rules, groups, chunk=2500)
     assert_equal(batch, [5], RuleSet(), (), chunk=2500)  # no servers at all
+
+
+def test_bytes_of_one_server_beyond_32_bits_within_a_tile():
+    names = tuple(f"g{i}" for i in range(40))
+    groups = tuple(Group(name, (Server("only"),)) for name in names)
+    frame = model.build(model.Packet()) + bytes(60_000)
+    n = 2048
+    # The same bytes for all of them.
+    sizes, zeros = np.full(n, len(frame), np.uint32), np.zeros(n, np.int64)
+    batch = FrameBatch(
+        (np.frombuffer(frame, np.uint8), zeros.view(np.uint64), sizes, sizes, zeros,
+         np.zeros(n, np.uint16), np.zeros(n, np.uint16)),
+        ports=[Port("", 1)],
+    )  # fmt: skip
+    assert 40 * n * len(frame) > 1 << 32
+    assert_equal(batch, [], RuleSet((), names), groups, chunk=n, chunk_bytes=1 << 30)
 
 
 def test_frames_without_bytes_and_batches_without_frames():
@@ -405,8 +425,8 @@ def run_with_failure(fail_at: int | None, seed: int) -> tuple[int, int, int]:
     host = gpu._native
     judged = [0, 0]
     with contextlib.suppress(DeviceFailure):
-        gpu._native = DeviceClassifier(device, host, chunk=90)  # type: ignore[assignment]
-    for number, part in enumerate(parts(mix(7, 400), [120, 250])):
+        gpu._native = DeviceClassifier(device, host, chunk=50)  # type: ignore[assignment]
+    for number, part in enumerate(parts(mix(7, 240), [80, 160])):
         for classifier in (cpu, gpu):
             die_and_return(number, classifier)
         want = cpu.process(part, thirds(part))

@@ -22,19 +22,23 @@ struct Judged {
 template <typename Peek>
 TS_HD bool judge(const RuleTables& tables, const FlowHashKey& secret, const JudgeOptions& options,
                  const u8* frame, const Layers& layers, const FlowKey& key, Judged& out, Peek peek) {
-    FlowKey quoted;
-    Layers inner;
-    out.followed = is_icmp_error(key) && quoted_key(frame, layers, inner, quoted);
-    if (out.followed && quoted.fragment == Fragment::later && options.mode == HashMode::flow &&
-        !peek(inner, quoted))
-        return false;
-    // An error that no rule speaks of goes to the group of the flow it is about.
+    out.followed = is_icmp_error(key);
+    if (out.followed) {
+        FlowKey quoted;
+        Layers inner;
+        out.followed = quoted_key(frame, layers, inner, quoted);
+        if (out.followed) {
+            if (quoted.fragment == Fragment::later && options.mode == HashMode::flow && !peek(inner, quoted))
+                return false;
+            out.rule = match_rules(tables, key);
+            // An error that no rule speaks of goes to the group of the flow it is about.
+            if (out.rule == NO_RULE && options.follow_icmp) out.rule = match_rules(tables, quoted);
+            out.hash = flow_hash(secret, quoted, options.mode);
+            return true;
+        }
+    }
     out.rule = match_rules(tables, key);
-    if (!out.followed)
-        quoted = key;
-    else if (out.rule == NO_RULE && options.follow_icmp)
-        out.rule = match_rules(tables, quoted);
-    out.hash = flow_hash(secret, quoted, options.mode);
+    out.hash = flow_hash(secret, key, options.mode);
     return true;
 }
 
