@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from twinstamp_kernels.gpu.cuda import compile_options, kernels_of
 
 from tests.conftest import ROOT
