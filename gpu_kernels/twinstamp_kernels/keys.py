@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twinstamp_kernels import _cpu
-from twinstamp_kernels.window import LAYERS, PROFILES
+from twinstamp_kernels.window import LAYERS, PROFILES, Digests
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,44 @@ def frame_keys(
         np.asarray(digests, np.uint64).reshape(-1, 4),
         np.asarray(two, np.bool_),
         np.asarray(tags, np.uint32).reshape(-1, 3),
+    )
+
+
+def frame_digests(
+    hash_key: Any,
+    data: Any,
+    offset: Any,
+    caplen: Any,
+    port: Any,
+    linktypes: Any,
+    *,
+    profile: str = "exact",
+    layer: str = "outer",
+    ignore_bytes: int = 0,
+    classes: bool = False,
+    workers: int = 1,
+) -> Digests:
+    """Keys of n frames as a window takes them (Window.process_digests), on `workers` threads.
+
+    Columns as for frame_keys; classes: frame_class too. A window that is to judge frames as well must have
+    the same secret: give it `seed`, and this function hashkey.hash_key(seed); or use Window.digests().
+
+    Raises ValueError for options out of range and for frames outside ``data``.
+    """
+    return Digests(
+        *_cpu.frame_digests(
+            hash_key,
+            data,
+            offset,
+            caplen,
+            port,
+            linktypes,
+            PROFILES[profile],
+            LAYERS[layer],
+            ignore_bytes,
+            classes,
+            workers,
+        )
     )
 
 

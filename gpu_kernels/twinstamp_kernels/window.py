@@ -3,26 +3,37 @@
 
 from __future__ import annotations
 
+import os
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from twinstamp_kernels import _cpu
-from twinstamp_kernels.hashkey import hash_key
+from twinstamp_kernels.hashkey import SEED_BYTES, expand
 
 PROFILES: dict[str, int] = _cpu.PROFILES  # name → type code in verdicts
 LAYERS: dict[str, int] = _cpu.LAYERS
 CLASSES: dict[str, int] = _cpu.CLASSES  # frame classes, for ``keep``
 MAX_WINDOW = 1_000_000
+BACKENDS = ("cpu", "gpu", "auto")
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
 if TYPE_CHECKING:
     from typing import Any, NamedTuple
+
+    from twinstamp_kernels.gpu.device import Device
 
     class Verdicts(NamedTuple):
         keep: Any
         type: Any
         distance: Any
         delay_ns: Any
+
+    class Digests(NamedTuple):
+        key: Any
+        second: Any = None
+        two: Any = None
+        tags: Any = None
+        frame_class: Any = None
 else:
     Verdicts = namedtuple("Verdicts", "keep type distance delay_ns")
     Verdicts.__doc__ = """Per frame, as buffers that NumPy takes without a copy:
@@ -30,6 +41,17 @@ else:
     keep u8[n]: 0 where the frame is a duplicate, else 1. type u8[n]: of the match (PROFILES), 0: none; a
     frame that a class policy keeps has a type and keep = 1. distance u32[n]: frames back to the matched
     frame. delay_ns i64[n]: its stamp's distance, negative where stamps run backwards.
+    """
+    Digests = namedtuple("Digests", "key second two tags frame_class", defaults=(None, None, None, None))
+    Digests.__doc__ = """Keys of n frames, what a window needs of them. Contiguous arrays, [n, k] or [n * k].
+
+    key u64[n, 2]: frames are copies where their keys are equal. second u64[n, 2], two u8[n] (profile nat
+    only): a second key, which counts where two is set; frames are copies where either is equal.
+    tags u32[n, 3] (all profiles but exact): of copies, tag p - 1 is equal where they are copies under the
+    narrower profile p too, which tells a verdict's type. frame_class u8[n] (windows with ``keep``): codes
+    (CLASSES).
+
+    None: a column that the profile does not have. All keys of one stream are computed under one secret.
     """
 
 
@@ -43,7 +65,11 @@ class Window:
     keep: codes of frame classes that are never judged duplicates. workers: threads, any number gives the
     same verdicts. seed: 32 secret bytes of the key hash, random by default.
 
-    Raises ValueError for options out of range.
+    backend: "cpu"; "gpu"; or "auto", which measures on the first frames which of them is faster. Where the
+    GPU fails, the CPU goes on: no verdict is lost, repeated or different (docs/gpu.md). device: the GPU,
+    opened where None is given. warn: told of it at once, as `events` keeps it.
+
+    Raises ValueError for options out of range, and for "gpu" on a machine that has none.
     """
 
     def __init__(
@@ -58,6 +84,9 @@ class Window:
         keep: Iterable[int] = (),
         workers: int = 1,
         seed: bytes | None = None,
+        backend: str = "cpu",
+        device: Device | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         if profile not in PROFILES:
             raise ValueError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
@@ -77,18 +106,64 @@ class Window:
             raise ValueError(f"ignore_bytes works with the profile exact only, not {profile}")
         if not 1 <= workers <= 256:
             raise ValueError(f"{workers} workers: must be 1 to 256")
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        self._profile, self._layer, self._ignore_bytes = profile, layer, ignore_bytes
+        self._workers = workers
+        kept = tuple(sorted(set(keep)))
+        self._classes = classes = sum(1 << code for code in kept)
+        words = expand(os.urandom(SEED_BYTES) if seed is None else seed)
+        self._hash_key = _cpu.HashKey(words)
+        hash_key = self._hash_key
         # A count window of 0 finds nothing, as one of 1 does; the executor's 0 means "none".
-        self._window = _cpu.Window(
-            hash_key(seed),
-            PROFILES[profile],
-            LAYERS[layer],
-            ignore_bytes,
-            0 if count is None else max(1, count),
-            -1 if time_ns is None else time_ns,
-            limit,
-            sum(1 << code for code in set(keep)),
-            workers,
-        )
+        frames = None if count is None else max(1, count)
+
+        def on_cpu() -> _cpu.Window:
+            return _cpu.Window(
+                hash_key,
+                PROFILES[profile],
+                LAYERS[layer],
+                ignore_bytes,
+                frames or 0,
+                -1 if time_ns is None else time_ns,
+                limit,
+                classes,
+                workers,
+            )
+
+        self._window: Any
+        self._switch: Any = None
+        if backend == "cpu":
+            self._window = on_cpu()
+        else:
+            from twinstamp_kernels.backend import SwitchingWindow
+
+            options = {
+                "profile": profile,
+                "layer": layer,
+                "count": frames,
+                "time_ns": time_ns,
+                "limit": limit,
+                "ignore_bytes": ignore_bytes,
+                "keep": kept,
+                "hash_key": words,
+            }
+            self._window = self._switch = SwitchingWindow(backend, device, on_cpu, options, warn)
+
+    @property
+    def backend(self) -> str:
+        """Where frames are judged now: "cpu" or "gpu", "auto" before the first frames decide."""
+        return "cpu" if self._switch is None else self._switch.name
+
+    @property
+    def backend_reason(self) -> str:
+        """Why there, in words."""
+        return "asked for" if self._switch is None else self._switch.reason
+
+    @property
+    def events(self) -> list[str]:
+        """What a person should know of the GPU: that it failed, in one sentence."""
+        return [] if self._switch is None else list(self._switch.events)
 
     def process(
         self,
@@ -108,6 +183,44 @@ class Window:
         """
         return Verdicts(*self._window.process(data, offset, caplen, timestamp_ns, port, linktypes, details))
 
+    def process_digests(
+        self, digests: Digests, timestamp_ns: Any, caplen: Any = None, *, details: bool = True
+    ) -> Verdicts:
+        """As process(), for n frames whose keys were computed elsewhere: by digests() or by a card.
+
+        timestamp_ns i64[n]; caplen u32[n], for byte counts only (None: these frames count no bytes).
+        Frames and digests may alternate in one stream where the secret is the same. Raises ValueError where
+        columns disagree, or are not those of the profile; nothing is judged then.
+        """
+        return Verdicts(*self._window.process_keys(*digests, timestamp_ns, caplen, details))
+
+    def digests(self, data: Any, offset: Any, caplen: Any, port: Any, linktypes: Any) -> Digests:
+        """Keys of n frames under this window's options and secret, on its workers. Nothing is judged.
+
+        Columns as for process(). Raises ValueError where they disagree or a frame lies outside ``data``.
+        """
+        return Digests(
+            *_cpu.frame_digests(
+                self._hash_key,
+                data,
+                offset,
+                caplen,
+                port,
+                linktypes,
+                PROFILES[self._profile],
+                LAYERS[self._layer],
+                self._ignore_bytes,
+                self._classes != 0,
+                self._workers,
+            )
+        )
+
+    def close(self) -> None:
+        """Gives back what the window holds of a GPU. It judges no more; statistics() still answers."""
+        if self._switch is not None:
+            self._switch.close()
+
     def statistics(self) -> dict[str, Any]:
         """Sums since the start: frames, bytes, by_type (distance, delay quantiles), kept, limit, memory."""
-        return self._window.statistics()
+        statistics: dict[str, Any] = self._window.statistics()
+        return statistics

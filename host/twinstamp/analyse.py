@@ -29,6 +29,7 @@ from twinstamp.io.files import open_capture
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from twinstamp_kernels.gpu.device import Device
 
     from twinstamp.io.files import CaptureReader, Source
 
@@ -94,18 +95,29 @@ def read_repeats(
     layer: str = "outer",
     reach: int = MAX_WINDOW,
     workers: int = 1,
+    backend: str = "cpu",
+    device: Device | None = None,
+    warn: Callable[[str], None] | None = None,
     progress: Callable[[CaptureReader], None] | None = None,
 ) -> tuple[Repeats, dict[str, Any]]:
     """Reads a capture and finds its repeats.
 
-    reach: frames to look back, at most 1,000,000. Memory grows by 27 bytes per repeat found.
-    Returns (Repeats, facts): facts has frames, bytes, truncated (None, or where the capture was cut).
-    Raises InputError, ConfigError.
+    reach: frames to look back, at most 1,000,000. backend, device, warn: see twinstamp.dedup.Deduplicator.
+    Memory grows by 27 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
+    truncated (None, or where the capture was cut). Raises InputError, ConfigError.
     """
-    finder = Deduplicator(profile=profile, layer=layer, window=reach, workers=workers)
+    finder = Deduplicator(
+        profile=profile,
+        layer=layer,
+        window=reach,
+        workers=workers,
+        backend=backend,
+        device=device,
+        warn=warn,
+    )
     columns: list[list[npt.NDArray[Any]]] = [[] for _ in range(6)]
     frames = size = 0
-    with open_capture(source) as reader:
+    with finder, open_capture(source) as reader:
         while True:
             try:
                 batch = reader.read()
@@ -131,7 +143,8 @@ def read_repeats(
             if progress is not None:
                 progress(reader)
         truncated = reader.truncated
-    return Repeats(columns), {"frames": frames, "bytes": size, "truncated": truncated}
+    facts = {"frames": frames, "bytes": size, "backend": finder.backend(), "truncated": truncated}
+    return Repeats(columns), facts
 
 
 def round_up(value: int) -> int:
@@ -220,20 +233,31 @@ def analyse(
     recall: float = 0.999,
     reach: int = MAX_WINDOW,
     workers: int = 1,
+    backend: str = "cpu",
+    device: Device | None = None,
+    warn: Callable[[str], None] | None = None,
     progress: Callable[[CaptureReader], None] | None = None,
 ) -> dict[str, Any]:
     """Analyses a capture; the module's head has the rule.
 
-    Returns a report that JSON can hold: options, frames, bytes, network (by type: frames, distance and
-    delay quantiles in frames and ns), legitimate (by reason and by class), histograms (distance in frames,
-    delay in ns), window (see ``recommend``; None where nothing is to be removed), truncated.
+    Returns a report that JSON can hold: options, backend, frames, bytes, network (by type: frames, distance
+    and delay quantiles in frames and ns), legitimate (by reason and by class), histograms (distance in
+    frames, delay in ns), window (see ``recommend``; None where nothing is to be removed), truncated.
     """
     if not 0 < recall <= 1:
         raise ConfigError(
             f"a recall of {recall} is not possible: give a share above 0, at most 1, e.g. 0.999"
         )
     repeats, facts = read_repeats(
-        source, profile=profile, layer=layer, reach=reach, workers=workers, progress=progress
+        source,
+        profile=profile,
+        layer=layer,
+        reach=reach,
+        workers=workers,
+        backend=backend,
+        device=device,
+        warn=warn,
+        progress=progress,
     )
     network = repeats.fate == NETWORK
     apart = np.abs(repeats.delay_ns)
@@ -248,6 +272,7 @@ def analyse(
     counts = {name: int((~network & (repeats.class_code == code)).sum()) for name, code in CLASSES.items()}
     return {
         "options": {"profile": profile, "layer": layer, "recall": recall, "reach": reach, "late_ns": LATE_NS},
+        "backend": facts["backend"],
         "frames": facts["frames"],
         "bytes": facts["bytes"],
         "repeats": len(repeats),

@@ -7,16 +7,20 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinstamp_kernels import rules as kernels
+from twinstamp_kernels.window import BACKENDS
 
 from twinstamp.errors import ConfigError, InputError, OverloadError
 from twinstamp.frames import FrameBatch, Port
 from twinstamp.rules import RuleSet, check_name
+
+if TYPE_CHECKING:
+    from twinstamp_kernels.gpu.device import Device
 
 SECRET_BYTES = 32
 MAX_SERVERS = 4096
@@ -255,8 +259,10 @@ class Classifier:
     or "ip" (addresses only, no state). follow_icmp: an ICMP error that no rule matches
     takes the rule of the packet it quotes. memory_limit: bytes that compiled rules may take.
     cache_entries: flows remembered per worker, a power of two, 0: none. buckets: power of two.
+    backend, device, warn: as for twinstamp_kernels.window.Window.
 
-    Raises ConfigError for a group that is not given and for limits out of range.
+    Raises ConfigError for a group that is not given, for limits out of range, and for backend "gpu" where
+    there is none.
     """
 
     def __init__(
@@ -273,6 +279,9 @@ class Classifier:
         memory_limit: int = 512 << 20,
         cache_entries: int = 65536,
         buckets: int = DEFAULT_BUCKETS,
+        backend: str = "cpu",
+        device: Device | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         if layer not in ("outer", "inner"):
             raise ConfigError(f"layer {layer!r}: must be 'outer' or 'inner'")
@@ -286,15 +295,19 @@ class Classifier:
             raise ConfigError(
                 f"cache_entries {cache_entries}: must be 0 or a power of two from 4 to 16777216"
             )
+        if backend not in BACKENDS:
+            raise ConfigError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
         limits = fragments or FragmentLimits()
         self.rules = rules
         self._secret = secret or Secret.random()
         self._bits = buckets.bit_length() - 1
-        try:
-            self._native = kernels.Classifier(
+        flow_key = self._secret.derive("flow", kernels.FLOW_KEY_BYTES)
+
+        def compiled() -> Any:
+            return kernels.Classifier(
                 rules=rules.pack(),
                 memory_limit=memory_limit,
-                flow_key=self._secret.derive("flow", kernels.FLOW_KEY_BYTES),
+                flow_key=flow_key,
                 inner=layer == "inner",
                 by_ip=hash == "ip",
                 follow_icmp=follow_icmp,
@@ -305,6 +318,9 @@ class Classifier:
                 hold_ns=limits.hold_ns,
                 lifetime_ns=limits.lifetime_ns,
             )
+
+        try:
+            self._native = compiled()
         except ValueError as error:
             raise ConfigError(
                 f"{rules.name or 'rules'}: {error}; "
@@ -312,6 +328,15 @@ class Classifier:
             ) from None
         except (RuntimeError, MemoryError) as error:
             raise OverloadError(f"rules with {workers} workers: {error}; use fewer workers") from error
+        self._switch: Any = None
+        if backend != "cpu":
+            from twinstamp_kernels.backend import NoDevice, SwitchingClassifier
+
+            try:
+                self._switch = SwitchingClassifier(backend, device, self._native, compiled, warn)
+            except NoDevice as error:
+                raise ConfigError(str(error)) from error
+            self._native = self._switch
         self._ports: Sequence[Port] = ()
         self._linktypes: tuple[int, Any] = (-1, b"")
         self._set_groups(groups)
@@ -438,7 +463,7 @@ class Classifier:
     @property
     def held_now(self) -> int:
         """Frames held at the moment."""
-        return self._native.held_now()
+        return int(self._native.held_now())
 
     @property
     def oldest_held(self) -> int | None:
@@ -448,7 +473,7 @@ class Classifier:
     @property
     def table_bytes(self) -> int:
         """Bytes of the compiled rules."""
-        return self._native.table_bytes
+        return int(self._native.table_bytes)
 
     def counts(self) -> dict[str, Any]:
         """Counters since the start.
@@ -458,7 +483,23 @@ class Classifier:
         "copies_without_server": copies of groups without a living server. "held_now", "held_now_bytes":
         at the moment. "fragments_*", "icmp_followed", "cache_hits", "cache_misses": see docs/balance.md.
         """
-        return self._native.counts()
+        counts: dict[str, Any] = self._native.counts()
+        return counts
+
+    def backend(self) -> dict[str, Any]:
+        """Where frames are judged: name ("cpu", "gpu"; "auto": no frame yet), reason, events."""
+        if self._switch is None:
+            return {"name": "cpu", "reason": "asked for", "events": []}
+        return {
+            "name": self._switch.name,
+            "reason": self._switch.reason,
+            "events": list(self._switch.events),
+        }
+
+    def close(self) -> None:
+        """Gives back what it holds of a GPU; counts() still answers."""
+        if self._switch is not None:
+            self._switch.close()
 
 
 def server_mask(verdicts: Verdicts, server: int) -> bytes:

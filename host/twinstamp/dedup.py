@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from twinstamp_kernels.gpu.device import Device
+
     from twinstamp.io.files import CaptureReader, Source
 
 ACTIONS = ("drop", "tag", "count")
@@ -31,8 +33,8 @@ TAG_COMMENTS = ["", *(f"twinstamp: duplicate ({TYPE_NAMES[code]})" for code in s
 class Deduplicator:
     """The duplicate window over FrameBatches: a Window that knows ports and class names.
 
-    Options as for twinstamp_kernels.window.Window, but keep takes class names (CLASSES). Raises
-    ConfigError where they are wrong.
+    Options as for twinstamp_kernels.window.Window (backend, device and warn included), but keep takes class
+    names (CLASSES). Raises ConfigError where they are wrong, or where there is no GPU for backend "gpu".
     """
 
     def __init__(
@@ -47,6 +49,9 @@ class Deduplicator:
         keep: Iterable[str] = (),
         workers: int = 1,
         seed: bytes | None = None,
+        backend: str = "cpu",
+        device: Device | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         keep = tuple(keep)
         unknown = [name for name in keep if name not in CLASSES]
@@ -63,6 +68,9 @@ class Deduplicator:
                 keep=[CLASSES[name] for name in keep],
                 workers=workers,
                 seed=seed,
+                backend=backend,
+                device=device,
+                warn=warn,
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
@@ -97,6 +105,21 @@ class Deduplicator:
         }
         return raw
 
+    def backend(self) -> dict[str, Any]:
+        """Where frames are judged: name ("cpu", "gpu"; "auto": no frame yet), reason, events."""
+        window = self._window
+        return {"name": window.backend, "reason": window.backend_reason, "events": window.events}
+
+    def close(self) -> None:
+        """Gives back what it holds of a GPU; statistics() still answers."""
+        self._window.close()
+
+    def __enter__(self) -> Deduplicator:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
 
 def tag_comments(verdicts: Verdicts) -> tuple[Any, list[str]]:
     """Comments for the frames judged duplicates, as CaptureWriter.write takes them."""
@@ -120,6 +143,9 @@ def dedup_capture(
     action: str = "drop",
     format: str | None = None,
     workers: int = 1,
+    backend: str = "cpu",
+    device: Device | None = None,
+    warn: Callable[[str], None] | None = None,
     progress: Callable[[CaptureReader], None] | None = None,
 ) -> dict[str, Any]:
     """Removes, tags or counts the duplicates of a capture.
@@ -127,10 +153,11 @@ def dedup_capture(
     source, target: path, "-" or file object (target None with action count: nothing is written). window:
     frames, the current one included; time_ns: ns; at least one of them. action: "drop"; "tag" (all frames
     are written, duplicates with a comment: pcapng only); "count" (all frames are written unchanged).
-    format: of the target, see create_capture. progress: called after each batch.
+    format: of the target, see create_capture. backend, device, warn: see Deduplicator. progress: called after
+    each batch.
 
-    Returns the report: options, ledger, duplicates by type, frames written, truncated (None, or where the
-    capture was cut short). Raises ConfigError, InputError, DeviceError.
+    Returns the report: options, backend, ledger, duplicates by type, frames written, truncated (None, or
+    where the capture was cut short). Raises ConfigError, InputError, DeviceError.
     """
     if action not in ACTIONS:
         raise ConfigError(f"unknown action {action!r}: choose one of {', '.join(ACTIONS)}")
@@ -145,8 +172,11 @@ def dedup_capture(
         ignore_bytes=ignore_bytes,
         keep=keep,
         workers=workers,
+        backend=backend,
+        device=device,
+        warn=warn,
     )
-    with open_capture(source) as reader:
+    with judge, open_capture(source) as reader:
         writer = None if target is None else create_capture(target, format=format, like=reader)
         if action == "tag" and writer is not None and writer.format != "pcapng":
             writer.close()
@@ -192,6 +222,7 @@ def dedup_capture(
                 "action": action,
                 "workers": workers,
             },
+            "backend": judge.backend(),
             "ledger": ledger.as_dict(),
             "duplicates": {
                 "by_type": statistics["by_type"],

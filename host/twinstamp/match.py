@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from twinstamp_kernels.rules import format_rules
@@ -30,6 +30,9 @@ from twinstamp.io import CaptureReader, CaptureWriter, create_capture, open_capt
 from twinstamp.io.files import refuse_input
 from twinstamp.ledger import Ledger
 from twinstamp.rules import RuleSet
+
+if TYPE_CHECKING:
+    from twinstamp_kernels.gpu.device import Device
 
 Progress = Callable[[CaptureReader], None]
 
@@ -107,16 +110,30 @@ def match_capture(
     layer: str = "outer",
     workers: int = 1,
     fragments: FragmentLimits | None = None,
+    backend: str = "cpu",
+    device: Device | None = None,
+    warn: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Writes for each frame of a capture the first rule that matches it, as CSV.
 
-    The header is "frame,rule"; frames count from 1, rules from 0, -1: none. out: a path or "-".
+    The header is "frame,rule"; frames count from 1, rules from 0, -1: none. out: a path or "-". backend,
+    device, warn: see twinstamp.balance.Classifier.
     Returns the report. Raises InputError for a damaged capture (rows of the frames before are written),
     ConfigError for an output that cannot be made, DeviceError where writing fails.
     """
-    classifier = Classifier(rules, layer=layer, follow_icmp=False, workers=workers, fragments=fragments)
+    classifier = Classifier(
+        rules,
+        layer=layer,
+        follow_icmp=False,
+        workers=workers,
+        fragments=fragments,
+        backend=backend,
+        device=device,
+        warn=warn,
+    )
     with ExitStack() as stack:
+        stack.callback(classifier.close)
         reader = stack.enter_context(open_capture(source))
         if out == "-":
             file: BinaryIO = sys.stdout.buffer
@@ -148,9 +165,11 @@ def match_capture(
             if out == "-":
                 file.flush()
         truncated = reader.truncated
+        backend_used = classifier.backend()
     return {
         "input": source,
         "rules": {"file": rules.name, "count": len(rules), "bytes": classifier.table_bytes},
+        "backend": backend_used,
         "frames": rows.frames,
         "matched": rows.matched,
         "fragments": fragment_report(classifier.counts()),
@@ -221,17 +240,30 @@ def balance_capture(
     hash: str = "flow",
     workers: int = 1,
     fragments: FragmentLimits | None = None,
+    backend: str = "cpu",
+    device: Device | None = None,
+    warn: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Shares the frames of a capture among servers: one capture per server in out_dir.
 
     groups: servers per group name. servers: where no groups are given, all groups share these. Frames
-    keep their order, but for fragments that came before their first one. Returns the report with
-    ledger and servers. Raises InputError, ConfigError, DeviceError.
+    keep their order, but for fragments that came before their first one. backend, device, warn: see
+    twinstamp.balance.Classifier. Returns the report with ledger and servers. Raises InputError, ConfigError,
+    DeviceError.
     """
     chosen = tuple(groups) or same_servers(rules, servers)
     classifier = Classifier(
-        rules, groups=chosen, secret=secret, layer=layer, hash=hash, workers=workers, fragments=fragments
+        rules,
+        groups=chosen,
+        secret=secret,
+        layer=layer,
+        hash=hash,
+        workers=workers,
+        fragments=fragments,
+        backend=backend,
+        device=device,
+        warn=warn,
     )
     folder = Path(out_dir)
     try:
@@ -240,6 +272,7 @@ def balance_capture(
         raise ConfigError(f"{folder}: cannot be made: {error.strerror}; give another --out-dir") from error
     ledger = Ledger()
     with ExitStack() as stack:
+        stack.callback(classifier.close)
         reader = stack.enter_context(open_capture(source))
         ending = ".pcapng" if reader.format == "pcapng" else ".pcap"
         paths = [folder / f"{name}{ending}" for name in classifier.servers]
@@ -261,6 +294,7 @@ def balance_capture(
         classifier.flush()
         settle()
         truncated = reader.truncated
+        backend_used = classifier.backend()
     counts = classifier.counts()
     for fate, name in (
         ("forwarded", "forwarded"),
@@ -284,6 +318,7 @@ def balance_capture(
     return {
         "input": source,
         "rules": {"file": rules.name, "count": len(rules), "bytes": classifier.table_bytes},
+        "backend": backend_used,
         "servers": table,
         "ledger": ledger.as_dict(),
         "fragments": fragment_report(counts),

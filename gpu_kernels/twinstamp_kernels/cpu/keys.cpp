@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys and classes of frames as arrays, for the Python API and for tests.
+#include <algorithm>
 #include <string>
 
 #include "bindings.h"
 #include "twinstamp/frame_class.h"
 #include "twinstamp/key.h"
+#include "workers.h"
 
 namespace twinstamp {
 namespace {
@@ -70,13 +72,17 @@ void keys_of(const Columns& frames, const HashKey& key, const KeyOptions& option
     }
 }
 
-nb::tuple frame_keys_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port,
-                        In<u16> linktypes, int profile, int layer, u32 ignore_bytes, bool portable) {
+KeyOptions options_of(int profile, int layer, u32 ignore_bytes) {
     if (profile < 1 || profile > 4) throw nb::value_error("profile: 1 to 4");
     if (ignore_bytes != 0 && profile != static_cast<int>(Profile::exact)) {
         throw nb::value_error("ignore_bytes goes with the exact profile only");
     }
-    const KeyOptions options{static_cast<Profile>(profile), layer_of(layer), ignore_bytes};
+    return {static_cast<Profile>(profile), layer_of(layer), ignore_bytes};
+}
+
+nb::tuple frame_keys_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port,
+                        In<u16> linktypes, int profile, int layer, u32 ignore_bytes, bool portable) {
+    const KeyOptions options = options_of(profile, layer, ignore_bytes);
     const Columns frames(data, offset, caplen, port, linktypes);
     std::vector<u64> digests(4 * frames.count);
     std::vector<u8> two(frames.count);
@@ -90,6 +96,49 @@ nb::tuple frame_keys_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32>
         }
     }
     return nb::make_tuple(to_view(std::move(digests)), to_view(std::move(two)), to_view(std::move(tags)));
+}
+
+// Keys in the columns that a window takes (Window::process_keys), on several threads; None for a column that
+// the profile does not have.
+nb::tuple frame_digests_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port,
+                           In<u16> linktypes, int profile, int layer, u32 ignore_bytes, bool classes,
+                           unsigned workers) {
+    constexpr size_t WORTH_A_THREAD = 2048;  // frames
+    const KeyOptions options = options_of(profile, layer, ignore_bytes);
+    if (workers < 1 || workers > 256) throw nb::value_error("workers: 1 to 256");
+    const Columns frames(data, offset, caplen, port, linktypes);
+    const size_t n = frames.count;
+    const bool tagged = options.profile != Profile::exact, nat = options.profile == Profile::nat;
+    std::vector<u64> digests(2 * n), seconds(nat ? 2 * n : 0);
+    std::vector<u8> twos(nat ? n : 0), classed(classes ? n : 0);
+    std::vector<u32> tags(tagged ? 3 * n : 0);
+    {
+        nb::gil_scoped_release release;
+        Workers threads(static_cast<unsigned>(std::clamp<size_t>(n / WORTH_A_THREAD, 1, workers)));
+        threads.run([&](unsigned worker) {
+            const size_t end = n * (worker + 1) / threads.count();
+            FrameKeys keys;
+            for (size_t i = n * worker / threads.count(); i < end; ++i) {
+                const u8* frame = frames.frame(i);
+                const u32 length = frames.caplen[i];
+                keys.second = {{0, 0}};
+                frame_keys(key, options, frame, length, frames.linktype(i), keys);
+                std::copy_n(keys.key.half, 2, &digests[2 * i]);
+                if (tagged) std::copy_n(keys.tag, 3, &tags[3 * i]);
+                if (nat) {
+                    std::copy_n(keys.second.half, 2, &seconds[2 * i]);
+                    twos[i] = keys.two;
+                }
+                if (classes) classed[i] = frame_class(frame, length, frames.linktype(i), options.layer);
+            }
+        });
+    }
+    const auto wanted = [](bool is, auto&& values) -> nb::object {
+        return is ? nb::cast(to_view(std::move(values))) : nb::none();
+    };
+    return nb::make_tuple(to_view(std::move(digests)), wanted(nat, std::move(seconds)),
+                          wanted(nat, std::move(twos)), wanted(tagged, std::move(tags)),
+                          wanted(classes, std::move(classed)));
 }
 
 auto frame_classes_of(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
@@ -157,6 +206,11 @@ void bind_keys(nb::module_& m) {
           nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("profile"), nb::arg("layer"),
           nb::arg("ignore_bytes") = 0, nb::arg("portable") = false,
           "(digests u64[4n]: key, second; two u8[n]; tags u32[3n]) of n frames.");
+    m.def("frame_digests", &frame_digests_of, nb::arg("hash_key"), nb::arg("data"), nb::arg("offset"),
+          nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("profile"), nb::arg("layer"),
+          nb::arg("ignore_bytes"), nb::arg("classes"), nb::arg("workers"),
+          "(key u64[2n], second u64[2n], two u8[n], tags u32[3n], frame_class u8[n]); None: not of the "
+          "profile, or not asked for.");
     m.def("frame_classes", &frame_classes_of, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
           nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, "Class codes u8[n] of n frames.");
     m.def("frames_identified", &frames_identified, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),

@@ -242,7 +242,7 @@ void Window::check_keys(const KeyColumns& keys, size_t count) const {
     needed(second_, keys.second, "second");
     needed(second_, keys.two, "two");
     needed(tagged_, keys.tags, "tags");
-    for (size_t i = 0; keys.frame_class != nullptr && i < count; ++i) {
+    for (size_t i = 0; classes_ && keys.frame_class != nullptr && i < count; ++i) {
         if (keys.frame_class[i] >= CLASS_COUNT) {
             throw std::invalid_argument("frame " + std::to_string(i) + " of the batch: there is no class " +
                                         std::to_string(keys.frame_class[i]));

@@ -55,12 +55,16 @@ const T* fitting(const In<T>& column, size_t n, const char* name, const char* be
     return column.data();
 }
 
+// Of any number of dimensions: pairs may come as [n, 2] or one after the other.
+template <typename T>
+using Optional = std::optional<nb::ndarray<const T, nb::c_contig, nb::device::cpu>>;
+
 // A column of `width` entries for each of n frames, or null for None.
 template <typename T>
-const T* optional(const std::optional<In<T>>& column, size_t n, size_t width, const char* name) {
+const T* optional(const Optional<T>& column, size_t n, size_t width, const char* name) {
     if (!column) return nullptr;
-    if (column->shape(0) != n * width) {
-        throw nb::value_error((std::string(name) + " has " + std::to_string(column->shape(0)) +
+    if (column->size() != n * width || (column->ndim() > 1 && column->shape(0) != n)) {
+        throw nb::value_error((std::string(name) + " has " + std::to_string(column->size()) +
                                " entries for " + std::to_string(n) + " frames, " + std::to_string(n * width) +
                                " are needed")
                                   .c_str());
@@ -70,12 +74,8 @@ const T* optional(const std::optional<In<T>>& column, size_t n, size_t width, co
     return column->data() != nullptr ? column->data() : &nothing;
 }
 
-using Optional8 = std::optional<In<u8>>;
-using Optional32 = std::optional<In<u32>>;
-using Optional64 = std::optional<In<u64>>;
-
-KeyColumns key_columns(const Optional64& key, const Optional64& second, const Optional8& two,
-                       const Optional32& tags, const Optional8& frame_class, size_t n) {
+KeyColumns key_columns(const Optional<u64>& key, const Optional<u64>& second, const Optional<u8>& two,
+                       const Optional<u32>& tags, const Optional<u8>& frame_class, size_t n) {
     return {optional(key, n, 2, "key"), optional(second, n, 2, "second"), optional(two, n, 1, "two"),
             optional(tags, n, TAGS, "tags"), optional(frame_class, n, 1, "frame_class")};
 }
@@ -137,8 +137,8 @@ void bind_window(nb::module_& m) {
             nb::arg("linktypes"), nb::arg("details"))
         .def(
             "process_keys",
-            [](Window& self, Optional64 key, Optional64 second, Optional8 two, Optional32 tags,
-               Optional8 frame_class, In<i64> timestamp_ns, Optional32 caplen, bool details) {
+            [](Window& self, Optional<u64> key, Optional<u64> second, Optional<u8> two, Optional<u32> tags,
+               Optional<u8> frame_class, In<i64> timestamp_ns, Optional<u32> caplen, bool details) {
                 const size_t n = timestamp_ns.shape(0);
                 const KeyColumns keys = key_columns(key, second, two, tags, frame_class, n);
                 FrameColumns frames{};
@@ -162,8 +162,8 @@ void bind_window(nb::module_& m) {
             nb::arg("details"))
         .def(
             "restore",
-            [](Window& self, u64 index, Optional64 key, Optional64 second, Optional8 two, Optional32 tags,
-               In<i64> timestamp_ns) {
+            [](Window& self, u64 index, Optional<u64> key, Optional<u64> second, Optional<u8> two,
+               Optional<u32> tags, In<i64> timestamp_ns) {
                 const size_t n = timestamp_ns.shape(0);
                 const KeyColumns keys = key_columns(key, second, two, tags, std::nullopt, n);
                 nb::gil_scoped_release release;

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twinstamp_kernels.window import CLASSES, LAYERS, MAX_WINDOW, PROFILES
+from twinstamp_kernels.window import BACKENDS, CLASSES, LAYERS, MAX_WINDOW, PROFILES
 
 from twinstamp.balance import FragmentLimits, Group, Server
 from twinstamp.dedup import ACTIONS, DEFAULT_KEEP
@@ -76,6 +76,7 @@ class ApplianceConfig:
     batch_frames: int
     user: str | None
     realtime: bool
+    backend: str
 
 
 class _Table:
@@ -157,7 +158,10 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     batch_frames = main.take("batch_frames", int, 1024, _between(1, 1 << 20))
     user = main.take("user", str)
     realtime = main.take("realtime", bool, False)
-    main.end(("report", "reorder_ms", "reorder_mib", "workers", "batch_frames", "user", "realtime"))
+    backend = main.take("backend", str, "cpu", _one_of(BACKENDS))
+    main.end(
+        ("report", "reorder_ms", "reorder_mib", "workers", "batch_frames", "user", "realtime", "backend")
+    )
 
     sources = tuple(
         _source(f"source[{i}]", table, folder) for i, table in enumerate(top.take("source", list, []))
@@ -220,6 +224,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
         batch_frames=batch_frames,
         user=user,
         realtime=realtime,
+        backend=backend,
     )
 
 

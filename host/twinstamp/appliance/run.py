@@ -89,6 +89,7 @@ class Appliance:
         for source in config.sources:
             if source.file is None:
                 check_interface(source.interface or "")  # before anything is made or written over
+        device = self._open_device()
         window = config.duplicates
         deduplicator = None
         if window is not None:
@@ -101,7 +102,11 @@ class Appliance:
                 ignore_bytes=window.ignore_bytes,
                 keep=window.keep,
                 workers=config.workers,
+                backend=config.backend,
+                device=device,
+                warn=self.events.append,
             )
+            self._stack.callback(deduplicator.close)
         used = set(rules.groups)
         classifier = Classifier(
             rules,
@@ -111,7 +116,11 @@ class Appliance:
             hash=config.hash,
             workers=config.workers,
             fragments=config.fragments,
+            backend=config.backend,
+            device=device,
+            warn=self.events.append,
         )
+        self._stack.callback(classifier.close)
         unused = [group.name for group in config.groups if group.name not in used]
         if unused:
             self.events.append(f"no rule sends anything to group {', '.join(unused)}")
@@ -161,6 +170,21 @@ class Appliance:
             self._become_realtime()
         if config.user is not None:
             _drop_privileges(config.user)
+
+    def _open_device(self) -> Any:
+        """The GPU that all stages share; None: there is none, and none must be."""
+        if self.config.backend == "cpu":
+            return None
+        from twinstamp_kernels import backend
+
+        try:
+            device = backend.open_device()
+        except backend.NoDevice as error:
+            if self.config.backend == "gpu":
+                raise ConfigError(f'appliance.backend: {error}; or write backend = "cpu"') from error
+            return None  # each stage finds out the same, and says so
+        self._stack.callback(device.close)
+        return device
 
     def _become_realtime(self) -> None:
         """SCHED_FIFO for this thread and those that it starts, until the run is over."""
@@ -307,6 +331,10 @@ class Appliance:
             "seconds": round(seconds, 3),
             "ledger": pipeline.ledger.as_dict(),
             "duplicates": duplicates,
+            "backend": {
+                "duplicates": None if pipeline.deduplicator is None else pipeline.deduplicator.backend(),
+                "rules": pipeline.classifier.backend(),
+            },
             "servers": {
                 server.name: {
                     "frames": server.frames,

@@ -36,7 +36,10 @@ def screen(
     found = len(now["servers"])
     tagged = now["ledger"]["tagged"]
     kinds_rows = len(kinds_found) + len(kept)
-    rows = len(FATES) + 2 + bool(tagged["frames"]) + 1 + kinds_rows  # all but servers: ledger, delay, kinds
+    backends = _backends(now)
+    rows = (
+        bool(backends) + len(FATES) + 2 + bool(tagged["frames"]) + 1 + kinds_rows
+    )  # all but servers: ledger, delay, kinds
     tables = 2 + bool(kinds_rows)
     small = width < 100 or (height is not None and rows + found + 5 * tables > height)
     # Around its rows a table has five lines (title, frame, names), a small one two or, names broken, three.
@@ -67,6 +70,10 @@ def screen(
     if delay is not None:
         listed = ", ".join(f"{key} {format_ns(delay[key])}" for key in ("p50", "p99", "max"))
         parts.append(Text(f"Added delay: {listed}"))
+
+    if backends:
+        used = ", ".join(f"{stage} {backend['name'].upper()}" for stage, backend in backends.items())
+        parts.append(Text(f"Judged on: {used}"))
 
     if kinds_rows:
         sizes = () if small else ("bytes",)  # of 80 columns, numbers need all others
@@ -110,6 +117,12 @@ def screen(
         down = sum(not server["alive"] for server in list(now["servers"].values())[shown:])
         parts.append(Text(f"and {found - shown} more servers, {down} of them down"))
     return Group(*parts)
+
+
+def _backends(now: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Stages and where they run; none where nothing but the CPU was asked for."""
+    stages = {stage: backend for stage, backend in now["backend"].items() if backend is not None}
+    return stages if any(backend["reason"] != "asked for" for backend in stages.values()) else {}
 
 
 class LiveView:
@@ -177,5 +190,7 @@ def print_report(report: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=200)  # a file has room for whole numbers
     console.print(screen(report, width=console.width))
+    for stage, backend in _backends(report).items():
+        console.print(f"- {stage} on the {backend['name'].upper()}: {backend['reason']}", markup=False)
     for event in report["events"]:
-        console.print(f"- {event}")
+        console.print(f"- {event}", markup=False)

@@ -7,7 +7,14 @@ import argparse
 import sys
 from typing import Any
 
-from twinstamp.cli.common import Progress, refuse_same, write_json
+from twinstamp.cli.common import (
+    Progress,
+    add_backend_option,
+    refuse_same,
+    tell_backend,
+    warner,
+    write_json,
+)
 
 
 def register(commands: Any, text: str = "show a feed's duplicates and the window that removes them") -> None:
@@ -35,6 +42,7 @@ def register(commands: Any, text: str = "show a feed's duplicates and the window
         "--reach", type=int, default=1_000_000, metavar="N", help="frames to look back, at most 1,000,000"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same result with any)")
+    add_backend_option(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the histograms: .png, .svg or .pdf")
     parser.add_argument("--json", metavar="REPORT", help='write the report; "-" = standard output')
     parser.set_defaults(function=run)
@@ -64,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
             recall=options.recall,
             reach=options.reach,
             workers=options.workers,
+            backend=options.backend,
+            warn=warner(options),
             progress=progress,
         )
     if options.plot is not None:
@@ -72,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
         write_json(options.json, report)
     if options.json != "-":
         show(report)
+    tell_backend(options, report)
     if report["truncated"] is not None:
         print(f"twinstamp analyse: {report['truncated']}", file=sys.stderr)
     return 0

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twinstamp.cli.common import Progress, finish, refuse_same
+from twinstamp.cli.common import Progress, add_backend_option, finish, refuse_same, warner
 from twinstamp.cli.rules import add_rules_options
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def register(commands: Any, text: str) -> None:
         "--secret-file", metavar="FILE", help="made where absent; default: in your state folder"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same result with any)")
+    add_backend_option(parser)
     parser.add_argument("--json", metavar="REPORT", help='write the report; "-" = standard output')
     parser.add_argument("--quiet", action="store_true", help="no table on standard error")
     parser.set_defaults(function=run)
@@ -73,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
             layer=options.layer,
             hash=options.hash,
             workers=options.workers,
+            backend=options.backend,
+            warn=warner(options),
             progress=progress,
         )
     return finish(options, report, _summary)

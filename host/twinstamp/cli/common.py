@@ -39,6 +39,32 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_backend_option(parser: argparse.ArgumentParser) -> None:
+    """--backend."""
+    parser.add_argument(
+        "--backend",
+        choices=("cpu", "gpu", "auto"),
+        default="cpu",
+        help="where frames are judged (same result on both); auto: what is faster on the first frames",
+    )
+
+
+def warner(options: argparse.Namespace) -> Callable[[str], None]:
+    """Says on standard error, at once and even with --quiet, what a person should know."""
+
+    def warn(event: str) -> None:
+        print(f"twinstamp {options.command}: {event}", file=sys.stderr)
+
+    return warn
+
+
+def tell_backend(options: argparse.Namespace, report: dict[str, Any]) -> None:
+    """What --backend auto chose, and why, on standard error."""
+    if options.backend == "auto" and not getattr(options, "quiet", False):
+        backend = report["backend"]
+        print(f"judged on the {backend['name'].upper()}: {backend['reason']}", file=sys.stderr)
+
+
 def window_time_ns(options: argparse.Namespace) -> int | None:
     return None if options.time is None else parse_time_ns(options.time, "--time")
 
@@ -119,6 +145,7 @@ def finish(
         write_json(options.json, report)
     if not options.quiet:
         summary(report)
+    tell_backend(options, report)
     if report["truncated"] is not None:
         print(f"twinstamp {options.command}: {report['truncated']}", file=sys.stderr)
     return 0

@@ -6,7 +6,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from twinstamp.cli.common import Progress, add_window_options, finish, refuse_same, window_time_ns
+from twinstamp.cli.common import (
+    Progress,
+    add_backend_option,
+    add_window_options,
+    finish,
+    refuse_same,
+    warner,
+    window_time_ns,
+)
 from twinstamp.errors import ConfigError
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
@@ -24,6 +32,7 @@ def register(commands: Any, text: str) -> None:
     parser.add_argument("input", metavar="IN", help='pcap or pcapng; "-" = standard input')
     parser.add_argument("output", metavar="OUT", nargs="?", help='capture to write; "-" = standard output')
     add_window_options(parser)
+    add_backend_option(parser)
     parser.add_argument(
         "--action",
         choices=("drop", "tag", "count"),
@@ -71,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
             action=action,
             format=options.format,
             workers=options.workers,
+            backend=options.backend,
+            warn=warner(options),
             progress=progress,
         )
     return finish(options, report, _summary)

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twinstamp.cli.common import Progress, refuse_same, write_json
+from twinstamp.cli.common import Progress, add_backend_option, refuse_same, tell_backend, warner, write_json
 
 if TYPE_CHECKING:
     from twinstamp.balance import Group
@@ -49,6 +49,7 @@ def register(commands: Any, text: str) -> None:
         "--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels"
     )
     match.add_argument("--workers", type=int, default=1, metavar="N", help="threads (same rules with any)")
+    add_backend_option(match)
     match.add_argument("--json", metavar="REPORT", help="write the report")
     match.add_argument("--quiet", action="store_true", help="no summary on standard error")
     match.set_defaults(function=run_match)
@@ -105,7 +106,14 @@ def run_match(options: argparse.Namespace) -> int:
     rules = read_rules(options.rules, options.format)
     with Progress("rules") as progress:
         report = match_capture(
-            options.input, rules, options.out, layer=options.layer, workers=options.workers, progress=progress
+            options.input,
+            rules,
+            options.out,
+            layer=options.layer,
+            workers=options.workers,
+            backend=options.backend,
+            warn=warner(options),
+            progress=progress,
         )
     if options.json is not None:
         write_json(options.json, report)
@@ -114,6 +122,7 @@ def run_match(options: argparse.Namespace) -> int:
             f"{report['frames']} frames, {report['matched']} matched one of {len(rules)} rules",
             file=sys.stderr,
         )
+    tell_backend(options, report)
     if report["truncated"] is not None:
         print(f"twinstamp rules: {report['truncated']}", file=sys.stderr)
     return 0
