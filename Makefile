@@ -46,7 +46,7 @@ endif
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo '  (ARGS="…" is passed on to the program behind demo, test, test-<room>, test-long and bench)'
+	@echo '  (ARGS="…" is passed on to the program behind demo, test, test-<room>, test-long, bench and gpu-…)'
 
 demo: setup  ## the appliance on real traffic, or on a capture it makes where namespaces cannot be made
 	@$(BIN)/python -m twinstamp.demo $(ARGS)
@@ -97,7 +97,7 @@ system-python:
 	mkdir -p build; echo "setup: building the compiled extensions for $$($(PYTHON) --version)"; \
 	python=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
 	{ cmake -S . -B build/system-python -G Ninja -DPython_EXECUTABLE="$$python" -DTWINSTAMP_WERROR=OFF \
-	    && cmake --build build/system-python; } > build/system-python.log 2>&1 \
+	    && cmake --build build/system-python --target _cpu _native; } > build/system-python.log 2>&1 \
 	    || { cat build/system-python.log; exit 1; }
 
 lint: setup  ## ruff, mypy, clang-format; changes nothing

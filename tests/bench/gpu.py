@@ -19,6 +19,7 @@ import platform
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,10 @@ WINDOWS = (600, 1_000_000)
 OFFERED = (1.0, 14.88, 100.0)  # Mpps
 
 Numbers = dict[str, float]
+
+
+class WrongVerdictsError(Exception):
+    """What was to be timed differs from the CPU: not worth timing."""
 
 
 @dataclass
@@ -111,7 +116,7 @@ def measure(run: Callable[[], Any], amount: float, repeats: int, *, least: float
 
 
 def line(name: str, value: Numbers, unit: str = "Mpps", more: str = "") -> None:
-    say(f"  {name:<56} {value['median']:>10.2f} {unit}  ({value['low']:.2f} – {value['high']:.2f}){more}")
+    say(f"  {name:<68} {value['median']:>10.2f} {unit}  ({value['low']:.2f} – {value['high']:.2f}){more}")
 
 
 def goal(value: Numbers, wanted: float | None) -> str:
@@ -264,7 +269,7 @@ def counted_bytes(n: int, limit: int, size: float, share: float) -> float:
 
 
 def same_as_cpu(bench: Bench, made_: Sequence[OnDevice], window: DeviceWindow, **options: Any) -> None:
-    """What is to be timed, once, against the CPU. Ends the program where it differs."""
+    """What is to be timed, once, against the CPU. Raises WrongVerdictsError."""
     cpu = Window(seed=SEED, workers=bench.cores, **options)
     for part in made_:
         part.enqueue(window)
@@ -273,7 +278,7 @@ def same_as_cpu(bench: Bench, made_: Sequence[OnDevice], window: DeviceWindow, *
         want = cpu.process(*part.stream.columns)
         keep, distance = part.verdicts()
         if not (np.array_equal(keep, want.keep) and np.array_equal(distance, want.distance)):
-            raise SystemExit(f"verdicts on the device differ from the CPU's ({options}): not timing them")
+            raise WrongVerdictsError(f"verdicts on the device differ from the CPU's ({options}): not timed")
 
 
 def resident_rate(
@@ -396,7 +401,7 @@ class ResidentRules:
         )  # fmt: skip
 
     def verify(self, part: OnDevice, stream: Any) -> None:
-        """Against the CPU, with the keep that lies on the device. Ends the program where it differs."""
+        """Against the CPU, with the keep that lies on the device. Raises WrongVerdictsError."""
         finish(self.device, stream)
         keep, _ = part.verdicts()
         want = self.classifier.process(part.stream.batch(), keep)
@@ -410,7 +415,7 @@ class ResidentRules:
         finish(self.device, stream)
         same = all(np.array_equal(values, getattr(want, name)) for name, values in have.items())
         if not same or totals.tolist() != [0, len(servers)] or not np.array_equal(servers, want.copy_server):
-            raise SystemExit("rules on the device differ from the CPU's: not timing them")
+            raise WrongVerdictsError("rules on the device differ from the CPU's: not timed")
 
     def close(self) -> None:
         self.judge.close()
@@ -481,7 +486,7 @@ def host(bench: Bench) -> dict[str, Any]:
         for part in parts:
             have, want = window.process(*part.columns), cpu.process(*part.columns)
             if not np.array_equal(have.keep, want.keep):
-                raise SystemExit("verdicts through the device differ from the CPU's: not timing them")
+                raise WrongVerdictsError("verdicts through the device differ from the CPU's: not timed")
 
         def run(parts: Any = parts, window: Any = window, details: bool = details) -> None:
             for part in parts:
@@ -519,7 +524,7 @@ def digests(bench: Bench) -> dict[str, Any]:
 
         for part, columns in sets:
             if not np.array_equal(judge(columns).keep, cpu.process(*part.columns).keep):
-                raise SystemExit("verdicts from digests differ from the CPU's: not timing them")
+                raise WrongVerdictsError("verdicts from digests differ from the CPU's: not timed")
 
         def run(judge: Any = judge) -> None:
             for _, columns in sets:
@@ -951,26 +956,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report["note"] = "emulated: times mean nothing"
         say("EMULATED: times mean nothing")
     bench = Bench(device, emulated, options.quick, options.number)
-    failed = False
-    try:
-        for name in options.only:
-            if bench.late:
-                report["left_out"].append(name)
-                say(f"{name}: LEFT OUT, {TIME_LIMIT:.0f} s are over")
-                continue
-            report[name] = SECTIONS[name](bench)
-            say()
-    except DeviceFailure as error:
-        failed = True
-        report["failure"] = str(error)
-        print(f"gpu-bench: {error}", file=sys.stderr)
-    report["seconds"] = round(time.monotonic() - bench.started, 1)
+    failed: list[str] = []
     target = options.json
     if target is None:
         # Results are those of a whole run on a real device; anything else goes where builds go.
-        whole = not emulated and not options.quick and not failed and set(options.only) == set(SECTIONS)
+        whole = not emulated and not options.quick and set(options.only) == set(SECTIONS)
         target = (RESULTS if whole else ROOT / "build") / f"{report['date']}-gpu.json"
     target.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.only:
+        if bench.late:
+            report["left_out"].append(name)
+            say(f"{name}: LEFT OUT, {TIME_LIMIT:.0f} s are over")
+            continue
+        try:
+            report[name] = SECTIONS[name](bench)
+        except Exception as error:  # the other sections still tell something
+            failed.append(name)
+            report[name] = {}
+            report.setdefault("failed", {})[name] = "".join(traceback.format_exception(error)[-4:])
+            print(f"gpu-bench: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            if isinstance(error, DeviceFailure):
+                break
+        say()
+        report["seconds"] = round(time.monotonic() - bench.started, 1)
+        # After each section: what is killed later has not run in vain.
+        target.write_text(json.dumps(report, indent=2) + "\n")
     target.write_text(json.dumps(report, indent=2) + "\n")
     say(f"written to {target}")
     try:

@@ -55,7 +55,7 @@ def test_without_a_gpu_one_line_says_so(monkeypatch, capsys):
     assert captured.out == "" and captured.err == "gpu-bench: no GPU: the driver's words\n"
 
 
-def test_wrong_verdicts_are_not_timed(monkeypatch):
+def test_wrong_verdicts_are_not_timed(monkeypatch, tmp_path, capsys):
     whole = gpu.OnDevice.verdicts
 
     def wrong(self):
@@ -63,8 +63,13 @@ def test_wrong_verdicts_are_not_timed(monkeypatch):
         return 1 - keep, distance
 
     monkeypatch.setattr(gpu.OnDevice, "verdicts", wrong)
-    with pytest.raises(SystemExit, match="not timing them"):
-        gpu.main(["--device", "emulated", "--quick", "--only", "resident"])
+    target = tmp_path / "gpu.json"
+    arguments = ["--device", "emulated", "--quick", "--only", "resident", "copies", "--json", str(target)]
+    assert gpu.main(arguments) == 1
+    assert "differ from the CPU's" in capsys.readouterr().err
+    found = json.loads(target.read_text())
+    assert list(found["failed"]) == ["resident"] and not found["resident"]
+    assert found["copies"]  # the others still tell something
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import sys
 from typing import Any
 
 import pytest
+from twinstamp_kernels.gpu.cuda import compile_options, kernels_of
 
 from tests.conftest import ROOT
 from tests.gpu import check
+from tests.gpu.test_cuda_device import nvrtc_compile
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,13 @@ def test_a_device_that_computes_something_else_is_noticed(section, kernel, monke
     assert check.main(arguments) == 1
     assert json.loads(target.read_text())["sections"][section]["failed"]
     assert f"gpu-check: FAILED: {section}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arch", ["75", "90"])
+def test_the_kernel_that_traps_compiles(arch):
+    pytest.importorskip("cupy", reason="CuPy is not installed (extra gpu)")
+    cubin, _ = nvrtc_compile(check.TRAP, arch, compile_options())
+    assert b".text.trap" in cubin and kernels_of(check.TRAP) == {"trap": 1}
 
 
 def test_without_time_nothing_counts_as_checked(monkeypatch, capsys):
