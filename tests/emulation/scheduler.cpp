@@ -76,7 +76,8 @@ struct Block {
     u64 warp_time[BLOCK / WARP][WARP][WARP];  // last __syncwarp of two lanes
     bool warp_synced[BLOCK / WARP];
     Lane lanes[BLOCK / WARP][WARP];
-    u32 waiting[BLOCK / WARP];  // lanes at an intrinsic
+    u32 waiting[BLOCK / WARP];   // lanes at an intrinsic
+    bool uniform[BLOCK / WARP];  // all of them at the same
     Thread threads[BLOCK];
 
     u8* shared_memory() const {
@@ -559,7 +560,13 @@ unsigned long warp(Warp kind, unsigned mask, unsigned long value, unsigned bytes
     if (!(mask >> lane & 1)) offend(here() + " with a mask that lacks the thread itself");
     if (width == 0 || width > WARP || (width & (width - 1)) != 0)
         offend(here() + " with an impossible width");
-    for (u32 left = block.waiting[number]; left != 0; left &= left - 1) {
+    // As a rule all that wait are at the same intrinsic.
+    const u32 waiting = block.waiting[number];
+    const Lane& first = lanes[waiting == 0 ? lane : __builtin_ctz(waiting)];
+    const bool uniform = waiting == 0 || (block.uniform[number] && first.mask == mask && first.kind == kind &&
+                                          first.bytes == bytes);
+    block.uniform[number] = uniform;
+    for (u32 left = uniform ? 0 : block.waiting[number]; left != 0; left &= left - 1) {
         const u32 i = static_cast<u32>(__builtin_ctz(left));
         if (!(mask >> i & 1) && !(lanes[i].mask >> lane & 1)) continue;
         if (lanes[i].mask != mask || lanes[i].kind != kind || lanes[i].bytes != bytes) {
@@ -590,14 +597,20 @@ unsigned long warp(Warp kind, unsigned mask, unsigned long value, unsigned bytes
             }
         }
     }
-    for (u32 i = 0; i < WARP; ++i) {
-        if (!(mask >> i & 1)) continue;
-        if (kind >= WARP_SHUFFLE && kind <= WARP_SHUFFLE_XOR && !(mask >> shuffle_source(lanes[i], i) & 1)) {
-            offend(here() + ": lane " + std::to_string(i) + " reads lane " +
-                   std::to_string(shuffle_source(lanes[i], i)) + ", which is not in the mask");
+    const bool shuffle = kind >= WARP_SHUFFLE && kind <= WARP_SHUFFLE_XOR;
+    for (u32 left = shuffle ? mask : 0; left != 0; left &= left - 1) {
+        const u32 i = static_cast<u32>(__builtin_ctz(left)), source = shuffle_source(lanes[i], i);
+        if (!(mask >> source & 1)) {
+            offend(here() + ": lane " + std::to_string(i) + " reads lane " + std::to_string(source) +
+                   ", which is not in the mask");
         }
+    }
+    u64 results[WARP];
+    warp_results(lanes, kind, mask, results);
+    for (u32 left = mask; left != 0; left &= left - 1) {
+        const u32 i = static_cast<u32>(__builtin_ctz(left));
         Thread& thread = block.threads[number * WARP + i];
-        thread.result = warp_result(lanes, i);
+        thread.result = results[i];
         if (&thread != self) wake(thread);
     }
     if (run.options.interval != 0) maybe_yield();
