@@ -330,15 +330,21 @@ class _HostArray:
             raise EmulationError("copy of a host array that is not contiguous")
         self.size = array.nbytes
         self._address = array.ctypes.data
-        owner = array
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        # Memory of something other than an array (mmap, bytes): kept, its owner cannot be watched.
-        self._kept = array if owner.base is not None else None
-        self._owner = weakref.ref(owner)
+        owner: Any = array
+        while True:
+            if isinstance(owner, np.ndarray) and owner.base is not None:
+                owner = owner.base
+            elif isinstance(owner, memoryview):
+                owner = owner.obj
+            else:
+                break
+        try:
+            self._owner: Callable[[], Any] = weakref.ref(owner)
+        except TypeError:  # bytes, mmap: cannot be watched, so it is kept
+            self._owner = lambda: owner
 
     def address(self, what: str) -> int:
-        if self._kept is None and self._owner() is None:
+        if self._owner() is None:
             raise EmulationError(f"{what}: the host array was given up before the copy was done")
         return self._address
 

@@ -98,6 +98,7 @@ struct Run {
     u64 clock = 1;
     u64 random = 1;
     i32 countdown = 0;
+    u64 yields = 0;
     bool slow_threads = false;
     jmp_buf exit;
     std::string offence;
@@ -206,15 +207,15 @@ void switch_to(Thread* next) {
     Thread* self = running;
     running = next;
     ++run.statistics.switches;
-    if ((run.statistics.switches & 0xFFFF) == 0 && std::chrono::steady_clock::now() > run.deadline) {
-        offend(place() + ": the launch takes too long; does it wait for a block that has not started?");
-    }
     if (next->fiber == nullptr) next->fiber = take_fiber();
     if (_setjmp(self->fiber->context) == 0) _longjmp(next->fiber->context, 1);
 }
 
 void yield() {
     rewind_countdown();
+    if ((++run.yields & 0xFFFF) == 0 && std::chrono::steady_clock::now() > run.deadline) {
+        offend(place() + ": the launch takes too long; does it wait for a block that has not started?");
+    }
     run.ready.push_back(running);
     Thread* next = take_ready();
     if (next != running) switch_to(next);
@@ -466,7 +467,7 @@ void access_range(void* address, u64 size, bool write, const void* code) {
 }
 
 template <typename T>
-T atomic_operation(Atomic kind, T* address, T value, T compare, const Site& site) {
+[[gnu::always_inline]] inline T atomic_operation(Atomic kind, T* address, T value, T compare, const Site& site) {
     maybe_yield();
     const u64 at = reinterpret_cast<u64>(address);
     if (at % sizeof(T) != 0) offend(place() + ": atomic at an address off its alignment, " + text_of(site));

@@ -216,9 +216,7 @@ def test_profiles_on_frames_of_all_kinds(profile, layer):
     keep = (CLASSES["arp"], CLASSES["llc"], CLASSES["nd"])
     device = EmulatedDevice(seed=1, interval=200)
     assert_equal(frames, [900], device=device, chunk=1000, profile=profile, layer=layer, count=600)
-    assert_equal(
-        frames, [1], chunk=800, profile=profile, layer=layer, time_ns=100_000, count=90, keep=keep
-    )
+    assert_equal(frames, [1], chunk=800, profile=profile, layer=layer, time_ns=100_000, count=90, keep=keep)
 
 
 def test_ignored_bytes():
