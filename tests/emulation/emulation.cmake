@@ -24,7 +24,7 @@ function(emulation_kernels target)
     ${target}
     PRIVATE -O2 -g -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror -fsanitize=thread
             --param=tsan-distinguish-volatile=1 --param=tsan-instrument-func-entry-exit=${ARGN} -fno-exceptions
-            -fno-rtti -fno-stack-protector -fno-tree-vectorize -fno-tree-loop-distribute-patterns "SHELL:-include cuda.h")
+            -fno-rtti -fno-stack-protector -fno-optimize-sibling-calls -fno-tree-vectorize -fno-tree-loop-distribute-patterns "SHELL:-include cuda.h")
 endfunction()
 
 emulation_kernels(emulation_kernels_fibers 0)
