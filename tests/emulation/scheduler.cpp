@@ -467,7 +467,8 @@ void access_range(void* address, u64 size, bool write, const void* code) {
 }
 
 template <typename T>
-[[gnu::always_inline]] inline T atomic_operation(Atomic kind, T* address, T value, T compare, const Site& site) {
+[[gnu::always_inline]] inline T atomic_operation(Atomic kind, T* address, T value, T compare,
+                                                 const Site& site) {
     maybe_yield();
     const u64 at = reinterpret_cast<u64>(address);
     if (at % sizeof(T) != 0) offend(place() + ": atomic at an address off its alignment, " + text_of(site));

@@ -127,6 +127,11 @@ extern "C" __global__ void __launch_bounds__(256) selftest_racing_blocks(u64* to
     *total = *total + 1;
 }
 
+// Wrong: each thread's word is written by the thread of the same number in every block.
+extern "C" __global__ void __launch_bounds__(256) selftest_block_numbers(u32* out) {
+    out[threadIdx.x] = blockIdx.x;
+}
+
 // Wrong where broken: the block's values backwards by way of shared memory, with no barrier between.
 extern "C" __global__ void __launch_bounds__(256) selftest_reverse(const u32* values, u64 broken, u32* out) {
     TS_SHARED(u32, room, BLOCK);
