@@ -26,7 +26,23 @@ KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)
 HOST_EXTENSION := $(wildcard host/twinstamp/_native*.so)
 EMULATION := $(wildcard tests/emulation/_emulation*.so)
 
-.PHONY: help demo setup lint format test test-long bench docs-check check clean
+# What only the GPU path needs, 440 MB: for the targets that use it.
+GPU := $(VENV)/.stamp-gpu
+# gpu-check and gpu-bench run in .venv, or in $(PYTHON) as it is (SYSTEM_PYTHON=1), which must have CuPy, NumPy,
+# nanobind, CMake and Ninja: nothing is installed then. That is chosen where there is no .venv yet and
+# $(PYTHON) sees a GPU.
+ifneq ($(filter gpu-%,$(MAKECMDGOALS)),)
+SYSTEM_PYTHON ?= $(shell test -x $(BIN)/python || $(PYTHON) -c 'import nanobind, cupy; print(cupy.is_available() or "")' 2> /dev/null)
+endif
+ifneq ($(SYSTEM_PYTHON),)
+GPU_READY := system-python
+GPU_PYTHON := PYTHONPATH=$(CURDIR)/host:$(CURDIR)/gpu_kernels $(PYTHON)
+else
+GPU_READY := setup $(GPU)
+GPU_PYTHON := $(BIN)/python
+endif
+
+.PHONY: help demo setup lint format test test-long bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +84,22 @@ ifeq ($(and $(KERNEL_EXTENSION),$(HOST_EXTENSION),$(EMULATION)),)
 .PHONY: $(BUILT)
 endif
 
+$(GPU): $(PYTHON_READY)
+	@echo "setup: installing CuPy and NVRTC"
+	@$(BIN)/python tools/requirements.py gpu > $(VENV)/requirements-gpu.txt
+	@if $(PIP) -r $(VENV)/requirements-gpu.txt; then touch $@; else \
+	    echo "setup: going on without CuPy and NVRTC: tests that need them are skipped" >&2; fi
+
+system-python:
+	@export PATH="$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$$PATH"; \
+	$(PYTHON) -c 'import cupy, nanobind, numpy' && command -v cmake ninja > /dev/null || { \
+	    echo "SYSTEM_PYTHON: $(PYTHON) needs CuPy, NumPy, nanobind, CMake and Ninja" >&2; exit 1; }; \
+	mkdir -p build; echo "setup: building the compiled extensions for $$($(PYTHON) --version)"; \
+	python=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
+	{ cmake -S . -B build/system-python -G Ninja -DPython_EXECUTABLE="$$python" -DTWINSTAMP_WERROR=OFF \
+	    && cmake --build build/system-python; } > build/system-python.log 2>&1 \
+	    || { cat build/system-python.log; exit 1; }
+
 lint: setup  ## ruff, mypy, clang-format; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,17 +114,25 @@ format: setup  ## ruff and clang-format, in place
 docs-check: setup  ## paths and commands named in README.md and docs/ exist
 	$(BIN)/python tests/docs/check_docs.py
 
-test: setup  ## all tests but the long ones; says what was skipped and why
+test: setup $(GPU)  ## all tests but the long ones; says what was skipped and why
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+test-gpu: $(GPU)
 
 test-%: setup
 	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)
 
 bench: setup  ## side by side with editcap and tcpdump: a table, and JSON in build/
 	$(BIN)/python -m tests.bench $(ARGS)
+
+gpu-check: $(GPU_READY)  ## on a machine with a GPU: the same verdicts as the CPU, bit for bit
+	$(GPU_PYTHON) -m tests.gpu.check $(ARGS)
+
+gpu-bench: $(GPU_READY)  ## on a machine with a GPU: its rates and delays beside the CPU's
+	$(GPU_PYTHON) -m tests.bench.gpu $(ARGS)
 
 check: lint docs-check test  ## what .ci/run calls
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class _Classifier(Protocol):
-        table_bytes: int
-        rules: int
-
+        @property
+        def table_bytes(self) -> int: ...
+        @property
+        def rules(self) -> int: ...
         def process(self, *columns: Any) -> tuple[memoryview, ...]: ...
         def take_released(self) -> tuple[tuple[Any, ...], memoryview, tuple[memoryview, ...]] | None: ...
         def release_due(self, now_ns: int) -> None: ...
@@ -35,7 +36,7 @@ FLOW_KEY_BYTES: int = _cpu.FLOW_KEY_BYTES
 
 def Classifier(**options: Any) -> _Classifier:  # noqa: N802
     """A compiled classifier. Raises ValueError for options out of range and for rules too large."""
-    return _cpu.Classifier(**options)  # type: ignore[no-any-return]
+    return _cpu.Classifier(**options)
 
 
 def build_tables(**columns: Any) -> memoryview:

@@ -54,7 +54,8 @@ def assert_equal(
     """Verdicts, statistics and state of the device equal the CPU's, batch after batch."""
     cpu = Window(seed=SEED, **options)
     options["keep"] = tuple(options.get("keep", ()))
-    gpu = device_window(device or EmulatedDevice(interval=0), chunk=chunk, **options)
+    device = device or EmulatedDevice(interval=0)
+    gpu = device_window(device, chunk=chunk, **options)
     expected = [cpu.process(*part) for part in cuts(frames, edges if other_edges is None else other_edges)]
     got = [gpu.process(*part) for part in cuts(frames, edges)]
     for name in ("keep", "type", "distance", "delay_ns"):
@@ -74,6 +75,7 @@ def assert_equal(
         for want_column, have_column in zip(want_next, have_next, strict=True):
             np.testing.assert_array_equal(np.asarray(have_column), np.asarray(want_column))
     gpu.close()
+    device.close()
 
 
 def _cpu_from(state: Any, **options: Any) -> Any:
@@ -98,7 +100,7 @@ def keyed(keys: Any, times: Any) -> Columns:
 streams = st.lists(st.tuples(st.integers(0, 6), st.integers(-5, 12)), min_size=0, max_size=120)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     stream=streams,
     monotone=st.booleans(),
@@ -120,11 +122,13 @@ def test_the_definition_whatever_the_order_the_cut_and_the_schedule(
         now += abs(step) if monotone else step
         times.append(now)
     payloads = [bytes([key]) * (1 + key) for key, _ in stream]
-    gpu = device_window(
-        EmulatedDevice(seed=seed, interval=interval), count=count, time_ns=time_ns, limit=limit, chunk=chunk
-    )
-    parts = cuts(columns(payloads, times), edges)
-    distances = [d for part in parts for d in gpu.process(*part).distance]
+    device = EmulatedDevice(seed=seed, interval=interval)
+    try:
+        gpu = device_window(device, count=count, time_ns=time_ns, limit=limit, chunk=chunk)
+        parts = cuts(columns(payloads, times), edges)
+        distances = [d for part in parts for d in gpu.process(*part).distance]
+    finally:
+        device.close()
     assert distances == definition(payloads, times, count, time_ns, limit)
 
 
@@ -252,13 +256,15 @@ def test_captures(corpus, path):
         layer = ("outer", "inner")[number % 2]
         for options in ({"count": 600}, {"time_ns": 50_000_000, "count": 10_000}, {"time_ns": 1_000_000}):
             cpu = Window(seed=SEED, profile=profile, layer=layer, **options)
-            gpu = device_window(EmulatedDevice(interval=0), profile=profile, layer=layer, **options)
+            device = EmulatedDevice(interval=0)
+            gpu = device_window(device, profile=profile, layer=layer, **options)
             for part in parts:
                 for have, want in zip(gpu.process(*part), cpu.process(*part), strict=True):
                     np.testing.assert_array_equal(np.asarray(have), np.asarray(want))
             want_all, have_all = cpu.statistics(), gpu.statistics().as_dict()
             del want_all["memory_bytes"], have_all["memory_bytes"]
             assert have_all == want_all
+            device.close()
 
 
 @pytest.mark.parametrize("profile", ["exact", "routing", "nat"])

@@ -146,6 +146,7 @@ void Classifier::set_actions(std::vector<u32> action_of_rule, std::vector<u32> a
     action_of_rule_ = std::move(action_of_rule);
     action_first_ = std::move(action_first);
     action_group_ = std::move(action_group);
+    ++generation_;
 }
 
 void Classifier::set_servers(std::vector<u16> tables, u32 bucket_bits, u32 servers) {
@@ -161,6 +162,7 @@ void Classifier::set_servers(std::vector<u16> tables, u32 bucket_bits, u32 serve
     tables_ = std::move(tables);
     bucket_bits_ = bucket_bits;
     servers_ = servers;
+    ++generation_;
     for (auto& worker : workers_)
         if (worker->counts.server.size() < servers) worker->counts.server.resize(servers);
 }
@@ -178,23 +180,13 @@ namespace {
 // Verdict of a frame that the cache does not serve. False: the fragment table must be asked first.
 bool Classifier::judge_plain(Worker& worker, const u8* frame, const Layers& layers, const FlowKey& key,
                              Judged& out, const FragmentTable* table) const {
-    FlowKey quoted;
-    if (is_icmp_error(key) && layers.transport != NO_OFFSET && quoted_key(frame, layers, quoted)) {
-        if (quoted.fragment == Fragment::later && options_.mode == HashMode::flow) {
-            if (table == nullptr) return false;
-            Layers inner = layers;
-            detail::parse_ip(frame, layers.network_end, layers.transport + 8, inner);
-            table->peek(fragment_key(frame, inner, quoted), quoted);
-        }
-        ++worker.counts.icmp_followed;
-        out.rule = match_rules(rules_.view, key);
-        // An error that no rule speaks of goes to the group of the flow it is about.
-        if (out.rule == NO_RULE && options_.follow_icmp) out.rule = match_rules(rules_.view, quoted);
-        out.hash = flow_hash(key_, quoted, options_.mode);
+    const auto peek = [&](const Layers& inner, FlowKey& quoted) {
+        if (table == nullptr) return false;
+        table->peek(fragment_key(frame, inner, quoted), quoted);
         return true;
-    }
-    out.rule = match_rules(rules_.view, key);
-    out.hash = flow_hash(key_, key, options_.mode);
+    };
+    if (!judge(rules_.view, key_, judge_options(), frame, layers, key, out, peek)) return false;
+    worker.counts.icmp_followed += out.followed;
     return true;
 }
 
@@ -372,52 +364,82 @@ void Classifier::judge_slice(Worker& worker, const Frames& batch, u64 low, u64 h
     }
 }
 
-// In stream order and alone: what a fragment learns depends on those before it.
-void Classifier::judge_fragments(const Frames& frames, Verdicts& out) {
+// In stream order and alone: what a fragment learns depends on those before it. False: frame i is held.
+bool Classifier::judge_listed(const Frames& frames, u64 i, Judged& out) {
     Worker& worker = *workers_[0];
-    u64 ticked = 0;
     Layers layers;
     FlowKey key;
+    const u8* frame = frames.data + frames.offset[i];
+    const u32 caplen = frames.caplen[i];
+    parse_frame(frame, caplen, frames.linktypes[frames.port[i]], options_.layer, layers);
+    flow_key(frame, caplen, layers, key);
+    if (key.fragment != Fragment::none) {
+        const FragmentKey datagram = fragment_key(frame, layers, key);
+        if (key.fragment == Fragment::first) {
+            table_.first(datagram, key);
+        } else {
+            const auto answer = table_.later(datagram, key, caplen, [&] {
+                HeldFrame held;
+                held.bytes.assign(frame, frame + caplen);
+                held.length = frames.length[i];
+                held.timestamp_ns = frames.timestamp_ns[i];
+                held.port = frames.port[i];
+                held.flags = frames.flags[i];
+                held.frame = frames.first + i;
+                return held;
+            });
+            if (answer == FragmentTable::Answer::held) {
+                out = {NO_RULE, 0, false};
+                return false;
+            }
+        }
+    }
+    judge_plain(worker, frame, layers, key, out, &table_);
+    return true;
+}
+
+void Classifier::judge_fragments(const Frames& frames, Verdicts& out) {
+    u64 ticked = 0;
     Judged judged;
     for (const auto& from : workers_) {
         for (const u32 i : from->serial) {
             table_.tick_range(frames.timestamp_ns + ticked, i + 1 - ticked);
             ticked = i + 1ull;
-            const u8* frame = frames.data + frames.offset[i];
-            const u32 caplen = frames.caplen[i];
-            parse_frame(frame, caplen, frames.linktypes[frames.port[i]], options_.layer, layers);
-            flow_key(frame, caplen, layers, key);
-            if (key.fragment == Fragment::none) {
-                judge_plain(worker, frame, layers, key, judged, &table_);
-            } else {
-                const FragmentKey datagram = fragment_key(frame, layers, key);
-                if (key.fragment == Fragment::first) {
-                    table_.first(datagram, key);
-                } else {
-                    const auto answer = table_.later(datagram, key, caplen, [&] {
-                        HeldFrame held;
-                        held.bytes.assign(frame, frame + caplen);
-                        held.length = frames.length[i];
-                        held.timestamp_ns = frames.timestamp_ns[i];
-                        held.port = frames.port[i];
-                        held.flags = frames.flags[i];
-                        held.frame = frames.first + i;
-                        return held;
-                    });
-                    if (answer == FragmentTable::Answer::held) {
-                        out.held.push_back(i);
-                        out.fate.data[i] = static_cast<u8>(Fate::held);
-                        out.rule.data[i] = NO_RULE;
-                        out.hash.data[i] = 0;
-                        continue;
-                    }
-                }
-                judge_plain(worker, frame, layers, key, judged, &table_);
+            if (!judge_listed(frames, i, judged)) {
+                out.held.push_back(i);
+                out.fate.data[i] = static_cast<u8>(Fate::held);
             }
             out.rule.data[i] = judged.rule;
             out.hash.data[i] = judged.hash;
         }
         from->serial.clear();
+    }
+    table_.tick_range(frames.timestamp_ns + ticked, frames.count - ticked);
+}
+
+void Classifier::finish(const Frames& frames, const u32* listed, u64 count, Listed& out) {
+    for (u64 k = 0; k < count; ++k)
+        if (listed[k] >= frames.count || (k > 0 && listed[k] <= listed[k - 1]))
+            throw std::invalid_argument("the list of frames does not ascend within the batch");
+    if (options_.mode != HashMode::flow) {
+        if (count != 0)
+            throw std::invalid_argument("no frame needs the fragment table when hashed by address");
+        return;
+    }
+    out.rule.resize(count);
+    out.hash.resize(count);
+    out.fate.resize(count);
+    u64 ticked = 0;
+    Judged judged;
+    for (u64 k = 0; k < count; ++k) {
+        const u32 i = listed[k];
+        table_.tick_range(frames.timestamp_ns + ticked, i + 1 - ticked);
+        ticked = i + 1ull;
+        const bool held = !judge_listed(frames, i, judged);
+        if (held) out.held.push_back(i);
+        out.rule[k] = judged.rule;
+        out.hash[k] = judged.hash;
+        out.fate[k] = static_cast<u8>(held ? Fate::held : Fate::forwarded);
     }
     table_.tick_range(frames.timestamp_ns + ticked, frames.count - ticked);
 }
@@ -551,6 +573,76 @@ void Classifier::process(const Frames& frames, Verdicts& out) {
         total += copies;
     }
     out.copies = total;
+}
+
+void Classifier::share(const u32* caplen, u64 count, const i32* rule, const u64* hash, const u8* fate,
+                       Verdicts& out) {
+    for (u64 i = 0; i < count; ++i) {
+        if (fate[i] >= FATES || rule[i] < NO_RULE || rule[i] >= static_cast<i64>(rule_count_))
+            throw std::invalid_argument("a verdict of frame " + std::to_string(i) + " is out of range");
+    }
+    out.rule.ensure(count);
+    out.hash.ensure(count);
+    out.fate.ensure(count);
+    out.copy_frame.ensure(count * most_copies_);
+    out.copy_server.ensure(count * most_copies_);
+    out.held.clear();
+    out.count = count;
+    std::copy(rule, rule + count, out.rule.data.get());
+    std::copy(hash, hash + count, out.hash.data.get());
+    std::copy(fate, fate + count, out.fate.data.get());
+    for (u64 i = 0; i < count; ++i)
+        if (fate[i] == static_cast<u8>(Fate::held)) out.held.push_back(static_cast<u32>(i));
+    out.copies = choose_servers(workers_[0]->counts, caplen, 0, count, out, out.copy_frame.data.get(),
+                                out.copy_server.data.get());
+}
+
+void Classifier::add_counts(const u64* words, u64 count) {
+    Counts& counts = workers_[0]->counts;
+    if (count < DEVICE_COUNTS || (count - DEVICE_COUNTS) % 2 != 0 ||
+        (count - DEVICE_COUNTS) / 2 > counts.server.size())
+        throw std::invalid_argument("the counts of a device do not fit the servers");
+    for (u32 f = 0; f < FATES; ++f) {
+        counts.fate[f].packets += words[COUNT_FATES + 2 * f];
+        counts.fate[f].bytes += words[COUNT_FATES + 2 * f + 1];
+    }
+    counts.copies_without_server += words[COUNT_WITHOUT_SERVER];
+    counts.icmp_followed += words[COUNT_ICMP_FOLLOWED];
+    for (u64 s = 0; s < (count - DEVICE_COUNTS) / 2; ++s) {
+        counts.server[s].packets += words[DEVICE_COUNTS + 2 * s];
+        counts.server[s].bytes += words[DEVICE_COUNTS + 2 * s + 1];
+    }
+}
+
+RuleTables Classifier::export_tables(u64 base, std::vector<u8>& blob) const {
+    const auto place = [&]<typename T>(const std::vector<T>& values, const T*& pointer) {
+        if (pointer == nullptr) return;
+        const u64 at = (blob.size() + 255) / 256 * 256;
+        blob.resize(at + values.size() * sizeof(T));
+        std::memcpy(blob.data() + at, values.data(), values.size() * sizeof(T));
+        pointer = reinterpret_cast<const T*>(base + at);
+    };
+    RuleTables out = rules_.view;
+    for (u32 s = 0; s < 3; ++s) {
+        const CompiledSubset& from = rules_.subsets[s];
+        RuleSubset& set = out.subsets[s];
+        place(from.bitmaps, set.bitmaps);
+        place(from.rule, set.rule);
+        for (auto [values, table] : {std::pair{&from.src, &set.src}, std::pair{&from.dst, &set.dst}}) {
+            place(values->top, table->top);
+            place(values->high, table->high);
+            place(values->low, table->low);
+            place(values->bitmap, table->bitmap);
+        }
+        place(from.sport, set.sport);
+        place(from.dport, set.dport);
+        place(from.protocol, set.protocol);
+        place(from.vlan, set.vlan);
+        place(from.l4, set.l4);
+    }
+    place(rules_.tcp_class, out.tcp_class);
+    place(rules_.icmp_class, out.icmp_class);
+    return out;
 }
 
 void Classifier::take_released(Released& out) {

@@ -8,12 +8,9 @@
 #include "fragments.h"
 #include "rule_compiler.h"
 #include "twinstamp/balance.h"
+#include "twinstamp/judge.h"
 
 namespace twinstamp {
-
-// What became of a frame in this stage.
-enum class Fate : u8 { skipped, forwarded, dropped, no_server, held };
-constexpr u32 FATES = 5;
 
 // Memory that is not cleared when it grows.
 template <typename T>
@@ -53,6 +50,14 @@ struct Verdicts {
     Buffer<u16> copy_server;
     std::vector<u32> held;
     u64 count = 0, copies = 0;
+};
+
+// Verdicts of the frames of a list, in its order.
+struct Listed {
+    std::vector<i32> rule;
+    std::vector<u64> hash;
+    std::vector<u8> fate;
+    std::vector<u32> held;  // numbers in the batch
 };
 
 struct Released {
@@ -102,6 +107,26 @@ class Classifier {
     void set_servers(std::vector<u16> tables, u32 bucket_bits, u32 servers);
 
     void process(const Frames& frames, Verdicts& out);
+
+    // For a batch that a device judges. finish() judges what needs the fragment table, `listed` of its
+    // frames, in stream order, and moves the table's clock over all of them; held: of the frames listed.
+    // The rest of the batch is then either added up by the device too, or done by share().
+    void finish(const Frames& frames, const u32* listed, u64 count, Listed& out);
+    // Servers of a batch whose rules and hashes are known. fate on entry: skipped, forwarded or held.
+    void share(const u32* caplen, u64 count, const i32* rule, const u64* hash, const u8* fate, Verdicts& out);
+    // What the device counted: DEVICE_COUNTS words, then packets and bytes of each server.
+    void add_counts(const u64* words, u64 count);
+    RuleTables export_tables(u64 base, std::vector<u8>& blob) const;
+    const FlowHashKey& flow_hash_key() const { return key_; }
+    const ClassifierOptions& options() const { return options_; }
+    const std::vector<u32>& action_of_rule() const { return action_of_rule_; }
+    const std::vector<u32>& action_first() const { return action_first_; }
+    const std::vector<u16>& action_group() const { return action_group_; }
+    const std::vector<u16>& server_tables() const { return tables_; }
+    u32 bucket_bits() const { return bucket_bits_; }
+    u32 servers() const { return servers_; }
+    // Moves with each change of actions or servers.
+    u64 generation() const { return generation_; }
     bool has_released() const { return !table_.released.empty(); }
     void take_released(Released& out);
     void release_due(i64 now_ns) { table_.advance(now_ns); }
@@ -114,14 +139,12 @@ class Classifier {
 
   private:
     struct Worker;
-    struct Judged {
-        i32 rule;
-        u64 hash;
-    };
     void judge_slice(Worker& worker, const Frames& frames, u64 low, u64 high, Verdicts& out) const;
     void judge_misses(Worker& worker, u32 count) const;
     bool judge_plain(Worker& worker, const u8* frame, const Layers& layers, const FlowKey& key, Judged& out,
                      const FragmentTable* table) const;
+    JudgeOptions judge_options() const { return {options_.mode, options_.follow_icmp}; }
+    bool judge_listed(const Frames& frames, u64 i, Judged& out);
     void judge_fragments(const Frames& frames, Verdicts& out);
     u64 choose_servers(Counts& counts, const u32* caplen, u64 low, u64 high, Verdicts& out, u32* at_frame,
                        u16* at_server) const;
@@ -138,6 +161,7 @@ class Classifier {
     u32 most_copies_ = 1;
     std::vector<u16> tables_;
     u32 bucket_bits_ = 16, servers_ = 0;
+    u64 generation_ = 0;
     std::vector<std::unique_ptr<Worker>> workers_;
     FragmentTable table_;
 };

@@ -28,6 +28,12 @@ struct FrameExtent {
 
 FrameExtent frame_extent(const FramePlaces& frames);
 
+inline bool frame_lies_outside(const FramePlaces& frames, std::size_t i) {
+    return (frames.offset[i] > frames.data_bytes) |
+           (frames.data_bytes - frames.offset[i] < frames.caplen[i]) | (frames.port[i] >= frames.ports) |
+           (frames.caplen[i] > frames.most);
+}
+
 // What the duplicate window says of frame `i`, and what the classifier says of it (`first`: the number of
 // frame 0 in the stream).
 std::string window_refusal(const FramePlaces& frames, std::size_t i);

@@ -6,9 +6,11 @@
 #include <charconv>
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 
 #include "bindings.h"
 #include "classifier.h"
+#include "frame_bytes.h"
 
 namespace twinstamp {
 namespace {
@@ -136,32 +138,102 @@ void construct(Bound* self, In<u8> rules, u64 memory_limit, In<u8> flow_key, boo
     self->classifier = std::make_unique<Classifier>(list, memory_limit, key, options);
 }
 
-nb::tuple process(Bound& self, In<u8> data, In<u64> offset, In<u32> caplen, In<u32> length,
-                  In<i64> timestamp_ns, In<u16> port, In<u16> flags, In<u16> linktypes,
-                  std::optional<In<u8>> keep_mask, u64 first) {
+Frames frames_of(const In<u8>& data, const In<u64>& offset, const In<u32>& caplen, const In<u32>& length,
+                 const In<i64>& timestamp_ns, const In<u16>& port, const In<u16>& flags,
+                 const In<u16>& linktypes, const std::optional<In<u8>>& keep_mask, u64 first) {
     const u64 n = caplen.size();
     if (offset.size() != n || length.size() != n || timestamp_ns.size() != n || port.size() != n ||
         flags.size() != n || (keep_mask && keep_mask->size() != n))
         throw nb::value_error("the columns of a batch differ in length");
-    const Frames frames{data.data(),
-                        data.size(),
-                        offset.data(),
-                        caplen.data(),
-                        length.data(),
-                        timestamp_ns.data(),
-                        port.data(),
-                        flags.data(),
-                        linktypes.data(),
-                        linktypes.size(),
-                        keep_mask ? keep_mask->data() : nullptr,
-                        n,
-                        first};
+    return {data.data(),
+            data.size(),
+            offset.data(),
+            caplen.data(),
+            length.data(),
+            timestamp_ns.data(),
+            port.data(),
+            flags.data(),
+            linktypes.data(),
+            linktypes.size(),
+            keep_mask ? keep_mask->data() : nullptr,
+            n,
+            first};
+}
+
+nb::tuple process(Bound& self, In<u8> data, In<u64> offset, In<u32> caplen, In<u32> length,
+                  In<i64> timestamp_ns, In<u16> port, In<u16> flags, In<u16> linktypes,
+                  std::optional<In<u8>> keep_mask, u64 first) {
+    const Frames frames =
+        frames_of(data, offset, caplen, length, timestamp_ns, port, flags, linktypes, keep_mask, first);
     auto out = self.outputs();
     {
         nb::gil_scoped_release free;
         self.classifier->process(frames, *out);
     }
     return verdict_views(out);
+}
+
+nb::tuple finish(Bound& self, In<u8> data, In<u64> offset, In<u32> caplen, In<u32> length,
+                 In<i64> timestamp_ns, In<u16> port, In<u16> flags, In<u16> linktypes, u64 first,
+                 In<u32> listed) {
+    const Frames frames =
+        frames_of(data, offset, caplen, length, timestamp_ns, port, flags, linktypes, std::nullopt, first);
+    const FramePlaces places{
+        data.size(), offset.data(), caplen.data(), port.data(), caplen.size(), linktypes.size(), ~0u};
+    Listed out;
+    {
+        nb::gil_scoped_release free;
+        for (u64 k = 0; k < listed.size(); ++k) {
+            const u32 i = listed.data()[k];
+            // The caller checked the batch; a list that names what is not there must not crash.
+            if (i < places.count && frame_lies_outside(places, i))
+                throw std::invalid_argument(classifier_refusal(places, i, first));
+        }
+        self.classifier->finish(frames, listed.data(), listed.size(), out);
+    }
+    return nb::make_tuple(to_view(std::move(out.rule)), to_view(std::move(out.hash)),
+                          to_view(std::move(out.fate)), to_view(std::move(out.held)));
+}
+
+nb::tuple share(Bound& self, In<u32> caplen, In<i32> rule, In<u64> hash, In<u8> fate) {
+    const u64 n = caplen.size();
+    if (rule.size() != n || hash.size() != n || fate.size() != n)
+        throw nb::value_error("the columns of a batch differ in length");
+    auto out = self.outputs();
+    {
+        nb::gil_scoped_release free;
+        self.classifier->share(caplen.data(), n, rule.data(), hash.data(), fate.data(), *out);
+    }
+    return verdict_views(out);
+}
+
+nb::tuple export_tables(const Bound& self, u64 base) {
+    std::vector<u8> blob;
+    RuleTables tables;
+    {
+        nb::gil_scoped_release free;
+        tables = self.classifier->export_tables(base, blob);
+    }
+    return nb::make_tuple(to_view(std::move(blob)),
+                          nb::bytes(reinterpret_cast<const char*>(&tables), sizeof tables));
+}
+
+// What a device needs to share frames among servers.
+nb::dict export_actions(const Bound& self) {
+    const Classifier& c = *self.classifier;
+    nb::dict out;
+    out["action_of_rule"] = to_view(std::vector<u32>(c.action_of_rule()));
+    out["action_first"] = to_view(std::vector<u32>(c.action_first()));
+    out["action_group"] = to_view(std::vector<u16>(c.action_group()));
+    out["tables"] = to_view(std::vector<u16>(c.server_tables()));
+    out["bucket_bits"] = c.bucket_bits();
+    out["servers"] = c.servers();
+    return out;
+}
+
+nb::bytes flow_key_bytes(const Bound& self) {
+    const FlowHashKey& key = self.classifier->flow_hash_key();
+    return nb::bytes(reinterpret_cast<const char*>(&key), sizeof key);
 }
 
 nb::object take_released(Bound& self) {
@@ -247,6 +319,9 @@ View<i32> covering(In<u8> packed) {
 
 void bind_rules(nb::module_& m) {
     m.attr("FLOW_KEY_BYTES") = FLOW_KEY_BYTES;
+    m.attr("FATES") = FATES;
+    m.attr("DEVICE_COUNTS") = DEVICE_COUNTS;
+    m.attr("RULE_TABLES_BYTES") = sizeof(RuleTables);
     m.def("covering_rules", &covering, nb::arg("rules"));
     m.def("format_rules", &format_rules, nb::arg("rule"), nb::arg("first"));
     m.def("server_mask", &server_mask, nb::arg("copy_frame"), nb::arg("copy_server"), nb::arg("server"),
@@ -259,6 +334,23 @@ void bind_rules(nb::module_& m) {
         .def("process", &process, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"), nb::arg("length"),
              nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"), nb::arg("linktypes"),
              nb::arg("keep").none(), nb::arg("first"))
+        .def("finish", &finish, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"), nb::arg("length"),
+             nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"), nb::arg("linktypes"),
+             nb::arg("first"), nb::arg("listed"))
+        .def("share", &share, nb::arg("caplen"), nb::arg("rule"), nb::arg("hash"), nb::arg("fate"))
+        .def(
+            "add_counts",
+            [](Bound& self, In<u64> words) { self.classifier->add_counts(words.data(), words.size()); },
+            nb::arg("words"))
+        .def("export_tables", &export_tables, nb::arg("base"))
+        .def("export_actions", &export_actions)
+        .def("flow_key_bytes", &flow_key_bytes)
+        .def_prop_ro("generation", [](const Bound& self) { return self.classifier->generation(); })
+        .def_prop_ro("inner",
+                     [](const Bound& self) { return self.classifier->options().layer == Layer::inner; })
+        .def_prop_ro("by_ip",
+                     [](const Bound& self) { return self.classifier->options().mode == HashMode::ip; })
+        .def_prop_ro("follow_icmp", [](const Bound& self) { return self.classifier->options().follow_icmp; })
         .def("take_released", &take_released)
         .def(
             "release_due", [](Bound& self, i64 now_ns) { self.classifier->release_due(now_ns); },

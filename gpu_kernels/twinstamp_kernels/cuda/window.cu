@@ -22,7 +22,7 @@ namespace {
 
 constexpr u32 DIGIT_BITS = 8;
 constexpr u32 DIGITS = 1u << DIGIT_BITS;
-static_assert(DIGITS == BLOCK, "sort_offsets and sort_scatter have a thread per digit");
+static_assert(DIGITS == BLOCK, "sort_count and sort_scatter have a thread per digit");
 constexpr u32 ITEMS = 8;  // per thread
 constexpr u32 TILE = BLOCK * ITEMS;
 constexpr u32 WARPS = BLOCK / WARP;
@@ -83,20 +83,27 @@ extern "C" __global__ void __launch_bounds__(256)
     counts[threadIdx.x * tiles + blockIdx.x] = histogram[threadIdx.x];
 }
 
-// Second step, a block per digit: exclusive sums over the digit's tiles in place, their total to totals.
+// Second step, a warp per digit: exclusive sums over the digit's tiles in place, their total to totals.
 extern "C" __global__ void __launch_bounds__(256) sort_offsets(u32* counts, u32* totals, u64 tiles) {
-    TS_SHARED(u32, scratch, WARPS + 1);
-    u32* row = counts + blockIdx.x * tiles;
+    constexpr u32 AHEAD = 8;  // loads in flight per lane
+    const u32 lane = threadIdx.x % WARP;
+    const u32 digit = blockIdx.x * WARPS + threadIdx.x / WARP;
+    u32* const row = counts + digit * tiles;
     u32 before = 0;
-    for (u64 begin = 0; begin < tiles; begin += BLOCK) {
-        const u64 tile = begin + threadIdx.x;
-        u32 sum;
-        const u32 offset = block_exclusive_sum(tile < tiles ? row[tile] : 0u, scratch, sum);
-        if (tile < tiles) row[tile] = before + offset;
-        before += sum;
-        __syncthreads();
+    for (u64 begin = lane; begin - lane < tiles; begin += AHEAD * WARP) {
+        u32 count[AHEAD];
+        for (u32 k = 0; k < AHEAD; ++k) count[k] = begin + k * WARP < tiles ? row[begin + k * WARP] : 0;
+        for (u32 k = 0; k < AHEAD; ++k) {
+            u32 sum = count[k];
+            for (u32 step = 1; step < WARP; step *= 2) {
+                const u32 other = __shfl_up_sync(ALL_LANES, sum, step);
+                if (lane >= step) sum += other;
+            }
+            if (begin + k * WARP < tiles) row[begin + k * WARP] = before + sum - count[k];
+            before += __shfl_sync(ALL_LANES, sum, WARP - 1);
+        }
     }
-    if (threadIdx.x == 0) totals[blockIdx.x] = before;
+    if (lane == 0) totals[digit] = before;
 }
 
 // Third step: each element to its place. Elements of one digit keep their order.

@@ -106,10 +106,10 @@ class StampTail:
         self._last = int(stamps[-1])
         self._parts.append(stamps)
         self._rows += len(stamps)
-        while self._rows - len(self._parts[0]) >= self._size:
+        while len(self._parts) > 1 and self._rows - len(self._parts[0]) >= self._size:
             self._rows -= len(self._parts.popleft())
         if len(self._parts) > _MOST_PARTS:
-            self._parts = deque([np.concatenate(self._parts)[-self._size :]])
+            self._parts = deque([np.concatenate(self._parts)[-max(1, self._size) :]])
             self._rows = len(self._parts[0])
 
     @property

@@ -393,7 +393,9 @@ class DeviceWindow:
         for number in range(passes):
             common = (source, key, present, first, mask, total, number)
             self._device.launch("sort_count", tiles, (*common, self._counts, tiles), self._compute)
-            self._device.launch("sort_offsets", _DIGITS, (self._counts, self._totals, tiles), self._compute)
+            self._device.launch(
+                "sort_offsets", _blocks(32 * _DIGITS), (self._counts, self._totals, tiles), self._compute
+            )
             self._device.launch(
                 "sort_scatter", tiles, (*common, self._counts, self._totals, tiles, target), self._compute
             )

@@ -10,6 +10,17 @@
 
 namespace twinstamp {
 
+// What became of a frame in the rules and balance stage.
+enum class Fate : u8 { skipped, forwarded, dropped, no_server, held };
+constexpr u32 FATES = 5;
+
+// Words that a device counts in: packets and bytes of each fate, two counters, then packets and bytes of
+// each server.
+constexpr u32 COUNT_FATES = 0;
+constexpr u32 COUNT_WITHOUT_SERVER = 2 * FATES;
+constexpr u32 COUNT_ICMP_FOLLOWED = 2 * FATES + 1;
+constexpr u32 DEVICE_COUNTS = 2 * FATES + 2;
+
 constexpr u16 NO_SERVER = 0xFFFF;
 constexpr u32 MAX_WEIGHT = 65535;
 constexpr u32 LOG2_BITS = 40;  // fraction bits of a score

@@ -118,10 +118,10 @@ TS_HD bool is_icmp_error(const FlowKey& key) {
     return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;  // RFC 792
 }
 
-// Fields of the packet that an ICMP error quotes. False: cut too short to say.
-TS_HD bool quoted_key(const u8* frame, const Layers& layers, FlowKey& key) {
+// Headers and fields of the packet that an ICMP error quotes. False: cut too short to say.
+TS_HD bool quoted_key(const u8* frame, const Layers& layers, Layers& inner, FlowKey& key) {
     if (layers.transport == NO_OFFSET || layers.network_end - layers.transport < 8 + 20) return false;
-    Layers inner = layers;
+    inner = layers;
     if (!detail::parse_ip(frame, layers.network_end, layers.transport + 8, inner)) return false;
     flow_key(frame, layers.network_end, inner, key);
     return true;
@@ -129,16 +129,16 @@ TS_HD bool quoted_key(const u8* frame, const Layers& layers, FlowKey& key) {
 
 namespace detail {
 
-TS_HD u64 hash_characters(const FlowHashKey& secret, u64 meta, const u64* a, const u64* b, bool wide) {
+TS_HD u64 hash_characters(const FlowHashKey& secret, u64 meta, u64 a0, u64 a1, u64 b0, u64 b1, bool wide) {
     Accumulator sum{secret.limbs[0].low, secret.limbs[0].high};
     sum.add(secret.limbs[1], meta);
     if (wide) {
-        sum.add(secret.limbs[2], a[0]);
-        sum.add(secret.limbs[3], b[0]);
-        sum.add(secret.limbs[4], a[1]);
-        sum.add(secret.limbs[5], b[1]);
+        sum.add(secret.limbs[2], a0);
+        sum.add(secret.limbs[3], b0);
+        sum.add(secret.limbs[4], a1);
+        sum.add(secret.limbs[5], b1);
     } else {
-        sum.add(secret.limbs[2], a[0] | (b[0] >> 32));
+        sum.add(secret.limbs[2], a0 | (b0 >> 32));
     }
     return mix64(sum.result());
 }
@@ -151,8 +151,9 @@ TS_HD u64 flow_hash(const FlowHashKey& secret, const FlowKey& key, HashMode mode
     const bool reversed = key.src[0] != key.dst[0]
                               ? key.src[0] > key.dst[0]
                               : (key.src[1] != key.dst[1] ? key.src[1] > key.dst[1] : key.sport > key.dport);
-    const u64* a = reversed ? key.dst : key.src;
-    const u64* b = reversed ? key.src : key.dst;
+    // Values, not pointers to them: a device keeps what has no address in registers.
+    const u64 a0 = reversed ? key.dst[0] : key.src[0], a1 = reversed ? key.dst[1] : key.src[1];
+    const u64 b0 = reversed ? key.src[0] : key.dst[0], b1 = reversed ? key.src[1] : key.dst[1];
     const u32 low = reversed ? key.dport : key.sport;
     const u32 high = reversed ? key.sport : key.dport;
     const bool flow = mode == HashMode::flow;
@@ -160,7 +161,7 @@ TS_HD u64 flow_hash(const FlowHashKey& secret, const FlowKey& key, HashMode mode
     const u32 kind = key.family == 0 ? key.ethertype : (flow ? key.protocol : 0u);
     const u64 meta = (static_cast<u64>(key.family) << 48) | (static_cast<u64>(kind) << 32) |
                      (flow ? (low << 16) | high : 0u);
-    return detail::hash_characters(secret, meta, a, b, key.family != 4);
+    return detail::hash_characters(secret, meta, a0, a1, b0, b1, key.family != 4);
 }
 
 }  // namespace twinstamp

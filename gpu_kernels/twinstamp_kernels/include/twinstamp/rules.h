@@ -66,33 +66,57 @@ TS_HD u32 find_address(const AddressTable& table, const u64 address[2]) {
     return table.bitmap[first];
 }
 
-// The bitmaps of a packet in its subset; `count` of them, 0: every rule accepts it.
+// The bitmaps of a packet in its subset; `count` of them, 0: every rule accepts it. On a device each field
+// has its place, null where it has no bitmap: places known at compile time stay in registers.
 struct RuleQuery {
     const u64* bitmap[RULE_FIELDS];
     u32 count;
     const RuleSubset* subset;
+
+    TS_HD void put(u32 field, const u64* map) {
+#if defined(TS_DEVICE)
+        bitmap[field] = map;
+#else
+        static_cast<void>(field);
+        bitmap[count] = map;
+#endif
+        ++count;
+    }
+
+    // Word `at` of all bitmaps together.
+    TS_HD u64 word(u32 at) const {
+#if defined(TS_DEVICE)
+        u64 all = ~0ull;
+        for (u32 f = 0; f < RULE_FIELDS; ++f)
+            if (bitmap[f] != nullptr) all &= bitmap[f][at];
+#else
+        u64 all = bitmap[0][at];
+        for (u32 f = 1; f < count; ++f) all &= bitmap[f][at];
+#endif
+        return all;
+    }
 };
 
 TS_HD void find_bitmaps(const RuleTables& tables, const FlowKey& key, RuleQuery& query) {
     const RuleSubset& set = tables.subsets[key.family == 4 ? 0 : key.family == 6 ? 1 : 2];
     query.subset = &set;
     query.count = 0;
+#if defined(TS_DEVICE)
+    for (u32 f = 0; f < RULE_FIELDS; ++f) query.bitmap[f] = nullptr;
+#endif
     if (set.entries == 0) return;
     const u64 stride = set.stride;
-    if (set.src.top != nullptr)
-        query.bitmap[query.count++] = set.bitmaps + find_address(set.src, key.src) * stride;
-    if (set.dst.top != nullptr)
-        query.bitmap[query.count++] = set.bitmaps + find_address(set.dst, key.dst) * stride;
+    if (set.src.top != nullptr) query.put(0, set.bitmaps + find_address(set.src, key.src) * stride);
+    if (set.dst.top != nullptr) query.put(1, set.bitmaps + find_address(set.dst, key.dst) * stride);
     if (set.dport != nullptr)
-        query.bitmap[query.count++] = set.bitmaps + set.dport[key.ports_known ? key.dport : 65536u] * stride;
+        query.put(2, set.bitmaps + set.dport[key.ports_known ? key.dport : 65536u] * stride);
     if (set.sport != nullptr)
-        query.bitmap[query.count++] = set.bitmaps + set.sport[key.ports_known ? key.sport : 65536u] * stride;
-    if (set.protocol != nullptr)
-        query.bitmap[query.count++] = set.bitmaps + set.protocol[key.protocol] * stride;
-    if (set.l4 != nullptr) query.bitmap[query.count++] = set.bitmaps + set.l4[l4_class(tables, key)] * stride;
+        query.put(3, set.bitmaps + set.sport[key.ports_known ? key.sport : 65536u] * stride);
+    if (set.protocol != nullptr) query.put(4, set.bitmaps + set.protocol[key.protocol] * stride);
+    if (set.l4 != nullptr) query.put(5, set.bitmaps + set.l4[l4_class(tables, key)] * stride);
     if (set.vlan != nullptr)
-        query.bitmap[query.count++] =
-            set.bitmaps + set.vlan[key.vlan == NO_VLAN ? VLAN_UNTAGGED : key.vlan & 0xFFFu] * stride;
+        query.put(6,
+                  set.bitmaps + set.vlan[key.vlan == NO_VLAN ? VLAN_UNTAGGED : key.vlan & 0xFFFu] * stride);
 }
 
 TS_HD u32 lowest_bit(u64 word) {
@@ -108,12 +132,10 @@ TS_HD i32 first_match(const RuleQuery& query) {
     if (set.entries == 0) return NO_RULE;
     if (query.count == 0) return set.rule[0];
     for (u32 a = 0; a < set.aggregates; ++a) {
-        u64 candidates = query.bitmap[0][a];
-        for (u32 f = 1; f < query.count; ++f) candidates &= query.bitmap[f][a];
+        u64 candidates = query.word(a);
         for (; candidates != 0; candidates &= candidates - 1) {
             const u32 word = a * 64 + lowest_bit(candidates);
-            u64 match = query.bitmap[0][set.aggregates + word];
-            for (u32 f = 1; f < query.count; ++f) match &= query.bitmap[f][set.aggregates + word];
+            const u64 match = query.word(set.aggregates + word);
             if (match != 0) return set.rule[word * 64 + lowest_bit(match)];
         }
     }
