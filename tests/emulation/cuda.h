@@ -93,23 +93,24 @@ T from_bits(unsigned long bits) {
     type* const name = static_cast<type*>( \
         ::emulation::shared(&name##_site, sizeof(type) * static_cast<unsigned long>(count), #name))
 
-// The caller's place in the source, taken as a default argument.
-#define TS_SITE                            \
-    ::emulation::Site {                    \
-        __builtin_FILE(), __builtin_LINE() \
+// The caller's place in the source: taken where the default arguments are.
+#define TS_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define TS_HERE         \
+    ::emulation::Site { \
+        file, line      \
     }
 
-inline void __syncthreads(::emulation::Site site = TS_SITE) {
-    ::emulation::barrier(::emulation::BARRIER_PLAIN, 0, site);
+inline void __syncthreads(TS_SITE) {
+    ::emulation::barrier(::emulation::BARRIER_PLAIN, 0, TS_HERE);
 }
-inline int __syncthreads_or(int predicate, ::emulation::Site site = TS_SITE) {
-    return ::emulation::barrier(::emulation::BARRIER_OR, predicate, site);
+inline int __syncthreads_or(int predicate, TS_SITE) {
+    return ::emulation::barrier(::emulation::BARRIER_OR, predicate, TS_HERE);
 }
-inline int __syncthreads_and(int predicate, ::emulation::Site site = TS_SITE) {
-    return ::emulation::barrier(::emulation::BARRIER_AND, predicate, site);
+inline int __syncthreads_and(int predicate, TS_SITE) {
+    return ::emulation::barrier(::emulation::BARRIER_AND, predicate, TS_HERE);
 }
-inline int __syncthreads_count(int predicate, ::emulation::Site site = TS_SITE) {
-    return ::emulation::barrier(::emulation::BARRIER_COUNT, predicate, site);
+inline int __syncthreads_count(int predicate, TS_SITE) {
+    return ::emulation::barrier(::emulation::BARRIER_COUNT, predicate, TS_HERE);
 }
 inline void __threadfence() {
     ::emulation::fence();
@@ -118,17 +119,16 @@ inline void __threadfence_block() {
     ::emulation::fence();
 }
 
-inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, ::emulation::Site site = TS_SITE) {
-    ::emulation::warp(::emulation::WARP_SYNC, mask, 0, 0, 0, 32, site);
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, TS_SITE) {
+    ::emulation::warp(::emulation::WARP_SYNC, mask, 0, 0, 0, 32, TS_HERE);
 }
 
-#define TS_SHUFFLE(name, kind, argument_type)                                                        \
-    template <typename T>                                                                            \
-    inline T name(unsigned mask, T value, argument_type argument, int width = 32,                    \
-                  ::emulation::Site site = TS_SITE) {                                                \
-        return ::emulation::from_bits<T>(                                                            \
-            ::emulation::warp(::emulation::kind, mask, ::emulation::to_bits(value), sizeof(T),       \
-                              static_cast<unsigned>(argument), static_cast<unsigned>(width), site)); \
+#define TS_SHUFFLE(name, kind, argument_type)                                                           \
+    template <typename T>                                                                               \
+    inline T name(unsigned mask, T value, argument_type argument, int width = 32, TS_SITE) {            \
+        return ::emulation::from_bits<T>(                                                               \
+            ::emulation::warp(::emulation::kind, mask, ::emulation::to_bits(value), sizeof(T),          \
+                              static_cast<unsigned>(argument), static_cast<unsigned>(width), TS_HERE)); \
     }
 TS_SHUFFLE(__shfl_sync, WARP_SHUFFLE, int)
 TS_SHUFFLE(__shfl_up_sync, WARP_SHUFFLE_UP, unsigned)
@@ -136,27 +136,30 @@ TS_SHUFFLE(__shfl_down_sync, WARP_SHUFFLE_DOWN, unsigned)
 TS_SHUFFLE(__shfl_xor_sync, WARP_SHUFFLE_XOR, int)
 #undef TS_SHUFFLE
 
-inline unsigned __ballot_sync(unsigned mask, int predicate, ::emulation::Site site = TS_SITE) {
+inline unsigned __ballot_sync(unsigned mask, int predicate, TS_SITE) {
     return static_cast<unsigned>(
-        ::emulation::warp(::emulation::WARP_BALLOT, mask, predicate != 0, 4, 0, 32, site));
+        ::emulation::warp(::emulation::WARP_BALLOT, mask, predicate != 0, 4, 0, 32, TS_HERE));
 }
-inline int __any_sync(unsigned mask, int predicate, ::emulation::Site site = TS_SITE) {
-    return static_cast<int>(::emulation::warp(::emulation::WARP_ANY, mask, predicate != 0, 4, 0, 32, site));
+inline int __any_sync(unsigned mask, int predicate, TS_SITE) {
+    return static_cast<int>(
+        ::emulation::warp(::emulation::WARP_ANY, mask, predicate != 0, 4, 0, 32, TS_HERE));
 }
-inline int __all_sync(unsigned mask, int predicate, ::emulation::Site site = TS_SITE) {
-    return static_cast<int>(::emulation::warp(::emulation::WARP_ALL, mask, predicate != 0, 4, 0, 32, site));
+inline int __all_sync(unsigned mask, int predicate, TS_SITE) {
+    return static_cast<int>(
+        ::emulation::warp(::emulation::WARP_ALL, mask, predicate != 0, 4, 0, 32, TS_HERE));
 }
 template <typename T>
-inline unsigned __match_any_sync(unsigned mask, T value, ::emulation::Site site = TS_SITE) {
+inline unsigned __match_any_sync(unsigned mask, T value, TS_SITE) {
     return static_cast<unsigned>(::emulation::warp(::emulation::WARP_MATCH_ANY, mask,
-                                                   ::emulation::to_bits(value), sizeof(T), 0, 32, site));
+                                                   ::emulation::to_bits(value), sizeof(T), 0, 32, TS_HERE));
 }
 
 // One overload for each type that CUDA has, as calls rely on conversions to it. u64 is unsigned long here.
-#define TS_ATOMIC(name, kind, type, bits)                                                                    \
-    inline type name(type* address, type value, ::emulation::Site site = TS_SITE) {                          \
-        return static_cast<type>(::emulation::atomic(::emulation::kind, reinterpret_cast<bits*>(address),    \
-                                                     static_cast<bits>(value), static_cast<bits>(0), site)); \
+#define TS_ATOMIC(name, kind, type, bits)                                                                 \
+    inline type name(type* address, type value, TS_SITE) {                                                \
+        return static_cast<type>(::emulation::atomic(::emulation::kind, reinterpret_cast<bits*>(address), \
+                                                     static_cast<bits>(value), static_cast<bits>(0),      \
+                                                     TS_HERE));                                           \
     }
 #define TS_ATOMIC_UNSIGNED(name, kind)                  \
     TS_ATOMIC(name, kind, unsigned int, unsigned int)   \
@@ -179,11 +182,11 @@ TS_ATOMIC(atomicMin, ATOMIC_SIGNED_MIN, long long, unsigned long)
 TS_ATOMIC(atomicExch, ATOMIC_EXCHANGE, int, unsigned int)
 #undef TS_ATOMIC_UNSIGNED
 #undef TS_ATOMIC
-#define TS_ATOMIC_CAS(type, bits)                                                                      \
-    inline type atomicCAS(type* address, type compare, type value, ::emulation::Site site = TS_SITE) { \
-        return static_cast<type>(                                                                      \
-            ::emulation::atomic(::emulation::ATOMIC_CAS, reinterpret_cast<bits*>(address),             \
-                                static_cast<bits>(value), static_cast<bits>(compare), site));          \
+#define TS_ATOMIC_CAS(type, bits)                                                                \
+    inline type atomicCAS(type* address, type compare, type value, TS_SITE) {                    \
+        return static_cast<type>(                                                                \
+            ::emulation::atomic(::emulation::ATOMIC_CAS, reinterpret_cast<bits*>(address),       \
+                                static_cast<bits>(value), static_cast<bits>(compare), TS_HERE)); \
     }
 TS_ATOMIC_CAS(int, unsigned int)
 TS_ATOMIC_CAS(unsigned int, unsigned int)

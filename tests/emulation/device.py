@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import random
 import re
 import subprocess
@@ -91,7 +92,7 @@ class EmulatedDevice:
         self.failed = False
         self.closed = False
         self._random = random.Random(seed)
-        self._memory: Any = _emulation.Memory(self._random.getrandbits(32))
+        self._memory: Any = _new_memory(self._random.getrandbits(32))
         self._streams: list[EmulatedStream] = []
         # How far the device is ahead of the host: from nothing before it must, to everything at once.
         self._eagerness = self._random.choice([0.0, 0.1, 0.5, 0.9])
@@ -322,6 +323,14 @@ def kernels() -> dict[str, int]:
     return dict(_emulation.kernels())
 
 
+def _new_memory(seed: int) -> Any:
+    try:
+        return _emulation.Memory(seed)
+    except RuntimeError:  # two dozen devices fit: some are there only because Python has not looked yet
+        gc.collect()
+        return _emulation.Memory(seed)
+
+
 class _HostArray:
     """A contiguous host array that is not kept alive: that is for the device's user to do."""
 
@@ -330,15 +339,21 @@ class _HostArray:
             raise EmulationError("copy of a host array that is not contiguous")
         self.size = array.nbytes
         self._address = array.ctypes.data
-        owner = array
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        # Memory of something other than an array (mmap, bytes): kept, its owner cannot be watched.
-        self._kept = array if owner.base is not None else None
-        self._owner = weakref.ref(owner)
+        owner: Any = array
+        while True:
+            if isinstance(owner, np.ndarray) and owner.base is not None:
+                owner = owner.base
+            elif isinstance(owner, memoryview):
+                owner = owner.obj
+            else:
+                break
+        try:
+            self._owner: Callable[[], Any] = weakref.ref(owner)
+        except TypeError:  # bytes, mmap: cannot be watched, so it is kept
+            self._owner = lambda: owner
 
     def address(self, what: str) -> int:
-        if self._kept is None and self._owner() is None:
+        if self._owner() is None:
             raise EmulationError(f"{what}: the host array was given up before the copy was done")
         return self._address
 
@@ -351,9 +366,11 @@ def _with_source(text: str) -> str:
     found = re.search(r" \[code \+(0x[0-9a-f]+)\]", text)
     if found is None:
         return text
-    command = ["addr2line", "-s", "-e", str(_emulation.__file__), found[1]]
+    command = ["addr2line", "-s", "-i", "-e", str(_emulation.__file__), found[1]]
     try:
-        line = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return text
-    return text[: found.start()] + f", {line.split()[0]}" + text[found.end() :]
+    # From the innermost function out: the first that is no intrinsic.
+    places = [place.split()[0] for place in lines.splitlines() if not place.startswith("cuda.h:")]
+    return text[: found.start()] + f", {places[0]}" * bool(places) + text[found.end() :]

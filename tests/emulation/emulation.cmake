@@ -13,7 +13,7 @@ foreach(source IN LISTS CUDA_SOURCES)
   list(APPEND CUDA_WRAPPERS ${wrapper})
 endforeach()
 
-function(emulation_kernels target)
+function(emulation_kernels target calls)
   add_library(${target} OBJECT ${CUDA_WRAPPERS})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
   target_include_directories(${target} PRIVATE ${EMULATION} gpu_kernels/twinstamp_kernels/include)
@@ -23,8 +23,8 @@ function(emulation_kernels target)
   target_compile_options(
     ${target}
     PRIVATE -O2 -g -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror -fsanitize=thread
-            --param=tsan-distinguish-volatile=1 --param=tsan-instrument-func-entry-exit=${ARGN} -fno-exceptions
-            -fno-rtti -fno-stack-protector -fno-tree-vectorize -fno-tree-loop-distribute-patterns "SHELL:-include cuda.h")
+            --param=tsan-distinguish-volatile=1 --param=tsan-instrument-func-entry-exit=${calls} -fno-exceptions
+            -fno-rtti -fno-stack-protector -fno-optimize-sibling-calls -fno-tree-vectorize -fno-tree-loop-distribute-patterns "SHELL:-include cuda.h")
 endfunction()
 
 emulation_kernels(emulation_kernels_fibers 0)
@@ -37,3 +37,11 @@ set_target_properties(_emulation PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${EMULATION
 get_target_property(options _emulation LINK_OPTIONS)
 list(FILTER options EXCLUDE REGEX "-Wl,-s|-Wl,-x")
 set_target_properties(_emulation PROPERTIES LINK_OPTIONS "${options}")
+
+# Built when threads.py asks for it: every kernel once more, with ThreadSanitizer behind it.
+emulation_kernels(emulation_kernels_threads 1)
+add_executable(emulation_threads ${EMULATION}/threads.cpp $<TARGET_OBJECTS:emulation_kernels_threads>)
+target_compile_options(emulation_threads PRIVATE -O2 -g -Wall -Wextra -Werror)
+target_link_options(emulation_threads PRIVATE -fsanitize=thread)
+target_link_libraries(emulation_threads PRIVATE Threads::Threads)
+set_target_properties(emulation_threads emulation_kernels_threads PROPERTIES EXCLUDE_FROM_ALL ON)

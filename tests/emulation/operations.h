@@ -58,28 +58,44 @@ inline u32 shuffle_source(const Lane& of, u32 lane) {
     }
 }
 
-// What `lane` gets once all lanes of its mask are there. A shuffle's source must be one of them.
-inline u64 warp_result(const Lane* lanes, u32 lane) {
-    const Lane& of = lanes[lane];
-    u64 set = 0, equal = 0;
-    for (u32 i = 0; i < WARP; ++i) {
-        if (!(of.mask >> i & 1)) continue;
-        set |= static_cast<u64>(lanes[i].value != 0) << i;
-        equal |= static_cast<u64>(lanes[i].value == of.value) << i;
+// What each lane of a mask gets once all of them are there. A shuffle's source must be one of them.
+inline void warp_results(const Lane* lanes, Warp kind, u32 mask, u64 results[WARP]) {
+    u32 set = 0;
+    for (u32 left = mask; left != 0; left &= left - 1) {
+        const u32 lane = static_cast<u32>(__builtin_ctz(left));
+        set |= static_cast<u32>(lanes[lane].value != 0) << lane;
     }
-    switch (of.kind) {
-        case WARP_SYNC:
-            return 0;
-        case WARP_BALLOT:
-            return set;
-        case WARP_ANY:
-            return set != 0;
-        case WARP_ALL:
-            return set == of.mask;
-        case WARP_MATCH_ANY:
-            return equal;
-        default:
-            return lanes[shuffle_source(of, lane)].value;
+    u32 matched = 0;
+    for (u32 left = mask; left != 0; left &= left - 1) {
+        const u32 lane = static_cast<u32>(__builtin_ctz(left));
+        switch (kind) {
+            case WARP_SYNC:
+                results[lane] = 0;
+                break;
+            case WARP_BALLOT:
+                results[lane] = set;
+                break;
+            case WARP_ANY:
+                results[lane] = set != 0;
+                break;
+            case WARP_ALL:
+                results[lane] = set == mask;
+                break;
+            case WARP_MATCH_ANY: {
+                if (matched >> lane & 1) break;
+                u32 equal = 0;
+                for (u32 i = 0; i < WARP; ++i) {
+                    equal |= (mask >> i & static_cast<u32>(lanes[i].value == lanes[lane].value)) << i;
+                }
+                for (u32 i = 0; i < WARP; ++i) {
+                    if (equal >> i & 1) results[i] = equal;
+                }
+                matched |= equal;
+                break;
+            }
+            default:
+                results[lane] = lanes[shuffle_source(lanes[lane], lane)].value;
+        }
     }
 }
 

@@ -76,7 +76,8 @@ struct Block {
     u64 warp_time[BLOCK / WARP][WARP][WARP];  // last __syncwarp of two lanes
     bool warp_synced[BLOCK / WARP];
     Lane lanes[BLOCK / WARP][WARP];
-    u32 waiting[BLOCK / WARP];  // lanes at an intrinsic
+    u32 waiting[BLOCK / WARP];   // lanes at an intrinsic
+    bool uniform[BLOCK / WARP];  // all of them at the same
     Thread threads[BLOCK];
 
     u8* shared_memory() const {
@@ -97,6 +98,7 @@ struct Run {
     u64 clock = 1;
     u64 random = 1;
     i32 countdown = 0;
+    u64 yields = 0;
     bool slow_threads = false;
     jmp_buf exit;
     std::string offence;
@@ -205,15 +207,15 @@ void switch_to(Thread* next) {
     Thread* self = running;
     running = next;
     ++run.statistics.switches;
-    if ((run.statistics.switches & 0xFFFF) == 0 && std::chrono::steady_clock::now() > run.deadline) {
-        offend(place() + ": the launch takes too long; does it wait for a block that has not started?");
-    }
     if (next->fiber == nullptr) next->fiber = take_fiber();
     if (_setjmp(self->fiber->context) == 0) _longjmp(next->fiber->context, 1);
 }
 
 void yield() {
     rewind_countdown();
+    if ((++run.yields & 0xFFFF) == 0 && std::chrono::steady_clock::now() > run.deadline) {
+        offend(place() + ": the launch takes too long; does it wait for a block that has not started?");
+    }
     run.ready.push_back(running);
     Thread* next = take_ready();
     if (next != running) switch_to(next);
@@ -465,7 +467,8 @@ void access_range(void* address, u64 size, bool write, const void* code) {
 }
 
 template <typename T>
-T atomic_operation(Atomic kind, T* address, T value, T compare, const Site& site) {
+[[gnu::always_inline]] inline T atomic_operation(Atomic kind, T* address, T value, T compare,
+                                                 const Site& site) {
     maybe_yield();
     const u64 at = reinterpret_cast<u64>(address);
     if (at % sizeof(T) != 0) offend(place() + ": atomic at an address off its alignment, " + text_of(site));
@@ -559,7 +562,13 @@ unsigned long warp(Warp kind, unsigned mask, unsigned long value, unsigned bytes
     if (!(mask >> lane & 1)) offend(here() + " with a mask that lacks the thread itself");
     if (width == 0 || width > WARP || (width & (width - 1)) != 0)
         offend(here() + " with an impossible width");
-    for (u32 left = block.waiting[number]; left != 0; left &= left - 1) {
+    // As a rule all that wait are at the same intrinsic.
+    const u32 waiting = block.waiting[number];
+    const Lane& first = lanes[waiting == 0 ? lane : __builtin_ctz(waiting)];
+    const bool uniform = waiting == 0 || (block.uniform[number] && first.mask == mask && first.kind == kind &&
+                                          first.bytes == bytes);
+    block.uniform[number] = uniform;
+    for (u32 left = uniform ? 0 : block.waiting[number]; left != 0; left &= left - 1) {
         const u32 i = static_cast<u32>(__builtin_ctz(left));
         if (!(mask >> i & 1) && !(lanes[i].mask >> lane & 1)) continue;
         if (lanes[i].mask != mask || lanes[i].kind != kind || lanes[i].bytes != bytes) {
@@ -590,14 +599,20 @@ unsigned long warp(Warp kind, unsigned mask, unsigned long value, unsigned bytes
             }
         }
     }
-    for (u32 i = 0; i < WARP; ++i) {
-        if (!(mask >> i & 1)) continue;
-        if (kind >= WARP_SHUFFLE && kind <= WARP_SHUFFLE_XOR && !(mask >> shuffle_source(lanes[i], i) & 1)) {
-            offend(here() + ": lane " + std::to_string(i) + " reads lane " +
-                   std::to_string(shuffle_source(lanes[i], i)) + ", which is not in the mask");
+    const bool shuffle = kind >= WARP_SHUFFLE && kind <= WARP_SHUFFLE_XOR;
+    for (u32 left = shuffle ? mask : 0; left != 0; left &= left - 1) {
+        const u32 i = static_cast<u32>(__builtin_ctz(left)), source = shuffle_source(lanes[i], i);
+        if (!(mask >> source & 1)) {
+            offend(here() + ": lane " + std::to_string(i) + " reads lane " + std::to_string(source) +
+                   ", which is not in the mask");
         }
+    }
+    u64 results[WARP];
+    warp_results(lanes, kind, mask, results);
+    for (u32 left = mask; left != 0; left &= left - 1) {
+        const u32 i = static_cast<u32>(__builtin_ctz(left));
         Thread& thread = block.threads[number * WARP + i];
-        thread.result = warp_result(lanes, i);
+        thread.result = results[i];
         if (&thread != self) wake(thread);
     }
     if (run.options.interval != 0) maybe_yield();

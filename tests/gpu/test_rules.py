@@ -30,6 +30,7 @@ from twinstamp.io.files import open_capture
 from twinstamp.rules import Rule, RuleSet, read_classbench
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.classifier import DeviceClassifier
+from twinstamp_kernels.gpu.compact import TileSums
 from twinstamp_kernels.gpu.device import DeviceFailure
 
 from tests.conftest import captures
@@ -482,20 +483,15 @@ def test_marked_frames_are_listed_in_order(n, share):
     rng = np.random.default_rng(n)
     marks = np.where(rng.random(n) < share, rng.integers(1, 256, n), 0).astype(np.uint8)
     device = EmulatedDevice(seed=n)
-    stream = device.stream()
-    tiles = -(-n // 2048)
-    mark, sums, total, numbers = (device.allocate(size) for size in (n, 8 * tiles, 8, 4 * n))
+    stream, tiles = device.stream(), TileSums(device)
+    mark, numbers = device.allocate(n), device.allocate(4 * n)
     device.upload(mark, marks, stream)
-    device.launch("count_marked", tiles, (mark, n, sums), stream)
-    device.launch("scan_sums", 1, (sums, tiles, total), stream)
-    device.launch("write_marked", tiles, (mark, n, sums, numbers), stream)
-    count = np.empty(1, np.uint64)
-    device.download(count, total, stream)
-    device.synchronize(device.record(stream))
-    listed = np.empty(int(count[0]), np.uint32)
+    listed = np.empty(tiles.list_marked(mark, n, numbers, stream), np.uint32)
     device.download(listed, numbers, stream)
     device.synchronize(device.record(stream))
     np.testing.assert_array_equal(listed, np.flatnonzero(marks))
+    tiles.close()
+    assert device.living == 2
 
 
 def test_sums_of_more_tiles_than_a_block_has_threads():

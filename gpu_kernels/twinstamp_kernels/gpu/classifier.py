@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinstamp_kernels import _cpu
+from twinstamp_kernels.gpu.compact import TileSums
 from twinstamp_kernels.gpu.device import BLOCK, Bytes, Device, DeviceFailure
 from twinstamp_kernels.gpu.staging import ALIGNMENT, DeviceBuffer, Staging, chunks, column
 
@@ -18,7 +19,6 @@ Views = tuple[memoryview, memoryview, memoryview, memoryview, memoryview, memory
 
 CHUNK = 1 << 16  # frames that the device takes at once
 CHUNK_BYTES = 32 << 20  # of frames in a chunk, where it has more than one
-_TILE = 2048  # frames of a block in ordered output: TILE in twinstamp/tiles.h
 _SHARED_SERVERS = 1024  # as in cuda/rules.cu, write_copies
 _MOST_COPIES = 4096  # of a frame, or the sums of a block could overflow
 _OUTPUTS = 4  # batches whose results may be in use before new memory is taken
@@ -55,10 +55,9 @@ class DeviceClassifier:
         self._address: dict[str, int] = {}
         self._outputs: list[_Output] = []
         self._closed = False
-        self._rules, self._balance, self._counts, self._totals, self._sums, self._columns, self._copies = (
-            buffers
-        ) = tuple(DeviceBuffer(device) for _ in range(7))
-        self._buffers: tuple[DeviceBuffer, ...] = buffers
+        self._rules, self._balance, self._counts, self._columns, self._copies = self._buffers = tuple(
+            DeviceBuffer(device) for _ in range(5)
+        )
         try:
             self._open()
         except BaseException:
@@ -68,7 +67,7 @@ class DeviceClassifier:
     def _open(self) -> None:
         self._compute, self._copy_out = self._device.stream(), self._device.stream()
         self._staging = Staging(self._device, frames=self._chunk, size=0)
-        self._totals_host = self._device.pinned(16).view(np.uint64)
+        self._tiles = TileSums(self._device)
         blob, tables = self._cpu.export_tables(0)
         key = np.frombuffer(self._cpu.flow_key_bytes(), np.uint8)
         places, size = _layout(
@@ -81,7 +80,6 @@ class DeviceClassifier:
             if len(source):
                 self._device.upload(base + places[name], source, self._compute)
             self._address[name] = base + places[name]
-        self._totals.ensure(16)
         self._device.synchronize(self._device.record(self._compute))
 
     # What `cpu` does
@@ -173,9 +171,6 @@ class DeviceClassifier:
     def _launch(self, kernel: str, threads: int, *arguments: int) -> None:
         self._device.launch(kernel, -(-threads // BLOCK), arguments, self._compute)
 
-    def _launch_tiles(self, kernel: str, count: int, *arguments: int) -> None:
-        self._device.launch(kernel, -(-count // _TILE), arguments, self._compute)
-
     def _update(self) -> None:
         """Actions and server tables as `cpu` has them now."""
         if self._generation == self._cpu.generation:
@@ -216,7 +211,6 @@ class DeviceClassifier:
                                 "fate": n, "mark": n})  # fmt: skip
         base = self._columns.ensure(size)
         self._at = at = {name: base + place for name, place in places.items()}
-        self._sums.ensure(8 * -(-n // _TILE))
         out = self._output(n)
         device.fill(self._counts.address, 0, 8 * self._words, self._compute)
         for chunk in batch.chunks(self._chunk, self._chunk_bytes):
@@ -248,21 +242,12 @@ class DeviceClassifier:
         if self._cpu.by_ip:
             self._device.synchronize(self._device.record(self._compute))
             return np.empty(0, np.uint32)
-        sums, mark = self._sums.address, self._at["mark"]
-        self._launch_tiles("count_marked", n, mark, n, sums)
-        self._device.launch("scan_sums", 1, (sums, -(-n // _TILE), self._totals.address), self._compute)
-        self._launch_tiles("write_marked", n, mark, n, sums, self._at["listed"])
-        listed = np.empty(self._total(0), np.uint32)
-        if len(listed):
+        marked = self._tiles.list_marked(self._at["mark"], n, self._at["listed"], self._compute)
+        listed = np.empty(marked, np.uint32)
+        if marked:
             self._device.download(listed, self._at["listed"], self._compute)
             self._device.synchronize(self._device.record(self._compute))
         return listed
-
-    def _total(self, number: int) -> int:
-        host = self._totals_host[number : number + 1]
-        self._device.download(host, self._totals.address + 8 * number, self._compute)
-        self._device.synchronize(self._device.record(self._compute))
-        return int(host[0])
 
     def _share(self, n: int, out: _Output, verdicts: tuple[Array, Array, Array]) -> Array:
         """Servers of the whole batch, into `out`. verdicts: rule, hash and fate of the listed frames."""
@@ -280,23 +265,24 @@ class DeviceClassifier:
                 at["rule"], at["hash"], at["fate"],
             )  # fmt: skip
             self._staging.done(uploaded, self._compute)
-        sums = self._sums.address
+        sums = self._tiles.start(n)
         shares = (
             address["action_of_rule"], address["action_first"], address["action_group"], address["servers"],
             self._bits,
         )  # fmt: skip
-        self._launch_tiles("count_copies", n, at["rule"], at["hash"], at["fate"], n, *shares, sums)
-        device.launch("scan_sums", 1, (sums, -(-n // _TILE), self._totals.address + 8), self._compute)
-        copies = self._total(1)
+        verdict = (at["rule"], at["hash"], at["fate"])
+        self._tiles.launch("count_copies", (*verdict, n, *shares, sums), self._compute)
+        copies = self._tiles.scan(self._compute)
         places, size = _layout({"frame": 4 * copies, "server": 2 * copies})
         base = self._copies.ensure(size)
         out.expect_copies(copies)
         shared = min(self._servers, _SHARED_SERVERS) if self._most_copies <= 32 else 0
-        self._launch_tiles(
-            "write_copies", n,
-            at["rule"], at["hash"], at["fate"], at["captured"], n, *shares, sums, shared,
-            base + places["frame"], base + places["server"], self._counts.address,
-        )  # fmt: skip
+        copied = (base + places["frame"], base + places["server"])
+        self._tiles.launch(
+            "write_copies",
+            (*verdict, at["captured"], n, *shares, sums, shared, *copied, self._counts.address),
+            self._compute,
+        )
         device.download(out.fate, at["fate"], self._compute)
         if copies:
             device.download(out.copy_frame, base + places["frame"], self._compute)
@@ -321,7 +307,7 @@ class DeviceClassifier:
     def bytes(self) -> int:
         """Memory held on the device, and on the host for it."""
         host = sum(output.bytes for output in self._outputs)
-        return sum(buffer.size for buffer in self._buffers) + host + self._staging.bytes
+        return sum(buffer.size for buffer in self._buffers) + self._tiles.bytes + host + self._staging.bytes
 
     def close(self) -> None:
         """Gives the device's memory back. Results stay valid. Further calls do nothing; never raises."""
@@ -329,8 +315,9 @@ class DeviceClassifier:
             return
         self._closed = True
         self._outputs.clear()
-        if hasattr(self, "_staging"):
-            self._staging.close()
+        for part in ("_staging", "_tiles"):
+            if hasattr(self, part):
+                getattr(self, part).close()
         for buffer in self._buffers:
             buffer.free()
 
