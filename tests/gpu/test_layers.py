@@ -109,7 +109,7 @@ def test_rules_go_on_with_the_cpu_wherever_the_device_fails():
     gpu.close()
     device.close()
     told = set()
-    for fail_at in range(0, operations, 6):
+    for fail_at in range(0, operations, 3):
         device = emulated(fail_at)
         events: list[str] = []
         stage = classifier(backend="gpu", device=device, warn=events.append)
