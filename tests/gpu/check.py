@@ -663,10 +663,13 @@ def emulated_device() -> Any:
 
 
 def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    """What is measured: TWINSTAMP_COMMIT (where only the files travel), else what git says."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        done = None
+    return os.environ.get("TWINSTAMP_COMMIT") or (done.stdout.strip() if done else "") or "unknown"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
