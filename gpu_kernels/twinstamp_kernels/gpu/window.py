@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinstamp_kernels import _cpu
-from twinstamp_kernels.gpu.device import BLOCK, Device
+from twinstamp_kernels.gpu.device import BLOCK, Device, DeviceFailure
 from twinstamp_kernels.gpu.history import History, StampTail, WindowState
 from twinstamp_kernels.gpu.staging import Staging, chunks, column
 from twinstamp_kernels.gpu.statistics import BINS, CLASSES, TYPES, RawStatistics
@@ -488,6 +489,13 @@ class DeviceWindow:
         if self._closed:
             return
         self._closed = True
+        # What was started uses the memory; a device that fails here has nothing left to wait for.
+        with contextlib.suppress(DeviceFailure):
+            if hasattr(self, "_copy_out"):
+                for stream in (self._compute, self._copy_out):
+                    self._device.synchronize(self._device.record(stream))
+            if hasattr(self, "_staging"):
+                self._staging.finish()
         if hasattr(self, "_staging"):
             self._staging.close()
         for address in self._addresses:
