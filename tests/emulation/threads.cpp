@@ -125,12 +125,26 @@ u8* shared_pool = nullptr;
 u64 shared_pool_bytes = 0;
 std::atomic<u64> shared_used{0};
 
+// Threads are dear under ThreadSanitizer, so they stay from launch to launch; what they are told of one
+// launch's end and the next one's start is what joining and creating them would say.
+std::vector<std::unique_ptr<Worker>> workers;
+std::vector<std::unique_ptr<std::atomic<u32>>> rounds;  // of each slot: launches it was given
+std::atomic<u32> at_work{0};
+u8 launch_start[64], launch_end[64];
+
 void* work(void* argument) {
     self = static_cast<Worker*>(argument);
-    for (u32 i = self->slot; i < launch.blocks; i += launch.resident) {
-        self->block = launch.block[i].get();
-        self->fenced = false;
-        launch.kernel->run();
+    std::atomic<u32>& round = *rounds[self->slot];
+    for (u32 done = 0;; ++done) {
+        while (round.load(std::memory_order_acquire) == done) round.wait(done, std::memory_order_acquire);
+        __tsan_acquire(launch_start);
+        for (u32 i = self->slot; i < launch.blocks; i += launch.resident) {
+            self->block = launch.block[i].get();
+            self->fenced = false;
+            launch.kernel->run();
+        }
+        __tsan_release(launch_end);
+        if (at_work.fetch_sub(1, std::memory_order_acq_rel) == 1) at_work.notify_all();
     }
     return nullptr;
 }
@@ -279,17 +293,26 @@ void run_launch(const Kernel& kernel, u32 blocks, const u64* arguments, u32 resi
     shared_pool_bytes = static_cast<u64>(blocks) * SHARED_BYTES;
     shared_pool = map(nullptr, shared_pool_bytes);
     shared_used = 0;
-    std::vector<Worker> workers(launch.resident * BLOCK);
-    std::vector<pthread_t> threads(workers.size());
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    for (u32 i = 0; i < workers.size(); ++i) {
-        workers[i].slot = i / BLOCK;
-        workers[i].index = i % BLOCK;
-        if (pthread_create(&threads[i], &attributes, work, &workers[i]) != 0) give_up("no more threads");
+    __tsan_release(launch_start);
+    at_work = launch.resident * BLOCK;
+    while (workers.size() < static_cast<size_t>(launch.resident) * BLOCK) {
+        workers.push_back(std::make_unique<Worker>());
+        Worker& worker = *workers.back();
+        worker.slot = static_cast<u32>(workers.size() - 1) / BLOCK;
+        worker.index = static_cast<u32>(workers.size() - 1) % BLOCK;
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, STACK_BYTES);
+        pthread_t thread;
+        if (pthread_create(&thread, &attributes, work, &worker) != 0) give_up("no more threads");
+        pthread_detach(thread);
     }
-    for (const pthread_t thread : threads) pthread_join(thread, nullptr);
+    for (u32 slot = 0; slot < launch.resident; ++slot) {
+        rounds[slot]->fetch_add(1, std::memory_order_acq_rel);
+        rounds[slot]->notify_all();
+    }
+    for (u32 left = at_work; left != 0; left = at_work) at_work.wait(left, std::memory_order_acquire);
+    __tsan_acquire(launch_end);
     syscall(SYS_munmap, shared_pool, shared_pool_bytes);
 }
 
@@ -334,6 +357,7 @@ int replay(Log& log, u64 seed, u32 resident) {
     u64 reads = 0, differing = 0;
     const u64 arena = log.word();
     map(reinterpret_cast<void*>(arena), ARENA_BYTES);
+    for (u32 slot = 0; slot < resident; ++slot) rounds.push_back(std::make_unique<std::atomic<u32>>(0));
     while (log.more()) {
         switch (log.word()) {
             case RECORD_WRITE: {

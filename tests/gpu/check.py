@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from twinstamp.balance import Classifier, Group, Secret, Server, numbered_servers, same_servers
+from twinstamp.dedup import Deduplicator
 from twinstamp.rules import Rule, RuleSet, read_classbench
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.classifier import DeviceClassifier
@@ -496,14 +497,43 @@ def judge_with_failure(device: Any, fail: Callable[[], None]) -> str:
     return ""
 
 
-def die(number: int) -> int:
+def stages_with_failure(device: Any, fail: Callable[[], None]) -> str:
+    """Window, rules and balance as the commands use them, through a device's death: "" or what is wrong."""
+    rules, secret, seed = mixed_rules(), Secret(bytes(range(32))), bytes(range(32))
+    stages = [
+        (
+            Deduplicator(window=600, seed=seed, **options),
+            Classifier(rules, groups=mixed_groups(), secret=secret, buckets=256, **options),
+        )
+        for options in ({}, {"backend": "gpu", "device": device, "warn": print})
+    ]
+    first = 0
+    for number, part in enumerate(cut(streams.fuzzed(2000, seed=13), (500,))):
+        if number == 2:
+            fail()
+        batch = part.batch(first)
+        first += len(part)
+        want, have = ((judge.judge(batch), sort) for judge, sort in stages)
+        if not np.array_equal(have[0].keep, want[0].keep):
+            return f"duplicates differ in batch {number}"
+        want_, have_ = (sort.process(batch, verdicts.keep) for verdicts, sort in (want, have))
+        for name, a, b in zip(want_._fields, have_, want_, strict=True):
+            if not np.array_equal(a, b):
+                return f"{name} differs in batch {number}"
+    judge, sort = stages[1]
+    names = judge.backend()["name"], sort.backend()["name"]
+    return "" if names == ("cpu", "cpu") else f"went on with {names}"
+
+
+def die(what: str, number: int) -> int:
     """In a process of its own: a kernel traps, and the context with it."""
     with tempfile.TemporaryDirectory() as folder:
         for path in SOURCES.glob("*.cu"):
             shutil.copy(path, folder)
         Path(folder, "trap.cu").write_text(TRAP)
         device = CudaDevice(number, sources=Path(folder), include=INCLUDE)
-    wrong = judge_with_failure(device, lambda: device.launch("trap", 1, (1,), device.stream()))
+    run = judge_with_failure if what == "window" else stages_with_failure
+    wrong = run(device, lambda: device.launch("trap", 1, (1,), device.stream()))
     print(wrong or "went on without the device")
     return 1 if wrong else 0
 
@@ -538,22 +568,31 @@ def failover_section(check: Check) -> None:
         assert not wrong, wrong
         return 6000
 
+    def stages_die_at(step: int) -> int:
+        device = Dying(check.device, 1 << 30)
+        wrong = stages_with_failure(device, lambda: setattr(device, "_left", step))
+        assert not wrong, wrong
+        return 2000
+
     for step in (0, 1, 5) if check.quick else range(12):
         check.case(f"launch {step} fails", lambda s=step: dies_at(s))
+    for step in (0, 2) if check.quick else range(12):
+        check.case(f"launch {step} of the stages fails", lambda s=step: stages_die_at(s))
 
-    def really() -> int:
+    def really(what: str) -> int:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.gpu.check", "--die", "--number", str(check.number)],
+            [sys.executable, "-m", "tests.gpu.check", "--die", what, "--number", str(check.number)],
             cwd=ROOT, capture_output=True, text=True, timeout=90,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
-        check.current["said"] = done.stdout.strip().splitlines()
+        check.current.setdefault("said", []).extend(done.stdout.strip().splitlines())
         return 6000
 
     if check.emulated:
         check.skip("a kernel that traps: an emulated device is not killed")
     else:
-        check.case("a kernel traps", really)
+        for what in ("window", "stages"):
+            check.case(f"a kernel traps under the {what}", lambda w=what: really(w))
 
 
 def sanitize_section(check: Check) -> None:
@@ -637,11 +676,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few frames")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--die", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--die", choices=("window", "stages"), help=argparse.SUPPRESS)
     parser.add_argument("--sanitized", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.die:
-        return die(options.number)
+        return die(options.die, options.number)
 
     def open_device() -> Any:
         return emulated_device() if options.device == "emulated" else CudaDevice(options.number)

@@ -169,3 +169,32 @@ def test_set_up_is_not_done_twice():
             pytest.skip("something has changed since this tree was set up: make setup")
         again = subprocess.run(["make", "-n", "setup"], cwd=ROOT, capture_output=True, text=True, timeout=60)
         pytest.fail(f"make setup would do again: {again.stdout}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cupy", "pip"),
+    [
+        (["setup"], False, True),
+        (["demo"], False, True),
+        (["bench"], False, True),
+        (["test"], True, True),
+        (["test-gpu"], True, True),
+        (["test-io"], False, True),
+        (["gpu-check", "SYSTEM_PYTHON="], True, True),
+        (["gpu-check", "SYSTEM_PYTHON=1"], False, False),
+        (["gpu-bench", "SYSTEM_PYTHON=1"], False, False),
+    ],
+)
+def test_cupy_is_installed_only_for_what_needs_it(
+    arguments: list[str], cupy: bool, pip: bool, tmp_path: Path
+):
+    recipes = subprocess.run(
+        ["make", "-n", f"VENV={tmp_path / 'none'}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert ("requirements.py gpu" in recipes) == cupy
+    assert ("-m pip install" in recipes) == pip

@@ -118,7 +118,7 @@ void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, 
     }
 }
 
-void Window::judge(const FrameColumns& frames, size_t i, const Match& match, Verdicts& out,
+void Window::judge(const FrameColumns& frames, size_t i, const Match& match, WindowVerdicts& out,
                    WindowStatistics& statistics) {
     u8 type = static_cast<u8>(options_.key.profile);
     if (tagged_) {
@@ -179,7 +179,7 @@ void Window::look_up(const FrameColumns& frames, unsigned shard) {
     }
 }
 
-void Window::write(const FrameColumns& frames, Lane& lane, Verdicts& out) {
+void Window::write(const FrameColumns& frames, Lane& lane, WindowVerdicts& out) {
     const auto each = [&](int t, auto&& take) {
         for (const ShardList& list : lane.shards[t]) {
             for (size_t k = 0; k < list.matches; ++k) take(list.matched[k], list.match[k]);
@@ -250,12 +250,12 @@ void Window::check_keys(const KeyColumns& keys, size_t count) const {
     }
 }
 
-Verdicts Window::process(const FrameColumns& frames, bool details) {
+WindowVerdicts Window::process(const FrameColumns& frames, bool details) {
     check(frames);
     return judge_all(frames, nullptr, details);
 }
 
-Verdicts Window::process_keys(const KeyColumns& keys, const FrameColumns& frames, bool details) {
+WindowVerdicts Window::process_keys(const KeyColumns& keys, const FrameColumns& frames, bool details) {
     check_keys(keys, frames.count);
     if (classes_ && keys.frame_class == nullptr) {
         throw std::invalid_argument("frame_class is missing: this window keeps classes of frames");
@@ -267,10 +267,10 @@ Verdicts Window::process_keys(const KeyColumns& keys, const FrameColumns& frames
     return judge_all(frames, &keys, details);
 }
 
-Verdicts Window::judge_all(const FrameColumns& frames, const KeyColumns* keys, bool details) {
+WindowVerdicts Window::judge_all(const FrameColumns& frames, const KeyColumns* keys, bool details) {
     const size_t n = frames.count;
-    Verdicts out{std::vector<u8>(n, 1), std::vector<u8>(n), std::vector<u32>(details ? n : 0),
-                 std::vector<i64>(details ? n : 0)};
+    WindowVerdicts out{std::vector<u8>(n, 1), std::vector<u8>(n), std::vector<u32>(details ? n : 0),
+                       std::vector<i64>(details ? n : 0)};
     const auto write_out = [&](Lane& lane) { write(frames, lane, out); };
     if (keys == nullptr) {
         pass(

@@ -50,7 +50,7 @@ struct KeyColumns {
     const u8* frame_class;  // where classes are kept
 };
 
-struct Verdicts {
+struct WindowVerdicts {
     std::vector<u8> keep;       // 1: forward, 0: duplicate
     std::vector<u8> type;       // of the match: 0 none, else Profile
     std::vector<u32> distance;  // frames back to the matched frame, 0: none; empty: not wanted
@@ -78,10 +78,10 @@ class Window {
     Window(const WindowOptions& options, const HashKey& key);
 
     // Judges the next frames of the stream. details: distance and delay too.
-    Verdicts process(const FrameColumns& frames, bool details);
+    WindowVerdicts process(const FrameColumns& frames, bool details);
 
     // The same for frames of which only keys, stamps and captured bytes (of `frames`) are known.
-    Verdicts process_keys(const KeyColumns& keys, const FrameColumns& frames, bool details);
+    WindowVerdicts process_keys(const KeyColumns& keys, const FrameColumns& frames, bool details);
 
     // Goes on where another window of the same options and hash key stopped after `index` frames: takes its
     // last min(index, window - 1) frames or more, in stream order, as if they had been judged here, and
@@ -112,7 +112,7 @@ class Window {
     void check(const FrameColumns& frames);
     void check_keys(const KeyColumns& keys, size_t count) const;
     void reserve(size_t frames);
-    Verdicts judge_all(const FrameColumns& frames, const KeyColumns* keys, bool details);
+    WindowVerdicts judge_all(const FrameColumns& frames, const KeyColumns* keys, bool details);
     template <typename Keys, typename Write>
     void pass(const FrameColumns& frames, Keys&& keys, Write&& write);
     void copy_keys(const KeyColumns& keys, size_t begin, size_t end, Lane& lane);
@@ -120,8 +120,8 @@ class Window {
     void compute_keys(const FrameColumns& frames, size_t begin, size_t end, Lane& lane);
     template <bool by_time, bool tagged>
     void look_up(const FrameColumns& frames, unsigned shard);
-    void write(const FrameColumns& frames, Lane& lane, Verdicts& out);
-    void judge(const FrameColumns& frames, size_t i, const Match& match, Verdicts& out,
+    void write(const FrameColumns& frames, Lane& lane, WindowVerdicts& out);
+    void judge(const FrameColumns& frames, size_t i, const Match& match, WindowVerdicts& out,
                WindowStatistics& statistics);
     unsigned shard_of(const Digest& key) const {
         return static_cast<unsigned>((key.half[1] >> 32) * options_.workers >> 32);

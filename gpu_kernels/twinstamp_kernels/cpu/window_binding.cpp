@@ -87,7 +87,7 @@ Histogram histogram_of(const u64* bins, u64 maximum) {
     return histogram;
 }
 
-nb::tuple verdict_views(Verdicts verdicts) {
+nb::tuple verdict_views(WindowVerdicts verdicts) {
     return nb::make_tuple(to_view(std::move(verdicts.keep)), to_view(std::move(verdicts.type)),
                           to_view(std::move(verdicts.distance)), to_view(std::move(verdicts.delay_ns)));
 }
@@ -126,7 +126,7 @@ void bind_window(nb::module_& m) {
                                           n,
                                           linktypes.data(),
                                           linktypes.shape(0)};
-                Verdicts verdicts;
+                WindowVerdicts verdicts;
                 {
                     nb::gil_scoped_release release;
                     verdicts = self.process(frames, details);
@@ -145,7 +145,7 @@ void bind_window(nb::module_& m) {
                 frames.timestamp_ns = timestamp_ns.data();
                 frames.count = n;
                 frames.caplen = optional(caplen, n, 1, "caplen");
-                Verdicts verdicts;
+                WindowVerdicts verdicts;
                 {
                     nb::gil_scoped_release release;
                     std::vector<u32> none;
