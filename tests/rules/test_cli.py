@@ -8,9 +8,12 @@ import random
 import struct
 
 import pytest
+from twinstamp.balance import Group, Server
 from twinstamp.cli import main
 from twinstamp.frames import FrameBatch
 from twinstamp.io import create_capture, open_capture
+from twinstamp.match import balance_capture
+from twinstamp.rules import RuleSet
 
 from tests.rules import model
 
@@ -181,3 +184,16 @@ def test_the_ledger_counts_captured_bytes(tmp_path):
     assert main(args) == 0
     ledger = json.loads((tmp_path / "r.json").read_text())["ledger"]
     assert ledger["received"] == {"frames": 3, "bytes": 3 * len(frame)}
+
+
+def test_a_server_in_two_groups_of_a_rule_gets_both_copies(tmp_path):
+    """The ledger did not add up: one of the two was written."""
+    packets = mixed(4)
+    write(tmp_path / "in.pcap", packets)
+    rules = RuleSet(default=("a", "b"))
+    groups = (Group("a", (Server("one"),)), Group("b", (Server("one"), Server("two"))))
+    report = balance_capture(str(tmp_path / "in.pcap"), rules, tmp_path / "out", groups=groups)
+    one, two = (frames(server["file"]) for server in report["servers"])
+    assert sorted(one + two) == sorted(2 * [model.build(p) for p in packets])
+    assert report["ledger"]["copies"]["sent"]["frames"] == 2 * len(packets)
+    assert len(two) > 100
