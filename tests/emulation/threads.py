@@ -49,6 +49,7 @@ def replay(
                 file.write(piece)
         # Where the kernel spreads addresses too widely for ThreadSanitizer it must not.
         command = [
+            "nice",
             "setarch",
             platform.machine(),
             "-R",

@@ -279,6 +279,7 @@ READ, WRITE, ATOMIC, BYTE = range(4)
     [
         (400, 400, WRITE, "writes 4 bytes .* 0 bytes behind the end of the allocation of 400 bytes"),
         (400, 416, READ, "reads 4 bytes .* 16 bytes behind the end of the allocation of 400 bytes"),
+        (401, 416, READ, "reads 4 bytes .* 15 bytes behind the end of the allocation of 401 bytes"),
         (400, 400, ATOMIC, "writes 4 bytes .* 0 bytes behind the end"),
         (402, 400, WRITE, "writes 4 bytes .* offset 400, across the end of the allocation of 402"),
         (256, 512, READ, "behind the end of the allocation of 256 bytes"),
