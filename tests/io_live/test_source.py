@@ -405,6 +405,10 @@ def test_interface_goes_down_and_comes_back(net: Net) -> None:
         with pytest.raises(DeviceError, match="interface vb is down: 'ip link set vb up'"):
             source.poll(1)
         ip("link", "set", "dev", "vb", "up")
+        # The kernel takes its time to tell the other end; until then it drops what is sent there.
+        deadline = time.monotonic() + 10
+        while " state UP " not in ip("link", "show", "dev", "va") and time.monotonic() < deadline:
+            time.sleep(0.01)
         transmit("va", [udp(2)])
         assert collect_one(source) == [udp(2)]
 
