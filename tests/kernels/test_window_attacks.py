@@ -7,7 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from twinstamp_kernels.window import Window
+
+from tests.kernels.executors import EXECUTORS, each_executor
+
+
+@pytest.fixture(autouse=True, scope="module", params=EXECUTORS)
+def executor(request):
+    yield from each_executor(sys.modules[__name__], request.param)
 
 
 def judge(window, stamps):

@@ -90,16 +90,20 @@ extern "C" __global__ void __launch_bounds__(256) sort_offsets(u32* counts, u32*
     const u32 digit = blockIdx.x * WARPS + threadIdx.x / WARP;
     u32* const row = counts + digit * tiles;
     u32 before = 0;
-    for (u64 begin = lane; begin - lane < tiles; begin += AHEAD * WARP) {
+    for (u64 begin = 0; begin < tiles; begin += AHEAD * WARP) {
         u32 count[AHEAD];
-        for (u32 k = 0; k < AHEAD; ++k) count[k] = begin + k * WARP < tiles ? row[begin + k * WARP] : 0;
         for (u32 k = 0; k < AHEAD; ++k) {
+            const u64 tile = begin + k * WARP + lane;
+            count[k] = tile < tiles ? row[tile] : 0;
+        }
+        for (u32 k = 0; k < AHEAD && begin + k * WARP < tiles; ++k) {
+            const u64 tile = begin + k * WARP + lane;
             u32 sum = count[k];
             for (u32 step = 1; step < WARP; step *= 2) {
                 const u32 other = __shfl_up_sync(ALL_LANES, sum, step);
                 if (lane >= step) sum += other;
             }
-            if (begin + k * WARP < tiles) row[begin + k * WARP] = before + sum - count[k];
+            if (tile < tiles) row[tile] = before + sum - count[k];
             before += __shfl_sync(ALL_LANES, sum, WARP - 1);
         }
     }
