@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,16 @@ import numpy.typing as npt
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.compact import TileSums
 from twinstamp_kernels.gpu.device import BLOCK, Bytes, Device, DeviceFailure
-from twinstamp_kernels.gpu.staging import ALIGNMENT, DeviceBuffer, Staging, chunks, column
+from twinstamp_kernels.gpu.staging import (
+    ALIGNMENT,
+    Chunk,
+    DeviceBuffer,
+    ResidentFrames,
+    Staged,
+    Staging,
+    chunks,
+    column,
+)
 
 Array = npt.NDArray[Any]
 Views = tuple[memoryview, memoryview, memoryview, memoryview, memoryview, memoryview]
@@ -155,11 +165,15 @@ class DeviceClassifier:
         linktypes: Any,
         keep: Any,
         first: int,
+        *,
+        frames: ResidentFrames | None = None,
     ) -> Views:
         """Judges the next n frames; columns, results and ValueError as for _cpu.Classifier.process: rule
         i32[n], hash u64[n], fate u8[n], copy_frame u32, copy_server u16, held u32.
 
-        Per frame, its bytes and 14 more (15 with keep) cross to the device, and 13 back, with 6 per copy.
+        frames: the very same frames where a DeviceWindow put them (its `frames`); they are read there as long
+        as they are there, on the same device. Per frame, its bytes and 14 more cross to the device, only 2
+        where `frames` are read, with keep one more in both cases; and 13 back, with 6 per copy.
         """
         if self._failure is not None:
             raise self._failure
@@ -171,7 +185,8 @@ class DeviceClassifier:
         batch.check()
         try:
             self._update()
-            out, listed, words = self._classify(batch)
+            with contextlib.nullcontext(()) if frames is None else frames.borrow(self._device) as there:
+                out, listed, words = self._classify(batch, there)
         except DeviceFailure as failure:
             self._failure = failure
             raise
@@ -316,9 +331,9 @@ class DeviceClassifier:
         self._device.synchronize(self._device.record(self._compute))
         self._generation = generation
 
-    def _classify(self, batch: _Batch) -> tuple[_Output, Array, Array]:
+    def _classify(self, batch: _Batch, there: Sequence[tuple[Chunk, Staged]]) -> tuple[_Output, Array, Array]:
         """Rules and hashes of all frames that need no fragment table, on the device and on the host; numbers
-        of the others, ascending; what the device has counted."""
+        of the others, ascending; what the device has counted. there: chunks that are on the device."""
         device, n = self._device, batch.n
         places, size = _layout({"hash": 8 * n, "rule": 4 * n, "captured": 4 * n, "listed": 4 * n,
                                 "fate": n, "mark": n})  # fmt: skip
@@ -326,17 +341,21 @@ class DeviceClassifier:
         self._at = at = {name: base + place for name, place in places.items()}
         out = self._output(n)
         device.fill(self._counts.address, 0, 8 * self._words, self._compute)
-        for chunk in batch.chunks(self._chunk, self._chunk_bytes):
+        cuts = batch.chunks(self._chunk, self._chunk_bytes)
+        for chunk, lent in there or ((chunk, None) for chunk in cuts):
             part, count, low = slice(chunk.low, chunk.high), chunk.high - chunk.low, chunk.low
             columns = {"port": batch.port[part], "linktypes": batch.linktypes}
             if batch.keep is not None:
                 columns["keep"] = batch.keep[part]
-            staged = self._staging.upload(chunk, batch.data, batch.offset, batch.caplen, columns)
-            here = staged.address
+            if lent is None:
+                staged = self._staging.upload(chunk, batch.data, batch.offset, batch.caplen, columns)
+            else:
+                staged = self._staging.upload_columns(columns)
+            source, here = lent or staged, staged.address
             self._staging.wait(staged, self._compute)
             frames = (
-                staged.data, staged.base, here["offset"], here["caplen"], here["port"], here["linktypes"],
-                here.get("keep", 0),
+                source.data, source.base, source.address["offset"], source.address["caplen"],
+                here["port"], here["linktypes"], here.get("keep", 0),
             )  # fmt: skip
             self._enqueue_rules(frames, count, at, low, self._counts.address, self._compute)
             self._staging.done(staged, self._compute)
@@ -419,6 +438,11 @@ class DeviceClassifier:
         self._outputs.clear()
         if self._resident is not None:
             self._resident.close()
+        # What was started uses the memory, that of lent frames too; a failed device has nothing to wait for.
+        with contextlib.suppress(DeviceFailure):
+            if hasattr(self, "_copy_out"):
+                for stream in (self._compute, self._copy_out):
+                    self._device.synchronize(self._device.record(stream))
         for part in ("_staging", "_tiles"):
             if hasattr(self, part):
                 getattr(self, part).close()
