@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twinstamp_kernels import _cpu
     from twinstamp_kernels.gpu.device import Device
+    from twinstamp_kernels.gpu.staging import ResidentFrames
     from twinstamp_kernels.gpu.statistics import RawStatistics
 
 _Judge = Callable[[Any], tuple[Any, ...]]  # has frames judged by an executor
@@ -312,6 +313,11 @@ class SwitchingWindow(_Switching):
         self._gpu = None
         self._switch.failed(error, f"after {state.index} frames")
 
+    @property
+    def frames(self) -> ResidentFrames | None:
+        """The frames of the last batch where they lie on the device."""
+        return None if self._gpu is None else self._gpu.frames
+
     def statistics(self) -> dict[str, Any]:
         if self._gpu is not None:
             counts: RawStatistics = self._gpu.statistics()
@@ -352,21 +358,22 @@ class SwitchingClassifier(_Switching):
             except DeviceFailure as error:
                 self._switch.failed(error, "before the first frame")
 
-    def process(self, *columns: Any) -> tuple[memoryview, ...]:
-        frames = len(columns[2])
-        if self.name == "auto" and frames:
+    def process(self, *columns: Any, frames: ResidentFrames | None = None) -> tuple[memoryview, ...]:
+        """frames: these, where they lie on a device already."""
+        n = len(columns[2])
+        if self.name == "auto" and n:
             self._measure(columns, frames)
             self._begin()
-        verdicts = self._judge(columns)
-        self._frames += frames
+        verdicts = self._judge(columns, frames)
+        self._frames += n
         return verdicts
 
-    def _judge(self, columns: tuple[Any, ...]) -> tuple[memoryview, ...]:
+    def _judge(self, columns: tuple[Any, ...], frames: ResidentFrames | None) -> tuple[memoryview, ...]:
         if self._gpu is not None:
             from twinstamp_kernels.gpu.device import DeviceFailure
 
             try:
-                verdicts: tuple[memoryview, ...] = self._gpu.process(*columns)
+                verdicts: tuple[memoryview, ...] = self._gpu.process(*columns, frames=frames)
                 return verdicts
             except DeviceFailure as error:
                 self._gpu.close()
@@ -374,7 +381,7 @@ class SwitchingClassifier(_Switching):
                 self._switch.failed(error, f"after {self._frames} frames")
         return self._cpu.process(*columns)
 
-    def _measure(self, columns: tuple[Any, ...], frames: int) -> None:
+    def _measure(self, columns: tuple[Any, ...], frames: ResidentFrames | None) -> None:
         """One classifier each for all runs: compiling rules takes long, and traffic repeats its flows."""
         from twinstamp_kernels.gpu.device import DeviceFailure
 
@@ -396,8 +403,8 @@ class SwitchingClassifier(_Switching):
             measure(
                 self._switch,
                 lambda: _timed(lambda executor: executor.process(*columns), cpu),
-                lambda: _timed(lambda executor: executor.process(*columns), gpu),
-                frames,
+                lambda: _timed(lambda executor: executor.process(*columns, frames=frames), gpu),
+                len(columns[2]),
             )
         finally:
             gpu.close()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, NamedTuple
 
     from twinstamp_kernels.gpu.device import Device
+    from twinstamp_kernels.gpu.staging import ResidentFrames
 
     class Verdicts(NamedTuple):
         keep: Any
@@ -214,6 +215,11 @@ class Window:
                 self._workers,
             )
         )
+
+    @property
+    def frames(self) -> ResidentFrames | None:
+        """The frames of the last process() where they lie on a GPU, until the next one; None: they do not."""
+        return None if self._switch is None else self._switch.frames
 
     def close(self) -> None:
         """Gives back what the window holds of a GPU. It judges no more; statistics() still answers."""

@@ -432,9 +432,10 @@ class Classifier:
             keep = memoryview(keep)
             if keep.format != "B":
                 keep = keep.cast("B")
+        lent = {} if self._switch is None else {"frames": batch.on_device}
         try:
             out = self._native.process(
-                *batch.raw, self._linktypes[1], keep, batch.first if first is None else first
+                *batch.raw, self._linktypes[1], keep, batch.first if first is None else first, **lent
             )
         except ValueError as error:
             raise InputError(str(error)) from None

@@ -89,11 +89,15 @@ class Deduplicator:
             known = self._linktypes = (batch.ports, len(batch.ports), types)
         data, offset, caplen, _, timestamp_ns, port, _ = batch.raw
         try:
-            return self._window.process(data, offset, caplen, timestamp_ns, port, known[2], details=details)
+            verdicts = self._window.process(
+                data, offset, caplen, timestamp_ns, port, known[2], details=details
+            )
         except ValueError as error:
             raise InputError(
                 f"batch from frame {batch.first} (from 0): {error}; cut frames with editcap -s"
             ) from error
+        batch.on_device = self._window.frames
+        return verdicts
 
     def statistics(self) -> dict[str, Any]:
         """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name."""

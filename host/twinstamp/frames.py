@@ -99,10 +99,13 @@ class FrameBatch:
 
     A batch leases its buffer: ``release()`` (or leaving a ``with`` block) gives it back to the source,
     after which its arrays must not be read. Any object with the buffer protocol or DLPack serves as
-    a column; ``raw`` hands out the columns as they came, for compiled code.
+    a column; ``raw`` hands out the columns as they came, for compiled code. ``on_device``: where one stage
+    has copied the frames to a GPU, for the next one (a ResidentFrames of twinstamp_kernels), else None.
     """
 
-    __slots__ = ("_columns", "_lease", "clock", "first", "options", "options_big_endian", "ports", "raw")
+    __slots__ = (
+        "_columns", "_lease", "clock", "first", "on_device", "options", "options_big_endian", "ports", "raw"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -125,6 +128,7 @@ class FrameBatch:
         self.options_big_endian = options_big_endian
         self._lease = lease
         self._columns: dict[str, Any] = {}
+        self.on_device: Any = None
 
     def __len__(self) -> int:
         return len(self.raw[2])
@@ -139,6 +143,7 @@ class FrameBatch:
         """Gives the buffer back to its source. Further calls do nothing."""
         lease, self._lease = self._lease, None
         self._columns.clear()
+        self.on_device = None
         if lease is not None:
             self.raw = (b"",) * len(COLUMNS)
             self.options = None

@@ -354,50 +354,19 @@ def flows(rules: RuleSet, n: int, count: int, some: int | None = 20_000) -> tupl
 
 
 class ResidentRules:
-    """Rules and balance over frames on the device, verdicts staying there: the launches of DeviceClassifier,
-    without the frames that only the host's fragment table can judge (there are none in this traffic)."""
+    """Rules and balance over frames on the device, verdicts staying there."""
 
     def __init__(self, bench: Bench, rules: RuleSet, n: int) -> None:
-        self.device = device = bench.device
+        self.device = bench.device
         self.classifier = classifier_of(rules)
-        self.judge = DeviceClassifier(device, self.classifier._native)
-        self.judge._update()
+        self.judge = DeviceClassifier(bench.device, self.classifier._native)
         self.n = n
-        tiles = -(-n // 2048)
-        self.at = {
-            name: device.allocate(size)
-            for name, size in {
-                "rule": 4 * n, "hash": 8 * n, "fate": n, "mark": n, "captured": 4 * n, "listed": 4 * n,
-                "sums": 8 * tiles, "totals": 16, "frame": 4 * n, "server": 2 * n,
-            }.items()
-        }  # fmt: skip
 
     def enqueue(self, part: OnDevice, stream: Any, keep: bool = True) -> None:
-        judge, device, n, at, source = self.judge, self.device, self.n, self.at, part.address
-        address, counts, tiles = judge._address, judge._counts.address, -(-n // 2048)
-        blocks = -(-n // 256)
-
-        def launch(kernel: str, count: int, *arguments: int) -> None:
-            device.launch(kernel, count, arguments, stream)
-
-        device.fill(counts, 0, 8 * judge._words, stream)
-        launch(
-            "classify_frames", blocks, source["data"], 0, source["offset"], source["caplen"], source["port"],
-            source["linktypes"], source["keep"] if keep else 0, n, address["tables"], address["key"],
-            judge._options, at["rule"], at["hash"], at["fate"], at["mark"], at["captured"], counts,
-        )  # fmt: skip
-        launch("count_marked", tiles, at["mark"], n, at["sums"])
-        launch("scan_sums", 1, at["sums"], tiles, at["totals"])
-        launch("write_marked", tiles, at["mark"], n, at["sums"], at["listed"])
-        shares = (
-            address["action_of_rule"], address["action_first"], address["action_group"], address["servers"],
-            judge._bits,
-        )  # fmt: skip
-        launch("count_copies", tiles, at["rule"], at["hash"], at["fate"], n, *shares, at["sums"])
-        launch("scan_sums", 1, at["sums"], tiles, at["totals"] + 8)
-        launch(
-            "write_copies", tiles, at["rule"], at["hash"], at["fate"], at["captured"], n, *shares,
-            at["sums"], min(judge._servers, 1024), at["frame"], at["server"], counts,
+        at = part.address
+        self.at = self.judge.enqueue_resident(
+            data=at["data"], base=0, offset=at["offset"], caplen=at["caplen"], port=at["port"],
+            linktypes=at["linktypes"], count=self.n, stream=stream, keep=at["keep"] if keep else 0,
         )  # fmt: skip
 
     def verify(self, part: OnDevice, stream: Any) -> None:
@@ -410,17 +379,16 @@ class ResidentRules:
             for name, dtype in (("rule", np.int32), ("hash", np.uint64), ("fate", np.uint8))
         }
         totals, servers = np.empty(2, np.uint64), np.empty(len(want.copy_server), np.uint16)
-        for name, values in (*have.items(), ("totals", totals), ("server", servers)):
-            self.device.download(values, self.at[name], stream)
+        for name, values in (*have.items(), ("totals", totals), ("copy_server", servers)):
+            self.device.download(values, getattr(self.at, name), stream)
         finish(self.device, stream)
         same = all(np.array_equal(values, getattr(want, name)) for name, values in have.items())
+        # Nothing in this traffic needs the host's fragment table.
         if not same or totals.tolist() != [0, len(servers)] or not np.array_equal(servers, want.copy_server):
             raise WrongVerdictsError("rules on the device differ from the CPU's: not timed")
 
     def close(self) -> None:
         self.judge.close()
-        for address in self.at.values():
-            self.device.free(address)
 
 
 def rules(bench: Bench) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class FakeDeviceWindow:
         self._state.update(self._columns(np.empty(0, np.uint8), *[np.empty(0, t) for t in ("u8", "u4", "u2")],
                                          np.array([1], np.uint16)))  # fmt: skip
         self._counts = RawStatistics.empty()
+        self.frames = None
         self.wrong = False  # give wrong verdicts
         self.closed = False
 

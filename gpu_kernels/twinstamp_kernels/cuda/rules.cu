@@ -72,8 +72,9 @@ TS_DEVICE_ONLY void add_words(u64* counts, u64 packets, u64 bytes) {
 constexpr u64 OPTION_INNER = 1, OPTION_BY_IP = 2, OPTION_FOLLOW_ICMP = 4;
 
 // A thread judges a frame. data: the bytes of offset `base` on. keep: null, or zero for frames not to be
-// judged. mark: set where the fragment table must be asked first; such a frame's rule and hash are not
-// valid yet. captured: a copy of caplen that stays when the chunk goes. counts: DEVICE_COUNTS words.
+// judged. mark: set where the fragment table must be asked first; such a frame is held until then: its rule
+// and hash are not valid yet. captured: a copy of caplen that stays when the chunk goes. counts:
+// DEVICE_COUNTS words.
 //
 // Why a thread and not a warp per frame: a look-up reads 7 table entries and, per field, one 32-byte sector
 // of the aggregate and one per candidate word, mostly 1 to 3: 14 to 28 sectors. A warp reading 32 words of
@@ -106,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(256)
         }
         rule[i] = judged.rule;
         hash[i] = judged.hash;
-        fate[i] = static_cast<u8>(judges ? Fate::forwarded : Fate::skipped);
+        fate[i] = static_cast<u8>(!judges ? Fate::skipped : known ? Fate::forwarded : Fate::held);
         mark[i] = !known;
         captured[i] = length;
     }

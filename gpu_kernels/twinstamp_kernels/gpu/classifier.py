@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,16 @@ import numpy.typing as npt
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.compact import TileSums
 from twinstamp_kernels.gpu.device import BLOCK, Bytes, Device, DeviceFailure
-from twinstamp_kernels.gpu.staging import ALIGNMENT, DeviceBuffer, Staging, chunks, column
+from twinstamp_kernels.gpu.staging import (
+    ALIGNMENT,
+    Chunk,
+    DeviceBuffer,
+    ResidentFrames,
+    Staged,
+    Staging,
+    chunks,
+    column,
+)
 
 Array = npt.NDArray[Any]
 Views = tuple[memoryview, memoryview, memoryview, memoryview, memoryview, memoryview]
@@ -24,6 +36,26 @@ _MOST_COPIES = 4096  # of a frame, or the sums of a block could overflow
 _OUTPUTS = 4  # batches whose results may be in use before new memory is taken
 # Values of fate.
 _SKIPPED, _FORWARDED = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceVerdicts:
+    """Verdicts that stay on the device: addresses.
+
+    rule i32[n], hash u64[n], fate u8[n], n being the frames; copy_frame u32[m], copy_server u16[m], copies in
+    the order of frames; listed u32[k]: numbers, ascending, of the frames that only the host's fragment table
+    can judge. totals u64[2]: k, m. counts u64[]: words that _cpu.Classifier.add_counts takes, of these frames
+    alone, those listed being held.
+    """
+
+    rule: int
+    hash: int
+    fate: int
+    copy_frame: int
+    copy_server: int
+    listed: int
+    totals: int
+    counts: int
 
 
 class DeviceClassifier:
@@ -54,6 +86,7 @@ class DeviceClassifier:
         self._bits = 0
         self._address: dict[str, int] = {}
         self._outputs: list[_Output] = []
+        self._resident: _Resident | None = None
         self._closed = False
         self._rules, self._balance, self._counts, self._columns, self._copies = self._buffers = tuple(
             DeviceBuffer(device) for _ in range(5)
@@ -132,11 +165,15 @@ class DeviceClassifier:
         linktypes: Any,
         keep: Any,
         first: int,
+        *,
+        frames: ResidentFrames | None = None,
     ) -> Views:
         """Judges the next n frames; columns, results and ValueError as for _cpu.Classifier.process: rule
         i32[n], hash u64[n], fate u8[n], copy_frame u32, copy_server u16, held u32.
 
-        Per frame, its bytes and 14 more (15 with keep) cross to the device, and 13 back, with 6 per copy.
+        frames: the very same frames where a DeviceWindow put them (its `frames`); they are read there as long
+        as they are there, on the same device. Per frame, its bytes and 14 more cross to the device, only 2
+        where `frames` are read, with keep one more in both cases; and 13 back, with 6 per copy.
         """
         if self._failure is not None:
             raise self._failure
@@ -148,7 +185,8 @@ class DeviceClassifier:
         batch.check()
         try:
             self._update()
-            out, listed, words = self._classify(batch)
+            with contextlib.nullcontext(()) if frames is None else frames.borrow(self._device) as there:
+                out, listed, words = self._classify(batch, there)
         except DeviceFailure as failure:
             self._failure = failure
             raise
@@ -168,13 +206,103 @@ class DeviceClassifier:
         self._cpu.add_counts(words)
         return out.views(held)
 
-    def _launch(self, kernel: str, threads: int, *arguments: int) -> None:
-        self._device.launch(kernel, -(-threads // BLOCK), arguments, self._compute)
+    def enqueue_resident(
+        self,
+        *,
+        data: int,
+        base: int,
+        offset: int,
+        caplen: int,
+        port: int,
+        linktypes: int,
+        count: int,
+        stream: Any,
+        keep: int = 0,
+    ) -> DeviceVerdicts:
+        """Judges `count` frames that lie on the device already, and leaves their verdicts there; everything
+        is an address there. data: byte `base` of the buffer that offset counts in. Columns as for process(),
+        valid and inside the buffer: nothing is checked. keep: u8[count], what a DeviceWindow wrote, say; 0:
+        all are judged. `stream` does the work, in order, and the host waits for nothing.
+
+        The fragment table is the host's, so frames that need it stay behind: their fate is held (4), they
+        have no copies, their rule and hash are not valid, and they are in `listed`. counts() knows nothing of
+        any of these frames, and process() may go on in between.
+
+        Verdicts hold until the next call, which waits for this one where its stream is another. Device memory
+        is taken for as many copies as there may be: 6 B per frame and group of the action with most groups.
+        Raises ValueError where count is not 1 to 2^32 - 2, DeviceFailure where the device fails.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if not 0 < count < 0xFFFFFFFF:
+            raise ValueError(f"{count} frames: a batch has 1 to {0xFFFFFFFF - 1}")
+        if self._resident is None:
+            self._resident = _Resident(self._device)
+        resident = self._resident
+        self._update()
+        most = count * self._most_copies
+        places, size = _layout({
+            "hash": 8 * count, "rule": 4 * count, "captured": 4 * count, "listed": 4 * count, "fate": count,
+            "mark": count, "totals": 16, "counts": 8 * self._words, "frame": 4 * most, "server": 2 * most,
+        })  # fmt: skip
+        base_of_all = resident.reserve(size, count, stream)
+        at = {name: base_of_all + place for name, place in places.items()}
+        self._device.fill(at["counts"], 0, 8 * self._words, stream)
+        frames = (data, base, offset, caplen, port, linktypes, keep)
+        self._enqueue_rules(frames, count, at, 0, at["counts"], stream)
+        resident.tiles.enqueue_marked(at["mark"], count, at["listed"], at["totals"], stream)
+        sums = self._enqueue_count(resident.tiles, count, at, stream)
+        resident.tiles.enqueue_scan(at["totals"] + 8, stream)
+        copies = (at["frame"], at["server"])
+        self._enqueue_copies(resident.tiles, count, at, sums, copies, at["counts"], stream)
+        return DeviceVerdicts(
+            at["rule"], at["hash"], at["fate"], *copies, at["listed"], at["totals"], at["counts"]
+        )
+
+    # Kernels. at: addresses of the batch's rule, hash, fate, mark and captured.
+
+    def _launch(self, kernel: str, threads: int, arguments: tuple[int, ...], stream: Any) -> None:
+        self._device.launch(kernel, -(-threads // BLOCK), arguments, stream)
+
+    def _enqueue_rules(
+        self, frames: tuple[int, ...], count: int, at: dict[str, int], low: int, counts: int, stream: Any
+    ) -> None:
+        """Judges frames low to low + count of a batch. frames: data, base, and addresses of offset, caplen,
+        port, linktypes and keep."""
+        verdicts = (
+            at["rule"] + 4 * low, at["hash"] + 8 * low, at["fate"] + low, at["mark"] + low,
+            at["captured"] + 4 * low,
+        )  # fmt: skip
+        tables = (self._address["tables"], self._address["key"], self._options)
+        self._launch("classify_frames", count, (*frames, count, *tables, *verdicts, counts), stream)
+
+    @property
+    def _shares(self) -> tuple[int, ...]:
+        names = ("action_of_rule", "action_first", "action_group", "servers")
+        return (*(self._address[name] for name in names), self._bits)
+
+    def _enqueue_count(self, tiles: TileSums, n: int, at: dict[str, int], stream: Any) -> int:
+        """Copies of each tile of n frames: the address of these sums."""
+        sums = tiles.start(n)
+        tiles.launch("count_copies", (at["rule"], at["hash"], at["fate"], n, *self._shares, sums), stream)
+        return sums
+
+    def _enqueue_copies(
+        self, tiles: TileSums, n: int, at: dict[str, int], sums: int, copies: tuple[int, int], counts: int,
+        stream: Any,
+    ) -> None:  # fmt: skip
+        """Writes frame and server of each copy, and counts. sums: scanned."""
+        shared = min(self._servers, _SHARED_SERVERS) if self._most_copies <= 32 else 0
+        verdict = (at["rule"], at["hash"], at["fate"], at["captured"])
+        arguments = (*verdict, n, *self._shares, sums, shared, *copies, counts)
+        tiles.launch("write_copies", arguments, stream)
 
     def _update(self) -> None:
         """Actions and server tables as `cpu` has them now."""
         if self._generation == self._cpu.generation:
             return
+        if self._resident is not None:
+            self._resident.finish()  # it reads what is replaced here
         generation = self._cpu.generation
         exported = self._cpu.export_actions()
         arrays = {
@@ -203,9 +331,9 @@ class DeviceClassifier:
         self._device.synchronize(self._device.record(self._compute))
         self._generation = generation
 
-    def _classify(self, batch: _Batch) -> tuple[_Output, Array, Array]:
+    def _classify(self, batch: _Batch, there: Sequence[tuple[Chunk, Staged]]) -> tuple[_Output, Array, Array]:
         """Rules and hashes of all frames that need no fragment table, on the device and on the host; numbers
-        of the others, ascending; what the device has counted."""
+        of the others, ascending; what the device has counted. there: chunks that are on the device."""
         device, n = self._device, batch.n
         places, size = _layout({"hash": 8 * n, "rule": 4 * n, "captured": 4 * n, "listed": 4 * n,
                                 "fate": n, "mark": n})  # fmt: skip
@@ -213,21 +341,23 @@ class DeviceClassifier:
         self._at = at = {name: base + place for name, place in places.items()}
         out = self._output(n)
         device.fill(self._counts.address, 0, 8 * self._words, self._compute)
-        for chunk in batch.chunks(self._chunk, self._chunk_bytes):
+        cuts = batch.chunks(self._chunk, self._chunk_bytes)
+        for chunk, lent in there or ((chunk, None) for chunk in cuts):
             part, count, low = slice(chunk.low, chunk.high), chunk.high - chunk.low, chunk.low
             columns = {"port": batch.port[part], "linktypes": batch.linktypes}
             if batch.keep is not None:
                 columns["keep"] = batch.keep[part]
-            staged = self._staging.upload(chunk, batch.data, batch.offset, batch.caplen, columns)
-            here = staged.address
+            if lent is None:
+                staged = self._staging.upload(chunk, batch.data, batch.offset, batch.caplen, columns)
+            else:
+                staged = self._staging.upload_columns(columns)
+            source, here = lent or staged, staged.address
             self._staging.wait(staged, self._compute)
-            self._launch(
-                "classify_frames", count,
-                staged.data, staged.base, here["offset"], here["caplen"], here["port"], here["linktypes"],
-                here.get("keep", 0), count, self._address["tables"], self._address["key"], self._options,
-                at["rule"] + 4 * low, at["hash"] + 8 * low, at["fate"] + low, at["mark"] + low,
-                at["captured"] + 4 * low, self._counts.address,
+            frames = (
+                source.data, source.base, source.address["offset"], source.address["caplen"],
+                here["port"], here["linktypes"], here.get("keep", 0),
             )  # fmt: skip
+            self._enqueue_rules(frames, count, at, low, self._counts.address, self._compute)
             self._staging.done(staged, self._compute)
             device.wait(self._copy_out, device.record(self._compute))
             device.download(out.rule[part], at["rule"] + 4 * low, self._copy_out)
@@ -251,7 +381,7 @@ class DeviceClassifier:
 
     def _share(self, n: int, out: _Output, verdicts: tuple[Array, Array, Array]) -> Array:
         """Servers of the whole batch, into `out`. verdicts: rule, hash and fate of the listed frames."""
-        device, at, address = self._device, self._at, self._address
+        device, at = self._device, self._at
         listed = len(verdicts[0])
         if listed:
             uploaded = self._staging.upload_columns(
@@ -259,30 +389,19 @@ class DeviceClassifier:
             )
             self._staging.wait(uploaded, self._compute)
             here = uploaded.address
-            self._launch(
-                "put_verdicts", listed,
+            arguments = (
                 at["listed"], here["rule"], here["hash"], here["fate"], listed,
                 at["rule"], at["hash"], at["fate"],
             )  # fmt: skip
+            self._launch("put_verdicts", listed, arguments, self._compute)
             self._staging.done(uploaded, self._compute)
-        sums = self._tiles.start(n)
-        shares = (
-            address["action_of_rule"], address["action_first"], address["action_group"], address["servers"],
-            self._bits,
-        )  # fmt: skip
-        verdict = (at["rule"], at["hash"], at["fate"])
-        self._tiles.launch("count_copies", (*verdict, n, *shares, sums), self._compute)
+        sums = self._enqueue_count(self._tiles, n, at, self._compute)
         copies = self._tiles.scan(self._compute)
         places, size = _layout({"frame": 4 * copies, "server": 2 * copies})
         base = self._copies.ensure(size)
         out.expect_copies(copies)
-        shared = min(self._servers, _SHARED_SERVERS) if self._most_copies <= 32 else 0
         copied = (base + places["frame"], base + places["server"])
-        self._tiles.launch(
-            "write_copies",
-            (*verdict, at["captured"], n, *shares, sums, shared, *copied, self._counts.address),
-            self._compute,
-        )
+        self._enqueue_copies(self._tiles, n, at, sums, copied, self._counts.address, self._compute)
         device.download(out.fate, at["fate"], self._compute)
         if copies:
             device.download(out.copy_frame, base + places["frame"], self._compute)
@@ -307,7 +426,9 @@ class DeviceClassifier:
     def bytes(self) -> int:
         """Memory held on the device, and on the host for it."""
         host = sum(output.bytes for output in self._outputs)
-        return sum(buffer.size for buffer in self._buffers) + self._tiles.bytes + host + self._staging.bytes
+        resident = 0 if self._resident is None else self._resident.bytes
+        buffers = sum(buffer.size for buffer in self._buffers)
+        return buffers + self._tiles.bytes + resident + host + self._staging.bytes
 
     def close(self) -> None:
         """Gives the device's memory back. Results stay valid. Further calls do nothing; never raises."""
@@ -315,11 +436,56 @@ class DeviceClassifier:
             return
         self._closed = True
         self._outputs.clear()
+        if self._resident is not None:
+            self._resident.close()
+        # What was started uses the memory, that of lent frames too; a failed device has nothing to wait for.
+        with contextlib.suppress(DeviceFailure):
+            if hasattr(self, "_copy_out"):
+                for stream in (self._compute, self._copy_out):
+                    self._device.synchronize(self._device.record(stream))
         for part in ("_staging", "_tiles"):
             if hasattr(self, part):
                 getattr(self, part).close()
         for buffer in self._buffers:
             buffer.free()
+
+
+class _Resident:
+    """Room for verdicts that stay on the device, and the stream that works on them."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._buffer = DeviceBuffer(device)
+        self._stream: Any = None
+        self._frames = 0
+        self.tiles = TileSums(device)
+
+    def reserve(self, size: int, frames: int, stream: Any) -> int:
+        """Address of `size` bytes, and sums for `frames` frames, for what `stream` is given from now on."""
+        if size > self._buffer.size or frames > self._frames:
+            self.finish()
+            self._buffer.ensure(size)
+            self._frames = max(self._frames, frames)
+        elif self._stream is not None and self._stream is not stream:
+            self._device.wait(stream, self._device.record(self._stream))
+        self._stream = stream
+        return self._buffer.address
+
+    def finish(self) -> None:
+        """Waits for all that was started."""
+        if self._stream is not None:
+            self._device.synchronize(self._device.record(self._stream))
+
+    @property
+    def bytes(self) -> int:
+        return self._buffer.size + self.tiles.bytes
+
+    def close(self) -> None:
+        # A device that fails here has nothing left to wait for.
+        with contextlib.suppress(DeviceFailure):
+            self.finish()
+        self._buffer.free()
+        self.tiles.close()
 
 
 def _layout(sizes: dict[str, int]) -> tuple[dict[str, int], int]:

@@ -34,22 +34,32 @@ class TileSums:
         """Runs a kernel with a block per tile."""
         self._device.launch(kernel, self._tiles, arguments, stream)
 
+    def enqueue_scan(self, total: int, stream: Any) -> None:
+        """Makes each tile's sum the sum of those before it, and that of all the u64 at `total`."""
+        self._device.launch("scan_sums", 1, (self._sums.address, self._tiles, total), stream)
+
     def scan(self, stream: Any) -> int:
-        """Makes each tile's sum the sum of those before it. Waits for that; gives the sum of all."""
-        arguments = (self._sums.address, self._tiles, self._total.address)
-        self._device.launch("scan_sums", 1, arguments, stream)
-        self._device.download(self._host, self._total.address, stream)
-        self._device.synchronize(self._device.record(stream))
-        return int(self._host[0])
+        """As enqueue_scan(); waits for that, and gives the sum of all."""
+        self.enqueue_scan(self._total.address, stream)
+        return self._read_total(stream)
 
     def list_marked(self, mark: int, frames: int, numbers: int, stream: Any) -> int:
         """Writes the numbers of frames whose u8 mark is not zero, u32, ascending, to `numbers`; waits until
         it is known how many there are, and gives that."""
+        self.enqueue_marked(mark, frames, numbers, self._total.address, stream)
+        return self._read_total(stream)
+
+    def enqueue_marked(self, mark: int, frames: int, numbers: int, total: int, stream: Any) -> None:
+        """As list_marked(), without waiting; how many there are goes to the u64 at `total`."""
         sums = self.start(frames)
         self.launch("count_marked", (mark, frames, sums), stream)
-        marked = self.scan(stream)
+        self.enqueue_scan(total, stream)
         self.launch("write_marked", (mark, frames, sums, numbers), stream)
-        return marked
+
+    def _read_total(self, stream: Any) -> int:
+        self._device.download(self._host, self._total.address, stream)
+        self._device.synchronize(self._device.record(stream))
+        return int(self._host[0])
 
     @property
     def bytes(self) -> int:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +86,31 @@ class Staged:
     address: Mapping[str, int]
     ready: Any  # event: the copies are there
     slot: int
+
+
+class ResidentFrames:
+    """The frames of a batch on a device, lent by the stage that copied them there to one behind it.
+
+    For each chunk of the batch, in order, where its bytes, "offset" and "caplen" lie. They are there until
+    their owner calls end(), which waits for whoever has borrowed them, in another thread, say.
+    """
+
+    def __init__(self, device: Device, chunks: Sequence[tuple[Chunk, Staged]]) -> None:
+        self._device = device
+        self._chunks = chunks
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def borrow(self, device: Device) -> Iterator[Sequence[tuple[Chunk, Staged]]]:
+        """The chunks; none where they are gone, or not on this very device. When the block is left, nothing
+        that reads them may be under way."""
+        with self._lock:
+            yield self._chunks if device is self._device else ()
+
+    def end(self) -> None:
+        """The memory is about to be used for something else."""
+        with self._lock:
+            self._chunks = ()
 
 
 class _Slot:
@@ -227,6 +254,11 @@ class Staging:
     def done(self, staged: Staged, stream: Any) -> None:
         """The stream has been given all that reads this chunk."""
         self._slots[staged.slot].consumed = self._device.record(stream)
+
+    def lend(self, chunks: Sequence[tuple[Chunk, Staged]]) -> ResidentFrames | None:
+        """The chunks of a whole batch, all uploaded since it began, for other stages: None where they are
+        more than the buffers hold. To be ended before the next upload."""
+        return ResidentFrames(self._device, chunks) if 0 < len(chunks) <= len(self._slots) else None
 
     def finish(self) -> None:
         """Waits until no copy reads host memory any more."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.device import BLOCK, Device, DeviceFailure
 from twinstamp_kernels.gpu.history import History, StampTail, WindowState
-from twinstamp_kernels.gpu.staging import Staging, chunks, column
+from twinstamp_kernels.gpu.staging import Chunk, ResidentFrames, Staged, Staging, chunks, column
 from twinstamp_kernels.gpu.statistics import BINS, CLASSES, TYPES, RawStatistics
 from twinstamp_kernels.window import PROFILES, Verdicts
 
@@ -94,6 +94,7 @@ class DeviceWindow:
         self._chunk = chunk
         self._index = 0
         self._resident = False
+        self._lent: ResidentFrames | None = None
         self._frames = 0
         self._bytes = 0
         self._snapshot = np.zeros(_COUNTERS, np.uint64)
@@ -161,6 +162,7 @@ class DeviceWindow:
         details: bool = True,
     ) -> Verdicts:
         """Judges the next n frames; columns, verdicts and ValueError as for window.Window.process."""
+        self._end_loan()
         data = column(data, np.uint8)
         offset, caplen = column(offset, np.uint64), column(caplen, np.uint32)
         stamps, port = column(timestamp_ns, np.int64), column(port, np.uint16)
@@ -172,6 +174,7 @@ class DeviceWindow:
         _, _, size = _cpu.frame_extent(len(data), offset, caplen, port, len(linktypes))
         parsed = self._tagged or self._keep != 0
         out = _Outputs(n, details)
+        uploaded: list[tuple[Chunk, Staged]] = []
         cuts = chunks(len(data), offset, caplen, port, len(linktypes), frames=self._chunk, size=CHUNK_BYTES)
         for number, chunk in enumerate(cuts):
             part = slice(chunk.low, chunk.high)
@@ -181,6 +184,7 @@ class DeviceWindow:
             if parsed:
                 columns |= {"port": port[part], "linktypes": linktypes}
             staged = self._staging.upload(chunk, data, offset, caplen, columns)
+            uploaded.append((chunk, staged))
             at = staged.address
             frames = _Chunk(
                 chunk.high - chunk.low, at["timestamp_ns"], at["caplen"], slot,
@@ -192,7 +196,20 @@ class DeviceWindow:
             self._enqueue_search(frames, stamps[part], details)
             self._staging.done(staged, self._compute)
             out.expect(slot, chunk.low, chunk.high, self._device.record(self._compute), self._copy_out)
-        return self._finish(out, stamps, size)
+        verdicts = self._finish(out, stamps, size)
+        self._lent = self._staging.lend(uploaded)
+        return verdicts
+
+    @property
+    def frames(self) -> ResidentFrames | None:
+        """The frames of the last batch, still on the device: for the rules stage. None where it was of keys,
+        or of more than two chunks."""
+        return self._lent
+
+    def _end_loan(self) -> None:
+        if self._lent is not None:
+            self._lent.end()
+        self._lent = None
 
     def process_keys(
         self,
@@ -212,6 +229,7 @@ class DeviceWindow:
 
         Raises ValueError where a column is missing or has another length.
         """
+        self._end_loan()
         stamps = np.asarray(timestamp_ns, np.int64)
         n = len(stamps)
         columns = {
@@ -489,6 +507,7 @@ class DeviceWindow:
         if self._closed:
             return
         self._closed = True
+        self._end_loan()
         # What was started uses the memory; a device that fails here has nothing left to wait for.
         with contextlib.suppress(DeviceFailure):
             if hasattr(self, "_copy_out"):
