@@ -14,7 +14,7 @@ import numpy.typing as npt
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.device import BLOCK, Device, DeviceFailure
 from twinstamp_kernels.gpu.history import History, StampTail, WindowState
-from twinstamp_kernels.gpu.staging import Staging, chunks, column
+from twinstamp_kernels.gpu.staging import Chunk, Staging, chunks, column
 from twinstamp_kernels.gpu.statistics import BINS, CLASSES, TYPES, RawStatistics
 from twinstamp_kernels.window import PROFILES, Verdicts
 
@@ -161,6 +161,7 @@ class DeviceWindow:
         details: bool = True,
     ) -> Verdicts:
         """Judges the next n frames; columns, verdicts and ValueError as for window.Window.process."""
+        self._check_open()
         data = column(data, np.uint8)
         offset, caplen = column(offset, np.uint64), column(caplen, np.uint32)
         stamps, port = column(timestamp_ns, np.int64), column(port, np.uint16)
@@ -169,10 +170,10 @@ class DeviceWindow:
         for name, values in (("caplen", caplen), ("timestamp_ns", stamps), ("port", port)):
             if len(values) != n:
                 raise ValueError(f"{name} has {len(values)} entries, offset has {n}")
-        _, _, size = _cpu.frame_extent(len(data), offset, caplen, port, len(linktypes))
+        cuts = self._cut(len(data), offset, caplen, port, len(linktypes))
+        size = sum(chunk.captured for chunk in cuts)
         parsed = self._tagged or self._keep != 0
         out = _Outputs(n, details)
-        cuts = chunks(len(data), offset, caplen, port, len(linktypes), frames=self._chunk, size=CHUNK_BYTES)
         for number, chunk in enumerate(cuts):
             part = slice(chunk.low, chunk.high)
             slot = self._slots[number % SLOTS]
@@ -194,6 +195,19 @@ class DeviceWindow:
             out.expect(slot, chunk.low, chunk.high, self._device.record(self._compute), self._copy_out)
         return self._finish(out, stamps, size)
 
+    def _check_open(self) -> None:
+        if self._closed:  # its addresses are somebody else's now
+            raise RuntimeError("the window was closed: it judges no more")
+
+    def _cut(self, data_bytes: int, offset: Array, caplen: Array, port: Array, ports: int) -> list[Chunk]:
+        """All chunks of a batch, checked before the first is judged."""
+        places = (offset, caplen, port, ports)
+        try:
+            return list(chunks(data_bytes, *places, frames=self._chunk, size=CHUNK_BYTES, first=None))
+        except ValueError:
+            _cpu.frame_extent(data_bytes, *places)  # with the frame's number in the batch
+            raise
+
     def process_keys(
         self,
         key: Any,
@@ -212,7 +226,8 @@ class DeviceWindow:
 
         Raises ValueError where a column is missing or has another length.
         """
-        stamps = np.asarray(timestamp_ns, np.int64)
+        self._check_open()
+        stamps = np.ascontiguousarray(timestamp_ns, np.int64)
         n = len(stamps)
         columns = {
             "key": _rows("key", key, np.uint64, n, 2),
@@ -268,6 +283,7 @@ class DeviceWindow:
 
         The host sees nothing of the stream: state() raises afterwards.
         """
+        self._check_open()
         if not 0 < count <= self._chunk:
             raise ValueError(f"{count} frames: a chunk has 1 to {self._chunk}")
         self._resident = True
@@ -345,7 +361,7 @@ class DeviceWindow:
         mask = rings.slots - 1
         self._launch("store_stamps", n, frames.timestamp_ns, n, rings.time, self._slot_of(self._index), mask)
         carry = min(self._index, self._window - 1)
-        if self._tail is not None and stamps is not None:
+        if self._tail is not None and stamps is not None and not self._resident:
             carry = min(carry, self._tail.reach(stamps))
             self._tail.add(stamps.copy())
         total = carry + n
