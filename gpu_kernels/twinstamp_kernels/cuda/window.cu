@@ -3,10 +3,10 @@
 //
 // The last window - 1 frames of earlier chunks (the carry) and the chunk's frames have numbers 0 to
 // total - 1, in stream order; the columns are rings, number p lies in slot (first + p) & mask. A stable
-// radix sort of (hash, number) by the hash's low bits, as many as there are numbers, puts frames of one
-// bucket side by side in stream order. Each frame then looks backwards through its bucket: the first
-// equal key is the most recent earlier one. The hash is keyed and secret, so whatever the traffic, a bucket
-// holds one frame of other keys on average, and copies of the frame itself end the search at once.
+// radix sort of (hash, number) by the hash's low 8, 16, 24 or 32 bits puts frames of one bucket side by side
+// in stream order. Each frame then looks backwards through its bucket: the first equal key is the most
+// recent earlier one. The hash is keyed and secret, so whatever the traffic, a bucket holds four frames of
+// other keys at most on average, and copies of the frame itself end the search at once.
 //
 // For counts and for stamps that never go back the most recent earlier copy decides. Where stamps do go
 // back, the search looks for the most recent copy with a stamp not after the frame's own, over minima of
