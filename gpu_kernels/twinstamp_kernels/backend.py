@@ -366,7 +366,15 @@ class SwitchingClassifier(_Switching):
             self._begin()
         verdicts = self._judge(columns, frames)
         self._frames += n
+        late = None if self._gpu is None else self._gpu.failure
+        if late is not None:
+            self._give_up(late)
         return verdicts
+
+    def _give_up(self, error: Exception) -> None:
+        self._gpu.close()
+        self._gpu = None
+        self._switch.failed(error, f"after {self._frames} frames")
 
     def _judge(self, columns: tuple[Any, ...], frames: ResidentFrames | None) -> tuple[memoryview, ...]:
         if self._gpu is not None:
@@ -376,9 +384,7 @@ class SwitchingClassifier(_Switching):
                 verdicts: tuple[memoryview, ...] = self._gpu.process(*columns, frames=frames)
                 return verdicts
             except DeviceFailure as error:
-                self._gpu.close()
-                self._gpu = None
-                self._switch.failed(error, f"after {self._frames} frames")
+                self._give_up(error)
         return self._cpu.process(*columns)
 
     def _measure(self, columns: tuple[Any, ...], frames: ResidentFrames | None) -> None:

@@ -53,7 +53,8 @@ class EmulatedDevice:
     switches only at barriers, warp intrinsics and atomics, which is several times faster. resident_blocks:
     blocks that run at a time. lazy: operations run later than they are issued, in a random order that
     respects streams and events and nothing else; otherwise at once. fail_at: index in ``operations`` of the
-    first that raises DeviceFailure; every later one does, too.
+    first that raises DeviceFailure; every later one does, too. no_room_at: which allocation, of those of
+    either memory, raises it for want of memory; the device lives on.
 
     ``operations``: the kind of each operation so far, of allocate, pinned, upload, download, fill, launch,
     record, wait and synchronize. ``launches``: kernel, blocks, accesses and switches of each that ran.
@@ -72,6 +73,7 @@ class EmulatedDevice:
         lazy: bool = True,
         *,
         fail_at: int | None = None,
+        no_room_at: int | None = None,
         racecheck: bool = True,
         initcheck: bool = True,
         time_limit_s: float = 120.0,
@@ -82,6 +84,7 @@ class EmulatedDevice:
         self.resident_blocks = resident_blocks
         self.lazy = lazy
         self.fail_at = fail_at
+        self.no_room_at = no_room_at
         self.racecheck = racecheck
         self.initcheck = initcheck
         self.time_limit_s = time_limit_s
@@ -280,6 +283,10 @@ class EmulatedDevice:
             if self.fail_at is not None and len(self.operations) > self.fail_at:
                 self.failed = True
         self._alive()
+        if kind in ("allocate", "pinned"):
+            taken = self.operations.count("allocate") + self.operations.count("pinned")
+            if taken - 1 == self.no_room_at:
+                raise DeviceFailure("emulated failure: no room")
 
     def _enqueue(
         self,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,9 +32,9 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_window, "MOST_CHUNK", CHUNK)
 
 
-def emulated(fail_at: int | None = None, seed: int = 1, lazy: bool = True) -> EmulatedDevice:
+def emulated(fail_at: int | None = None, seed: int = 1, **options: Any) -> EmulatedDevice:
     # What kernels do is checked elsewhere.
-    return EmulatedDevice(seed, interval=0, lazy=lazy, fail_at=fail_at, racecheck=False, initcheck=False)
+    return EmulatedDevice(seed, interval=0, fail_at=fail_at, racecheck=False, initcheck=False, **options)
 
 
 def run(window: Window, stream: list[Any], digests: bool) -> Iterator[list[Any]]:
@@ -84,3 +85,40 @@ def test_wherever_the_device_fails_verdicts_and_counts_are_the_cpus(options, dig
 @pytest.mark.parametrize("options", WINDOWS, ids=name)
 def test_at_every_single_operation(options, digests):
     judge(options, digests, 1)
+
+
+def test_a_device_without_room_is_left_as_it_was():
+    """At any allocation: the CPU goes on, nothing stays behind, and nothing that was started uses it."""
+    options = {"count": 25, "profile": "nat"}
+    stream = batches(31, [9, 40])
+    cpu = Window(**options, seed=SEED)
+    expected = list(run(cpu, stream, False))
+    for no_room_at in itertools.count():
+        device = emulated(seed=no_room_at, no_room_at=no_room_at)
+        window = Window(**options, seed=SEED, backend="gpu", device=device)
+        got = list(run(window, stream, False))
+        assert all(same(a, b) for a, b in zip(got, expected, strict=True)), no_room_at
+        assert without_memory(window.statistics()) == without_memory(cpu.statistics()), no_room_at
+        window.close()
+        device.drain()
+        assert device.living == 0, no_room_at
+        device.close()
+        if not window.events:
+            break
+    assert no_room_at > 25
+
+
+def test_what_was_closed_leaves_the_device_alone():
+    device = emulated()
+    window = Window(count=9, backend="gpu", device=device)
+    (batch,) = batches(31, [9])
+    data, offset, caplen, stamps, port, linktypes = batch
+    digests = window.digests(data, offset, caplen, port, linktypes)
+    window.process(*batch)
+    window.close()
+    operations = len(device.operations)
+    for judge in (lambda: window.process(*batch), lambda: window.process_digests(digests, stamps)):
+        with pytest.raises(RuntimeError, match="closed"):
+            judge()
+    assert len(device.operations) == operations
+    assert window.statistics()["frames"] == 9

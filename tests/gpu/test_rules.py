@@ -459,6 +459,26 @@ def test_a_device_may_fail_at_every_operation():
     assert outcomes == {(0, 3), (1, 2), (2, 1), (3, 0)}
 
 
+def test_a_device_without_room_is_left_as_it_was():
+    """At any allocation: the CPU goes on, nothing stays behind, and nothing that was started uses it."""
+    batch = mix(7, 400)
+    for no_room_at in itertools.count():
+        device = EmulatedDevice(seed=no_room_at, interval=0, no_room_at=no_room_at)
+        cpu = on_cpu()
+        gpu = on_cpu(backend="gpu", device=device)
+        for part in parts(batch, [30, 150]):
+            judge_both(gpu, cpu, part, thirds(part))
+        gpu.close()
+        device.drain()
+        assert device.living == 0, no_room_at
+        device.close()
+        if not gpu.backend()["events"]:
+            break
+    with pytest.raises(RuntimeError, match="closed"):
+        gpu.process(batch)
+    assert no_room_at > 10
+
+
 def test_after_a_late_failure_the_batch_is_completed_and_the_next_one_refused():
     device = EmulatedDevice(interval=0)
     cpu, gpu = on_cpu(), on_device(device, 100)

@@ -162,7 +162,11 @@ def test_columns_keep_their_type_and_memory():
     assert np.shares_memory(column(memoryview(values), np.uint32), values)
     assert column(b"abc", np.uint8).tolist() == [97, 98, 99]
     assert column(b"", np.int64).dtype == np.int64
-    for bad in (values.astype(np.int64), values.reshape(1, 5), values[::2]):
+    # As the CPU's bindings: NumPy arrays are converted, other buffers are what they are.
+    for other in (values.astype(np.int64), np.repeat(values, 2)[::2]):
+        got = column(other, np.uint32)
+        assert got.dtype == np.uint32 and got.flags.c_contiguous and got.tolist() == values.tolist()
+    for bad in (values.reshape(1, 5), memoryview(values.astype(np.int64)), memoryview(values)[::2]):
         with pytest.raises(TypeError):
             column(bad, np.uint32)
 

@@ -17,7 +17,7 @@ from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.window import DeviceWindow
 from twinstamp_kernels.hashkey import expand
 from twinstamp_kernels.keys import frame_keys
-from twinstamp_kernels.window import CLASSES, Window
+from twinstamp_kernels.window import CLASSES, Digests, Window
 
 from tests.conftest import captures
 from tests.emulation.device import EmulatedDevice
@@ -329,3 +329,94 @@ def test_a_million_frames_at_once(count):
     )
     assert_equal(frames, [], count=count)
     assert_equal(frames, [100_000], chunk=1 << 20, time_ns=2_000_000, count=count)
+
+
+def test_frame_numbers_beyond_32_bits():
+    """The rings go on where they are; only the number of frames is 2^32 and 2^40 larger."""
+    rng = np.random.default_rng(12)
+    n, step = 400, 100
+    frames = keyed(rng.integers(0, 60, n), np.cumsum(rng.integers(-3, 12, n)))
+    for options in ({"count": 90}, {"time_ns": 200, "limit": 50, "profile": "nat"}):
+        cpu = Window(seed=SEED, **options)
+        gpu = device_window(EmulatedDevice(interval=0), chunk=70, **options)
+        for number, part in enumerate(cuts(frames, [*range(0, n, step)])):
+            for have, want in zip(gpu.process(*part), cpu.process(*part), strict=True):
+                np.testing.assert_array_equal(np.asarray(have), np.asarray(want))
+            gpu._index += (1 << 32, 1 << 40, 0, 0)[number]
+        assert gpu._index > 1 << 40
+        assert gpu.statistics().limit_reached == cpu.statistics()["limit_reached"]
+
+
+def test_lengths_of_keys_have_all_32_bits():
+    """300 lengths of 4 GiB in one block, and stamps that do not lie side by side."""
+    keys, lengths = np.zeros((300, 2), np.uint64), np.full(300, 2**32 - 1, np.uint32)
+    stamps = np.arange(600)[::-2]
+    cpu = Window(seed=SEED, count=400)
+    gpu = device_window(EmulatedDevice(interval=0), count=400)
+    want = cpu.process_digests(Digests(key=keys), stamps, lengths)
+    have = gpu.process_keys(keys, None, None, None, None, stamps, lengths)
+    np.testing.assert_array_equal(have.delay_ns, np.asarray(want.delay_ns))
+    assert gpu.statistics().as_dict()["by_type"] == cpu.statistics()["by_type"]
+    assert cpu.statistics()["by_type"][1]["bytes"] == 299 * (2**32 - 1)
+
+
+def test_a_bad_frame_in_a_later_chunk_is_named_before_the_first_is_judged():
+    device = EmulatedDevice(interval=0)
+    gpu = device_window(device, count=10, chunk=2)
+    frames = keyed([1, 2, 1, 3, 1], range(5))
+    for column, value in ((1, 2**64 - 1), (2, _cpu.MAX_CAPLEN + 1), (4, 1)):
+        bad = [np.array(values) for values in frames]
+        bad[column][3] = value
+        operations = len(device.operations)
+        with pytest.raises(ValueError, match="frame 3 of the batch"):
+            gpu.process(*bad)
+        assert len(device.operations) == operations
+    assert list(gpu.process(*frames).distance) == [0, 0, 2, 0, 2]
+
+
+def test_frames_judged_on_the_device_are_matched_by_those_that_follow():
+    """A time window bounds what is carried over by the stamps that the host has seen: not of these."""
+    device = EmulatedDevice(interval=0)
+    gpu = device_window(device, time_ns=1000, limit=50, chunk=20)
+    data, offset, caplen, stamps, port, linktypes = keyed(range(20), range(20))
+    stream, at = device.stream(), {}
+    for name, values in zip(("data", "offset", "caplen", "timestamp_ns", "port", "linktypes"),
+                            (data, offset, caplen, stamps, port, linktypes), strict=True):  # fmt: skip
+        at[name] = device.allocate(values.nbytes)
+        device.upload(at[name], values, stream)
+    device.synchronize(device.record(stream))
+    out = {name: device.allocate(4 * 20) for name in ("keep", "type", "distance")}
+    gpu.enqueue_resident(**at, base=0, count=20, **out)
+    assert list(gpu.process(*keyed(range(20), range(20, 40))).distance) == [20] * 20
+    with pytest.raises(ValueError, match="not known to the host"):
+        gpu.state()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_small_streams_of_every_kind(seed):
+    """Options, cuts, stamps and frames by chance, each where something changes: stamps that fall at the
+    chunks' borders or lie at the ends of their range, windows of one frame, of no time, cut by the limit."""
+    rng, numbers = random.Random(seed), np.random.default_rng(seed)
+    n, chunk = rng.choice([60, 130]), rng.choice([13, 16, 64])
+    ends = np.iinfo(np.int64)
+    steps = np.cumsum(numbers.integers(0, 5, n))
+    stamps = [
+        steps,
+        steps - (np.arange(n) // chunk) * rng.choice([1, 5, 40]),
+        numbers.choice([ends.min, ends.min + 1, ends.max - 1, ends.max, 0, -3, 5], n),
+        np.full(n, rng.choice([ends.min, 0, ends.max])),
+        np.arange(n) % 17 * 10,
+    ][seed % 5]
+    profile = ("exact", "vlan", "routing", "nat")[seed % 4]
+    options: dict[str, Any] = {"profile": profile, "layer": rng.choice(["outer", "inner"])}
+    if seed % 3:
+        options |= {"time_ns": rng.choice([0, 1, 20, 10**9, 2**62 - 1]), "limit": rng.choice([2, 5, 40, 99])}
+    if seed % 3 != 1:
+        options["count"] = rng.choice([0, 2, 9, 100, options.get("limit", 30)])
+    if rng.random() < 0.3:
+        options["keep"] = tuple(rng.sample(sorted(CLASSES.values()), 3))
+    data, offset, caplen, _, port, linktypes = mixed_frames(seed % 2, 60)
+    chosen = numbers.integers(0, rng.choice([7, 60]), n)
+    caplen = np.where(numbers.random(n) < 0.05, 0, caplen[chosen]).astype(np.uint32)
+    frames = (data, offset[chosen], caplen, stamps.astype(np.int64), port[chosen], linktypes)
+    assert_equal(frames, rng.sample(range(n), 3), chunk=chunk, **options)

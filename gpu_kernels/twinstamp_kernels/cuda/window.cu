@@ -3,10 +3,10 @@
 //
 // The last window - 1 frames of earlier chunks (the carry) and the chunk's frames have numbers 0 to
 // total - 1, in stream order; the columns are rings, number p lies in slot (first + p) & mask. A stable
-// radix sort of (hash, number) by the hash's low bits, as many as there are numbers, puts frames of one
-// bucket side by side in stream order. Each frame then looks backwards through its bucket: the first
-// equal key is the most recent earlier one. The hash is keyed and secret, so whatever the traffic, a bucket
-// holds one frame of other keys on average, and copies of the frame itself end the search at once.
+// radix sort of (hash, number) by the hash's low 8, 16, 24 or 32 bits puts frames of one bucket side by side
+// in stream order. Each frame then looks backwards through its bucket: the first equal key is the most
+// recent earlier one. The hash is keyed and secret, so whatever the traffic, a bucket holds four frames of
+// other keys at most on average, and copies of the frame itself end the search at once.
 //
 // For counts and for stamps that never go back the most recent earlier copy decides. Where stamps do go
 // back, the search looks for the most recent copy with a stamp not after the frame's own, over minima of
@@ -326,6 +326,7 @@ namespace {
 // Statistics on the device, all u64: gpu/window.py reads them at these places.
 constexpr u32 TYPES = 4;
 constexpr u32 CLASSES = 16;
+constexpr u32 TALLY_WORDS = 4;
 enum Counter : u32 {
     COUNT_FRAMES = 0,
     COUNT_BYTES = 1,
@@ -349,10 +350,11 @@ extern "C" __global__ void __launch_bounds__(256)
     judge_frames(const u32* distance, const u32* tags, const i64* time, const u32* caplen,
                  const u8* frame_class, u64 keep_classes, u64 profile, u64 first, u64 mask, u64 carry,
                  u64 count, u8* keep_out, u8* type_out, i64* delay_out, u64* counters) {
-    TS_SHARED(u32, tally, (TYPES * 3));  // frames, bytes, negative delays
+    // Frames, negative delays, and the bytes in two words: lengths that come with keys have all 32 bits.
+    TS_SHARED(u32, tally, (TYPES * TALLY_WORDS));
     TS_SHARED(u32, distance_max, TYPES);
     TS_SHARED(u64, delay_max, TYPES);
-    if (threadIdx.x < TYPES * 3) tally[threadIdx.x] = 0;
+    if (threadIdx.x < TYPES * TALLY_WORDS) tally[threadIdx.x] = 0;
     if (threadIdx.x < TYPES) {
         distance_max[threadIdx.x] = 0;
         delay_max[threadIdx.x] = 0;
@@ -383,9 +385,12 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool counted = back != 0 && !kept;
     u64* const of_type = counters + (type - 1ull) * COUNTERS_PER_TYPE;
     if (counted) {
-        atomicAdd(&tally[3 * (type - 1)], 1u);
-        atomicAdd(&tally[3 * (type - 1) + 1], caplen[i]);
-        if (delay < 0) atomicAdd(&tally[3 * (type - 1) + 2], 1u);
+        u32* const mine = tally + TALLY_WORDS * (type - 1);
+        const u32 length = caplen[i];
+        atomicAdd(&mine[0], 1u);
+        if (delay < 0) atomicAdd(&mine[1], 1u);
+        atomicAdd(&mine[2], length & 0xFFFFu);
+        if (length >> 16) atomicAdd(&mine[3], length >> 16);
         atomicMax(&distance_max[type - 1], back);
         if (delay > 0) atomicMax(&delay_max[type - 1], static_cast<u64>(delay));
     }
@@ -396,10 +401,12 @@ extern "C" __global__ void __launch_bounds__(256)
         atomicAdd(&counters[COUNT_KEPT + 2 * frame_class[i] + 1], static_cast<u64>(caplen[i]));
     }
     __syncthreads();
-    if (threadIdx.x < TYPES && tally[3 * threadIdx.x] != 0) {
+    const u32* const of_block = tally + TALLY_WORDS * threadIdx.x;
+    if (threadIdx.x < TYPES && of_block[0] != 0) {
         u64* const to = counters + threadIdx.x * static_cast<u64>(COUNTERS_PER_TYPE);
-        for (u32 k = 0; k < 3; ++k)
-            atomicAdd(&to[COUNT_FRAMES + k], static_cast<u64>(tally[3 * threadIdx.x + k]));
+        atomicAdd(&to[COUNT_FRAMES], static_cast<u64>(of_block[0]));
+        atomicAdd(&to[COUNT_BYTES], of_block[2] + (static_cast<u64>(of_block[3]) << 16));
+        atomicAdd(&to[COUNT_NEGATIVE], static_cast<u64>(of_block[1]));
         atomicMax(&to[COUNT_DISTANCE_MAX], static_cast<u64>(distance_max[threadIdx.x]));
         atomicMax(&to[COUNT_DELAY_MAX], delay_max[threadIdx.x]);
     }

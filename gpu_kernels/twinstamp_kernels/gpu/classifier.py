@@ -153,6 +153,11 @@ class DeviceClassifier:
 
     # Judging
 
+    @property
+    def failure(self) -> DeviceFailure | None:
+        """Why the device is of no further use; where it failed late, process() has not raised."""
+        return self._failure
+
     def process(
         self,
         data: Any,
@@ -177,6 +182,8 @@ class DeviceClassifier:
         """
         if self._failure is not None:
             raise self._failure
+        if self._closed:  # its addresses are somebody else's now
+            raise RuntimeError("the classifier was closed: it judges no more on the device")
         if len(caplen) == 0:
             return self._cpu.process(
                 data, offset, caplen, length, timestamp_ns, port, flags, linktypes, keep, first
@@ -375,6 +382,8 @@ class DeviceClassifier:
         marked = self._tiles.list_marked(self._at["mark"], n, self._at["listed"], self._compute)
         listed = np.empty(marked, np.uint32)
         if marked:
+            # Not page-locked memory: the copy itself would wait, for ever where a kernel hangs.
+            self._device.synchronize(self._device.record(self._compute))
             self._device.download(listed, self._at["listed"], self._compute)
             self._device.synchronize(self._device.record(self._compute))
         return listed
@@ -435,6 +444,13 @@ class DeviceClassifier:
         if self._closed:
             return
         self._closed = True
+        # What was started uses the memory; a device that fails here has nothing left to wait for.
+        with contextlib.suppress(DeviceFailure):
+            if hasattr(self, "_copy_out"):
+                for stream in (self._compute, self._copy_out):
+                    self._device.synchronize(self._device.record(stream))
+            if hasattr(self, "_staging"):
+                self._staging.finish()
         self._outputs.clear()
         if self._resident is not None:
             self._resident.close()

@@ -22,8 +22,8 @@ class TileSums:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._sums, self._total = DeviceBuffer(device), DeviceBuffer(device)
-        self._total.ensure(8)
         self._host = device.pinned(8).view(np.uint64)
+        self._total.ensure(8)
 
     def start(self, frames: int) -> int:
         """Address of u64[tiles] for what the tiles of `frames` frames put out."""

@@ -22,12 +22,15 @@ Column = npt.NDArray[Any]
 
 
 def column(values: Any, dtype: npt.DTypeLike) -> Column:
-    """A column as a one-dimensional contiguous array, without a copy. values: whatever has the buffer
-    protocol. Raises TypeError where it has another type than `dtype`."""
+    """A column as a one-dimensional contiguous array. values: whatever has the buffer protocol, without a
+    copy where it is contiguous and of `dtype`; NumPy arrays of other types are converted, as the CPU's
+    bindings do. Raises TypeError where anything else has another type."""
     wanted = np.dtype(dtype)
     array = np.asarray(values) if not isinstance(values, bytes) else np.frombuffer(values, np.uint8)
     if array.size == 0:
         return np.empty(0, wanted)
+    if isinstance(values, np.ndarray) and array.ndim == 1:
+        return np.ascontiguousarray(array.astype(wanted, copy=False))
     if array.dtype.kind != wanted.kind or array.dtype.itemsize != wanted.itemsize or array.ndim != 1:
         raise TypeError(f"a column of {wanted} was expected, not {array.ndim} dimensions of {array.dtype}")
     if not array.flags.c_contiguous:
@@ -122,17 +125,25 @@ class _Slot:
 
 
 def chunks(
-    data_bytes: int, offset: Column, caplen: Column, port: Column, ports: int, *, frames: int, size: int
+    data_bytes: int,
+    offset: Column,
+    caplen: Column,
+    port: Column,
+    ports: int,
+    *,
+    frames: int,
+    size: int,
+    first: int | None = 0,
 ) -> Iterator[Chunk]:
-    """Cuts a batch that was checked into chunks of at most `frames` frames and `size` captured bytes (a
-    frame that has more is alone)."""
+    """Cuts a batch into chunks of at most `frames` frames and `size` captured bytes (a frame that has more
+    is alone), each checked as _cpu.frame_extent does with `first`: raises its ValueError."""
     low = 0
     while low < len(offset):
         high = min(low + frames, len(offset))
         while True:
             part = slice(low, high)
             start, stop, captured = _cpu.frame_extent(
-                data_bytes, offset[part], caplen[part], port[part], ports, 0
+                data_bytes, offset[part], caplen[part], port[part], ports, first
             )
             if captured <= size or high - low == 1:
                 break
@@ -164,8 +175,12 @@ class Staging:
         self._slots = [_Slot(device), _Slot(device)]
         self._next = 0
         self.uploaded_bytes = 0
-        for slot in self._slots:
-            self._reserve(slot, size + 32 * frames)
+        try:
+            for slot in self._slots:
+                self._reserve(slot, size + 32 * frames)
+        except BaseException:
+            self.close()
+            raise
 
     def _reserve(self, slot: _Slot, size: int) -> None:
         if len(slot.pinned) < size:

@@ -162,6 +162,7 @@ class DeviceWindow:
         details: bool = True,
     ) -> Verdicts:
         """Judges the next n frames; columns, verdicts and ValueError as for window.Window.process."""
+        self._check_open()
         self._end_loan()
         data = column(data, np.uint8)
         offset, caplen = column(offset, np.uint64), column(caplen, np.uint32)
@@ -171,11 +172,11 @@ class DeviceWindow:
         for name, values in (("caplen", caplen), ("timestamp_ns", stamps), ("port", port)):
             if len(values) != n:
                 raise ValueError(f"{name} has {len(values)} entries, offset has {n}")
-        _, _, size = _cpu.frame_extent(len(data), offset, caplen, port, len(linktypes))
+        cuts = self._cut(len(data), offset, caplen, port, len(linktypes))
+        size = sum(chunk.captured for chunk in cuts)
         parsed = self._tagged or self._keep != 0
         out = _Outputs(n, details)
         uploaded: list[tuple[Chunk, Staged]] = []
-        cuts = chunks(len(data), offset, caplen, port, len(linktypes), frames=self._chunk, size=CHUNK_BYTES)
         for number, chunk in enumerate(cuts):
             part = slice(chunk.low, chunk.high)
             slot = self._slots[number % SLOTS]
@@ -211,6 +212,19 @@ class DeviceWindow:
             self._lent.end()
         self._lent = None
 
+    def _check_open(self) -> None:
+        if self._closed:  # its addresses are somebody else's now
+            raise RuntimeError("the window was closed: it judges no more")
+
+    def _cut(self, data_bytes: int, offset: Array, caplen: Array, port: Array, ports: int) -> list[Chunk]:
+        """All chunks of a batch, checked before the first is judged."""
+        places = (offset, caplen, port, ports)
+        try:
+            return list(chunks(data_bytes, *places, frames=self._chunk, size=CHUNK_BYTES, first=None))
+        except ValueError:
+            _cpu.frame_extent(data_bytes, *places)  # with the frame's number in the batch
+            raise
+
     def process_keys(
         self,
         key: Any,
@@ -229,8 +243,9 @@ class DeviceWindow:
 
         Raises ValueError where a column is missing or has another length.
         """
+        self._check_open()
         self._end_loan()
-        stamps = np.asarray(timestamp_ns, np.int64)
+        stamps = np.ascontiguousarray(timestamp_ns, np.int64)
         n = len(stamps)
         columns = {
             "key": _rows("key", key, np.uint64, n, 2),
@@ -286,6 +301,7 @@ class DeviceWindow:
 
         The host sees nothing of the stream: state() raises afterwards.
         """
+        self._check_open()
         if not 0 < count <= self._chunk:
             raise ValueError(f"{count} frames: a chunk has 1 to {self._chunk}")
         self._resident = True
@@ -363,7 +379,7 @@ class DeviceWindow:
         mask = rings.slots - 1
         self._launch("store_stamps", n, frames.timestamp_ns, n, rings.time, self._slot_of(self._index), mask)
         carry = min(self._index, self._window - 1)
-        if self._tail is not None and stamps is not None:
+        if self._tail is not None and stamps is not None and not self._resident:
             carry = min(carry, self._tail.reach(stamps))
             self._tail.add(stamps.copy())
         total = carry + n
