@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // One port's 64-bit counters, latched at an instant that all ports share.
 //
-// Clock: the core clock. An event adds to up to six counters, one a cycle; events wait in a queue of four.
+// Clock: the core clock. An event adds to up to six counters, one a cycle; events wait in a queue of 16.
 // gmii_rx keeps SFDs MinStampDistance (12) cycles apart and other events two, so at most eleven additions
-// come in twelve cycles and the queue cannot overflow (overflow_o says if it did: a fault).
+// come in twelve cycles; frame_store can hold events up only for a few cycles, so the queue cannot overflow (overflow_o says if it did: a fault).
 // Additions go into one of two memories of differences. flip_i changes over to the other one at that very
 // cycle; then the differences of the first are added to the totals, which the host reads, and cleared
 // (busy_o meanwhile). flip_i is allowed only while ready_o. The first 32 cycles after reset clear everything.
@@ -37,17 +37,17 @@ module port_counters
   } event_t;
 
   // Queue of events.
-  event_t queue [4];
-  logic [2:0] wptr_q, rptr_q;
+  event_t queue [16];
+  logic [4:0] wptr_q, rptr_q;
   logic bank_q;
   event_t head;
   logic waiting, full;
   assign waiting = wptr_q != rptr_q;
-  assign full = wptr_q == {~rptr_q[2], rptr_q[1:0]};
-  assign head = queue[rptr_q[1:0]];
+  assign full = wptr_q == {~rptr_q[4], rptr_q[3:0]};
+  assign head = queue[rptr_q[3:0]];
   always_ff @(posedge clk_i) begin
     if (event_i) begin
-      queue[wptr_q[1:0]] <= '{bank: bank_q, e: event_end_i, giant: event_giant_i,
+      queue[wptr_q[3:0]] <= '{bank: bank_q, e: event_end_i, giant: event_giant_i,
                               stored: event_stored_i, dropped: event_dropped_i};
     end
   end
@@ -122,8 +122,10 @@ module port_counters
   logic [63:0] difference1 [32];
   logic [63:0] totals [32];
   logic [63:0] read0_q, read1_q, total_q;
-  logic [63:0] added;
-  assign added = (add_bank_q ? read1_q : read0_q) + 64'(amount_q);
+  // Twice the same counter in a row: the memory's answer is a cycle too old.
+  logic again_q;
+  logic [63:0] added, added_q;
+  assign added = (again_q ? added_q : add_bank_q ? read1_q : read0_q) + 64'(amount_q);
 
   logic we0, we1;
   logic [4:0] ra0, ra1, wa0, wa1;
@@ -155,6 +157,8 @@ module port_counters
       slot_q <= '0;
       discards_q <= '0;
       add_q <= 1'b0;
+      again_q <= 1'b0;
+      added_q <= '0;
       add_bank_q <= 1'b0;
       add_index_q <= '0;
       amount_q <= '0;
@@ -167,15 +171,17 @@ module port_counters
       overflow_o <= 1'b0;
     end else begin
       if (event_i) begin
-        wptr_q <= wptr_q + 3'd1;
+        wptr_q <= wptr_q + 5'd1;
         if (full) overflow_o <= 1'b1;
       end
       if (waiting) begin
         slot_q <= last ? '0 : slot_q + 3'd1;
-        if (last) rptr_q <= rptr_q + 3'd1;
+        if (last) rptr_q <= rptr_q + 5'd1;
       end
       discards_q <= discards_q + 10'(discard_i) - 10'(!waiting && discards_q != '0);
       add_q <= add;
+      again_q <= add_q && index == add_index_q && add_bank == add_bank_q;
+      if (add_q) added_q <= added;
       if (add) begin
         add_bank_q <= add_bank;
         add_index_q <= index;
