@@ -190,8 +190,35 @@ package card_regs_pkg;
     } port_regs__rx_status__in_t;
 
     typedef struct {
+        logic [31:0] next;
+    } port_regs__tx_consumer__index__in_t;
+
+    typedef struct {
+        port_regs__tx_consumer__index__in_t index;
+    } port_regs__tx_consumer__in_t;
+
+    typedef struct {
+        logic next;
+    } port_regs__tx_status__error__in_t;
+
+    typedef struct {
+        port_regs__tx_status__error__in_t error;
+    } port_regs__tx_status__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } port_regs__tx_lost__count__in_t;
+
+    typedef struct {
+        port_regs__tx_lost__count__in_t count;
+    } port_regs__tx_lost__in_t;
+
+    typedef struct {
         port_regs__rx_constant__in_t rx_constant;
         port_regs__rx_status__in_t rx_status;
+        port_regs__tx_consumer__in_t tx_consumer;
+        port_regs__tx_status__in_t tx_status;
+        port_regs__tx_lost__in_t tx_lost;
     } port_regs__in_t;
 
     typedef struct {
@@ -403,8 +430,40 @@ package card_regs_pkg;
     } port_regs__rx_limit__out_t;
 
     typedef struct {
+        logic [63:0] value;
+    } port_regs__tx_base__address__out_t;
+
+    typedef struct {
+        port_regs__tx_base__address__out_t address;
+    } port_regs__tx_base__out_t;
+
+    typedef struct {
+        logic value;
+    } port_regs__tx_control__enable__out_t;
+
+    typedef struct {
+        logic [4:0] value;
+    } port_regs__tx_control__size_log2__out_t;
+
+    typedef struct {
+        port_regs__tx_control__enable__out_t enable;
+        port_regs__tx_control__size_log2__out_t size_log2;
+    } port_regs__tx_control__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } port_regs__tx_producer__index__out_t;
+
+    typedef struct {
+        port_regs__tx_producer__index__out_t index;
+    } port_regs__tx_producer__out_t;
+
+    typedef struct {
         port_regs__rx_control__out_t rx_control;
         port_regs__rx_limit__out_t rx_limit;
+        port_regs__tx_base__out_t tx_base;
+        port_regs__tx_control__out_t tx_control;
+        port_regs__tx_producer__out_t tx_producer;
     } port_regs__out_t;
 
     typedef struct {
