@@ -38,6 +38,7 @@ CardSim::CardSim(uint64_t seed) : random_(static_cast<std::mt19937::result_type>
     for (int c = 1; c <= PORTS; ++c) clocks_[c].next_fs = 1'000'000 + 1'500'000 * c;
     top_->rst_ni = 0;
     top_->clk_i = 0;
+    top_->clk_reg_i = 0;
     top_->rx_clk_i = 0;
     top_->m_axi_awready = 1;
     top_->m_axi_wready = 1;
@@ -430,6 +431,7 @@ void CardSim::step() {
     auto* top = top_.get();
     if (event == last_event_) {
         top->clk_i = 0;
+        top->clk_reg_i = 0;
         top->rx_clk_i = 0;
         top->eval();
     }
@@ -438,10 +440,13 @@ void CardSim::step() {
     last_event_ = event;
     if (event == 0) {
         top->clk_i = 1;
+        top->clk_reg_i = register_cycles_ != 0;
+        if (register_cycles_) --register_cycles_;
         top->rx_clk_i = 0;
         core_edge();
     } else {
         top->clk_i = 0;
+        top->clk_reg_i = 0;
         top->rx_clk_i = static_cast<uint8_t>(1u << (event - 1));
         rx_edge(event - 1);
     }
@@ -475,6 +480,7 @@ bool CardSim::write(uint32_t address, uint32_t data) {
     for (int i = 0; i < 1000; ++i) {
         const uint64_t cycle = cycles_;
         bool aw = false, w = false, b = false;
+        register_cycles_ = 65;
         while (cycles_ == cycle) {
             aw = top->s_axil_awvalid && top->s_axil_awready;
             w = top->s_axil_wvalid && top->s_axil_wready;
@@ -497,6 +503,7 @@ bool CardSim::read(uint32_t address, uint32_t& data) {
     for (int i = 0; i < 1000; ++i) {
         const uint64_t cycle = cycles_;
         bool ar = false, r = false;
+        register_cycles_ = 65;
         while (cycles_ == cycle) {
             ar = top->s_axil_arvalid && top->s_axil_arready;
             r = top->s_axil_rvalid;

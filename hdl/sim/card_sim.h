@@ -159,6 +159,7 @@ class CardSim {
     int last_event_ = -1;
     int64_t now_fs_ = 0;
     uint64_t cycles_ = 0;
+    uint32_t register_cycles_ = 64;  // cycles that the register block's clock still runs
     int64_t window_fs_ = 50'000;
     // Edges of one clock since the other's last: with two, the change that a flip-flop sees may be the
     // earlier one, which is not near.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The card: four GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
 //
-// Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), rx_clk_i[] one per port. rst_ni
+// Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), clk_reg_i (clk_i itself; a simulation
+// leaves edges out from 64 cycles after a bus access until the next one), rx_clk_i[] one per port. rst_ni
 // asserts at once, is released in each clock on its own. AXI4-Lite for registers, AXI4 for the ring.
 module twinstamp_card
   import twinstamp_pkg::*;
@@ -11,6 +12,7 @@ module twinstamp_card
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
+  input  logic        clk_reg_i,   // clk_i for the register block: may stand still while the bus is quiet
   input  logic        rst_ni,
 
   input  logic [3:0]  rx_clk_i,
@@ -71,7 +73,8 @@ module twinstamp_card
   // as it stood before the edge that sees it: 28 ns, less half a unit that the stamp's truncation takes off.
   localparam logic [31:0] RxConstantQ32 = 32'd120;
 
-  card_regs_pkg::twinstamp_card__in_t hwif_in;
+  // What registers read is a cycle old: registered, so that only clk_reg_i moves the register block.
+  card_regs_pkg::twinstamp_card__in_t hwif_in, hwif_in_q;
   card_regs_pkg::twinstamp_card__out_t hwif_out;
 
   logic [63:0] now_q32, slew_left;
@@ -263,13 +266,14 @@ module twinstamp_card
   assign hwif_in.counters.status.busy.next = counters_busy;
   assign hwif_in.counters.at.q32.next = latched_at_q;
 
+  always_ff @(posedge clk_reg_i) hwif_in_q <= hwif_in;
   card_regs u_regs (
-    .clk(clk_i), .arst_n(rst_ni),
+    .clk(clk_reg_i), .arst_n(rst_ni),
     .s_axil_awready, .s_axil_awvalid, .s_axil_awaddr, .s_axil_awprot(3'b000),
     .s_axil_wready, .s_axil_wvalid, .s_axil_wdata, .s_axil_wstrb,
     .s_axil_bready, .s_axil_bvalid, .s_axil_bresp,
     .s_axil_arready, .s_axil_arvalid, .s_axil_araddr, .s_axil_arprot(3'b000),
     .s_axil_rready, .s_axil_rvalid, .s_axil_rdata, .s_axil_rresp,
-    .hwif_in, .hwif_out
+    .hwif_in(hwif_in_q), .hwif_out
   );
 endmodule
