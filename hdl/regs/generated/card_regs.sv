@@ -277,6 +277,7 @@ module card_regs (
             logic tx_lost;
         } port[4];
         logic counter_memory;
+        logic digest_key;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
     logic decoded_err;
@@ -346,6 +347,8 @@ module card_regs (
         end
         decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
+        decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
         decoded_err = '0;
         decoded_req_is_external = is_external;
     end
@@ -1580,6 +1583,12 @@ module card_regs (
     assign hwif_out.counter_memory.req_is_wr = decoded_req_is_wr;
     assign hwif_out.counter_memory.wr_data = decoded_wr_data;
     assign hwif_out.counter_memory.wr_biten = decoded_wr_biten;
+    // External region: twinstamp_card.digest_key
+    assign hwif_out.digest_key.req = decoded_reg_strb.digest_key;
+    assign hwif_out.digest_key.addr = decoded_addr[10:0];
+    assign hwif_out.digest_key.req_is_wr = decoded_req_is_wr;
+    assign hwif_out.digest_key.wr_data = decoded_wr_data;
+    assign hwif_out.digest_key.wr_biten = decoded_wr_biten;
 
     //--------------------------------------------------------------------------
     // Read double-buffers
@@ -1614,6 +1623,7 @@ module card_regs (
         automatic logic wr_ack;
         wr_ack = '0;
         wr_ack |= hwif_in.counter_memory.wr_ack;
+        wr_ack |= hwif_in.digest_key.wr_ack;
         external_wr_ack = wr_ack;
     end
     assign cpuif_wr_ack = external_wr_ack | (decoded_req & decoded_req_is_wr & ~decoded_req_is_external);
@@ -1628,6 +1638,7 @@ module card_regs (
         automatic logic rd_ack;
         rd_ack = '0;
         rd_ack |= hwif_in.counter_memory.rd_ack;
+        rd_ack |= hwif_in.digest_key.rd_ack;
         readback_external_rd_ack_c = rd_ack;
     end
 
@@ -1811,6 +1822,9 @@ module card_regs (
         end
         if((rd_mux_addr >= 14'h2000) && (rd_mux_addr <= 14'h2000 + 14'h3ff)) begin
             readback_data_var = hwif_in.counter_memory.rd_data;
+        end
+        if((rd_mux_addr >= 14'h2800) && (rd_mux_addr <= 14'h2800 + 14'h7ff)) begin
+            readback_data_var = hwif_in.digest_key.rd_data;
         end
         readback_data = readback_data_var;
         readback_done = decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;

@@ -615,6 +615,11 @@ typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[256];
 } twinstamp_card__counter_memory_t;
 
+// mem - twinstamp_card::digest_key
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t mem[512];
+} twinstamp_card__digest_key_t;
+
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
@@ -622,6 +627,7 @@ static_assert(sizeof(ring_regs_t) == 0x20, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(port_regs__stride100_t) == 0x100, "Packing error");
 static_assert(sizeof(twinstamp_card__counter_memory_t) == 0x400, "Packing error");
+static_assert(sizeof(twinstamp_card__digest_key_t) == 0x800, "Packing error");
 
 #ifdef __cplusplus
 }

@@ -96,6 +96,17 @@ module twinstamp_card
   logic [63:0] store_data [Sources];
   assign discard = discard_source[Ports-1:0];
 
+  logic [Ports-1:0] hash_valid, hash_end, hash_ready, hash_done;
+  logic [63:0] hash_word [Ports];
+  logic [63:0] hash_digest;
+  frame_digest #(.Ports(Ports)) u_digest (
+    .clk_i, .rst_ni, .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
+    .done_o(hash_done), .digest_o(hash_digest),
+    .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
+    .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
+  );
+  assign hwif_in.digest_key.wr_ack = hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr;
+
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
     rx_port #(.StoreLog2(StoreLog2), .Port(p)) u_rx (
       .rx_clk_i(rx_clk_i[p]), .rxd_i(rxd_i[p]), .rx_dv_i(rx_dv_i[p]), .rx_er_i(rx_er_i[p]),
@@ -107,6 +118,8 @@ module twinstamp_card
       .keep_giant_i(hwif_out.port[p].rx_control.keep_giant.value),
       .limit_i(hwif_out.port[p].rx_limit.bytes.value),
       .store_i(store), .overflow_o(overflow[p]),
+      .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
+      .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
       .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
       .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
@@ -246,7 +259,7 @@ module twinstamp_card
 
   assign hwif_in.id.build.value.next = BuildId;
   assign hwif_in.id.features.flow_hash.next = 1'b0;
-  assign hwif_in.id.features.digest.next = 1'b0;
+  assign hwif_in.id.features.digest.next = 1'b1;
   assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;
   assign hwif_in.id.size.ports.next = 8'(Ports);

@@ -31,6 +31,7 @@ COUNTERS = (
 _COUNTERS_PER_PORT = 32
 _POLL_S = 1e-3
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
+_LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
 _TX_STAMP = 2
 _LONGEST = 9022  # 9018 bytes with FCS, and two tags
@@ -307,6 +308,22 @@ class Card:
                 keep_giant=keep_giant,
             )
         self.transport.wait(1e-6)  # the setting crosses into the receive clocks
+
+    def load_digest_key(self, key: bytes) -> None:
+        """Loads the key of ``CardBatch.digest``: the bytes of ``twinstamp_kernels.hashkey.expand(seed)``.
+
+        The card computes the first half of the digest of profile ``exact``. Not while receiving.
+        """
+        if self._running:
+            raise ConfigError("the digest's key cannot change while the card receives: stop() first")
+        words = struct.unpack(f"<{len(key) // 4}I", key)
+        if len(words) < _LIMBS_AT + 80:
+            raise ConfigError(f"a key of {len(key)} bytes: give those of twinstamp_kernels.hashkey.expand")
+        base = MEMORIES["digest_key"][0]
+        for i in range(258):
+            self.transport.write32(base + 4 * i, words[i])
+        for i in range(80):
+            self.transport.write32(base + 4 * (320 + i), words[_LIMBS_AT + i])
 
     def _map(self) -> None:
         """Memory: the record ring, then a transmit ring per port."""

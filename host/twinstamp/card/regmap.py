@@ -103,4 +103,5 @@ REGISTERS: dict[str, Register] = {
 # Memories: byte address, bytes.
 MEMORIES: dict[str, tuple[int, int]] = {
     "counter_memory": (0x2000, 1024),
+    "digest_key": (0x2800, 2048),
 }
