@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinstamp.card.sim import NO_ERROR, PORTS, WIRE_ADD_FCS, WIRE_ITEM, Frames
+from twinstamp.card.sim import NO_ERROR, PORTS, WIRE_ADD_FCS, WIRE_ITEM, Frames, frames
 from twinstamp.errors import ConfigError
 from twinstamp.frames import LINKTYPE_ETHERNET
 
@@ -160,9 +161,55 @@ class CapturePlayer:
         return at
 
 
-def set_time_of(card: Card, player: CapturePlayer) -> None:
-    """Card time becomes that of the capture's first frame (TAI by the card's UTC offset), a new epoch."""
-    first = player.first_ns
-    if first is not None and first > 0:
-        tai_ns = first + card.clock().utc_offset_s * 10**9
-        card.load_time_q32((tai_ns << 32) // 10**9)
+class TestFrames:
+    """``count`` frames on the wires into each of ``ports``, numbered, of 60 to 1514 bytes, back to back.
+
+    EtherType 0x88B5 (IEEE 802 local experimental); then the port (1 byte) and a number (8 bytes, big-endian).
+    """
+
+    __test__ = False  # not pytest's
+
+    def __init__(self, simulated: SimulatedCard, count: int, *, ports: Sequence[int] = (0,)) -> None:
+        if not 1 <= count <= 10_000_000:
+            raise ConfigError(f"{count} test frames: give 1 to 10,000,000")
+        self.played = Played()
+        self.ended = False
+        self.first_ns: int | None = None
+        self._simulated = simulated
+        self._ports = tuple(dict.fromkeys(ports))
+        self._left = count
+        self._number = 0
+
+    def feed(self) -> bool:
+        while not self.ended and self.pending() < _AHEAD:
+            n = min(self._left, 512)
+            numbers = range(self._number, self._number + n)
+            for port in self._ports:
+                contents = [self.content(port, number) for number in numbers]
+                what = frames(contents)
+                if self._number == 0:
+                    what.items["not_before_fs"][0] = self._simulated.now_fs + _LEAD_FS
+                self._simulated.send(port, what)
+                self.played.frames += n
+                self.played.bytes += sum(map(len, contents))
+            self._number += n
+            self._left -= n
+            self.ended = self._left == 0
+        self.played.read = self.played.frames
+        return not self.ended
+
+    def pending(self) -> int:
+        return sum(self._simulated.pending(port) for port in self._ports)
+
+    @staticmethod
+    def content(port: int, number: int) -> bytes:
+        """Frame ``number`` of ``port``, without FCS."""
+        head = bytes([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, port, 0x88, 0xB5, port]) + number.to_bytes(8, "big")
+        size = (60, 124, 252, 508, 1020, 1514)[number % 6]
+        return head + bytes(size - len(head))
+
+
+def set_time_of(card: Card, first_ns: int | None) -> None:
+    """Card time becomes ``first_ns`` (UTC; the host's time where None or before 1970), a new epoch."""
+    utc_ns = first_ns if first_ns is not None and first_ns > 0 else time.time_ns()
+    card.load_time_q32(((utc_ns + card.clock().utc_offset_s * 10**9) << 32) // 10**9)

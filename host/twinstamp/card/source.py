@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twinstamp.card.opening import open_card
-from twinstamp.card.play import LONGEST_GAP_NS, CapturePlayer, set_time_of
+from twinstamp.card.play import LONGEST_GAP_NS, CapturePlayer, TestFrames, set_time_of
 from twinstamp.card.sim import SimulatedCard
 from twinstamp.errors import ConfigError, InputError, LedgerError
 from twinstamp.frames import FrameBatch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from twinstamp.frames import Port
+    from twinstamp.io.files import CaptureReader
 
 _STEP_S = 4096 / 125e6  # card time between two looks at the clock on the wall
 _DRAIN_S = 20e-6  # the longest frame at 1 Gbit/s is 72 us; what is left then is in the packer
@@ -31,10 +32,10 @@ _BATCH_BYTES = 1 << 18
 
 
 class CardSource:
-    """A capture played into a simulated card: the appliance's `source = "card:sim"`.
+    """A capture (or numbered test frames) played into a simulated card: `source = "card:sim"`.
 
     Serves Merge as LiveSource and the capture's source do: ``poll``, ``ports``, ``ended``. Stamps are UTC
-    and begin near the capture's own. The options are CapturePlayer's and open_card's; clocks_ppb: offset of
+    and begin near the capture's own (with test frames: at the host's time). The options are CapturePlayer's and open_card's; clocks_ppb: offset of
     the oscillator behind each port, in the order of the card's ports.
 
     When the capture has ended, ``statistics`` adds up what was put on the wires with what came out; a
@@ -47,8 +48,9 @@ class CardSource:
 
     def __init__(
         self,
-        capture: str | Path,
+        capture: str | Path | None = None,
         *,
+        test_frames: int = 0,
         ports: Sequence[int] = (0,),
         speed: float = 1.0,
         longest_gap_ns: int = LONGEST_GAP_NS,
@@ -59,12 +61,15 @@ class CardSource:
     ) -> None:
         self.ended = False
         self.damage: str | None = None
+        self._time_set = False
         self._frames = 0
         self._bytes = 0
         self._finished: dict[str, Any] | None = None
-        self.reader = open_capture(
-            str(capture), batch_frames=_BATCH_FRAMES, batch_bytes=_BATCH_BYTES
-        )
+        if (capture is None) == (test_frames == 0):
+            raise ConfigError("the simulated card needs a capture to play, or a number of test frames")
+        self.reader: CaptureReader | None = None
+        if capture is not None:
+            self.reader = open_capture(str(capture), batch_frames=_BATCH_FRAMES, batch_bytes=_BATCH_BYTES)
         try:
             self.card = open_card(
                 "sim",
@@ -75,7 +80,8 @@ class CardSource:
                 blocks_log2=blocks_log2,
             )
         except BaseException:
-            self.reader.close()
+            if self.reader is not None:
+                self.reader.close()
             raise
         assert isinstance(self.card.transport, SimulatedCard)
         self.simulated = self.card.transport
@@ -85,9 +91,13 @@ class CardSource:
             for port, ppb in enumerate(clocks_ppb):
                 self.simulated.set_clock(f"rx{port}", ppb=ppb)
             self.used = tuple(dict.fromkeys(ports))
-            self.player = CapturePlayer(
-                self.simulated, self.reader, ports=ports, speed=speed, longest_gap_ns=longest_gap_ns
-            )
+            self.player: CapturePlayer | TestFrames
+            if self.reader is None:
+                self.player = TestFrames(self.simulated, test_frames, ports=ports)
+            else:
+                self.player = CapturePlayer(
+                    self.simulated, self.reader, ports=ports, speed=speed, longest_gap_ns=longest_gap_ns
+                )
             self.card.start(ports=list(self.used))
         except BaseException:
             self.close()
@@ -122,15 +132,15 @@ class CardSource:
     def _feed(self) -> bool:
         if self.player.ended:
             return False
-        fresh = self.player.first_ns is None
         try:
             supplied = self.player.feed()
         except InputError as error:
             self.damage = str(error)
             self.player.ended = True
             supplied = False
-        if fresh and self.player.first_ns is not None:
-            set_time_of(self.card, self.player)
+        if not self._time_set:
+            self._time_set = True
+            set_time_of(self.card, self.player.first_ns)
         for port in self.used:
             self.simulated.truth(port)  # it would pile up
         return supplied
@@ -153,7 +163,8 @@ class CardSource:
     def stop(self) -> None:
         """Reads no more of the capture; what is on the wires still comes."""
         self.player.ended = True
-        self.reader.cancel()
+        if self.reader is not None:
+            self.reader.cancel()
 
     @property
     def dropped(self) -> int:
@@ -168,7 +179,7 @@ class CardSource:
         ports = {port: statistics.ports[port] for port in self.used}
         clock = self.card.clock()
         return {
-            "capture": self.reader.name,
+            "capture": None if self.reader is None else self.reader.name,
             "played": asdict(self.player.played),
             "received": {"frames": self._frames, "bytes": self._bytes},
             "dropped": sum(counters["dropped"] for counters in ports.values()),
@@ -185,7 +196,8 @@ class CardSource:
     def close(self) -> None:
         if self._finished is None and not self.ended:
             self.ended = True
-        self.reader.close()
+        if self.reader is not None:
+            self.reader.close()
         self.card.close()
 
     def split(self) -> list[Any]:

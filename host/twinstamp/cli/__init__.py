@@ -24,6 +24,7 @@ COMMANDS = {
     "rules": ("twinstamp.cli.rules", "check rule files, match a capture against them"),
     "balance": ("twinstamp.cli.balance", "share a capture's flows among DPI servers"),
     "run": ("twinstamp.cli.run", "run the appliance that a file describes"),
+    "card": ("twinstamp.cli.card", "show, test, calibrate a card; capture from it"),
 }
 
 
