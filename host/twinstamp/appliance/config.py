@@ -271,10 +271,10 @@ def _card(value: Any, folder: Path) -> CardConfig:
     if play is None:
         raise ConfigError("card.play: is missing: name the capture that goes onto the simulated card's wires")
 
-    def numbers(key: str, low: float, high: float, kinds: tuple[type, ...]) -> list[Any]:
+    def numbers(key: str, low: float, high: float, *kinds: type) -> list[Any]:
         found: list[Any] = table.take(key, list, [])
         for number in found:
-            if not isinstance(number, kinds) or isinstance(number, bool) or not low <= number <= high:
+            if type(number) not in kinds or not low <= number <= high:
                 raise ConfigError(f"card.{key}: {number!r} must be {low} to {high}")
         if len(found) > 4:
             raise ConfigError(f"card.{key}: {len(found)} numbers for 4 ports")
@@ -283,17 +283,15 @@ def _card(value: Any, folder: Path) -> CardConfig:
     gap = table.take("longest_gap", str, "10us")
     config = CardConfig(
         play=play if play == "-" else str(folder / play),
-        ports=tuple(numbers("ports", 0, 3, (int,))) or (0,),
+        ports=tuple(numbers("ports", 0, 3, int)) or (0,),
         speed=table.take("speed", float, 1.0, _between(0.001, 1e6)),
         longest_gap_ns=parse_time_ns(gap, "card.longest_gap"),
-        clocks_ppb=tuple(numbers("clocks_ppb", -1_000_000, 1_000_000, (int, float))),
+        clocks_ppb=tuple(numbers("clocks_ppb", -1_000_000, 1_000_000, int, float)),
         seed=table.take("seed", int, 1, _between(0, (1 << 64) - 1)),
         block_log2=table.take("block_log2", int, 16, _between(14, 22)),
         blocks_log2=table.take("blocks_log2", int, 6, _between(1, 15)),
     )
-    table.end(
-        ("play", "ports", "speed", "longest_gap", "clocks_ppb", "seed", "block_log2", "blocks_log2")
-    )
+    table.end(("play", "ports", "speed", "longest_gap", "clocks_ppb", "seed", "block_log2", "blocks_log2"))
     return config
 
 

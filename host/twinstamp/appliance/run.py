@@ -399,7 +399,6 @@ class Appliance:
         report["events"] = list(self.events)
         return report
 
-
     def _ring_bytes(self) -> int:
         card = self.config.card
         if card is not None:

@@ -193,7 +193,9 @@ class Card:
         if magic == _NO_ANSWER:
             raise DeadCardError(f"card {self.transport.name} does not answer: every bit reads 1; reset it")
         if magic != MAGIC:
-            raise WrongCardError(f"not a Twinstamp card: identification 0x{magic:08X}, expected 0x{MAGIC:08X}")
+            raise WrongCardError(
+                f"not a Twinstamp card: identification 0x{magic:08X}, expected 0x{MAGIC:08X}"
+            )
         minor, major = self.fields("id.version").values()
         if major != MAP_MAJOR or minor < MAP_MINOR:
             raise CardMapError(

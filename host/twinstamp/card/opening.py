@@ -42,9 +42,7 @@ def open_card(
     measured = load_calibration(name, calibration) if calibrated else {}
     transport = SimulatedCard(seed=seed)
     try:
-        card = Card(
-            transport, block_log2=block_log2, blocks_log2=blocks_log2, timeout_s=timeout_s, utc=utc
-        )
+        card = Card(transport, block_log2=block_log2, blocks_log2=blocks_log2, timeout_s=timeout_s, utc=utc)
         card.use_constants(constants_q32(card.constants_q32, measured))
     except BaseException:
         transport.close()

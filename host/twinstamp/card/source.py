@@ -35,8 +35,8 @@ class CardSource:
     """A capture (or numbered test frames) played into a simulated card: `source = "card:sim"`.
 
     Serves Merge as LiveSource and the capture's source do: ``poll``, ``ports``, ``ended``. Stamps are UTC
-    and begin near the capture's own (with test frames: at the host's time). The options are CapturePlayer's and open_card's; clocks_ppb: offset of
-    the oscillator behind each port, in the order of the card's ports.
+    and begin near the capture's own (with test frames: at the host's time). The options are CapturePlayer's
+    and open_card's; clocks_ppb: offset of the oscillator behind each port, in the order of the card's ports.
 
     When the capture has ended, ``statistics`` adds up what was put on the wires with what came out; a
     difference raises LedgerError from ``poll``.

@@ -77,9 +77,7 @@ def _open_traffic(options: argparse.Namespace) -> CardSource:
     if options.card.removeprefix("card:") not in CARDS:
         raise ConfigError(f"no card {options.card!r}: known are {', '.join(CARDS)}")
     if options.play is None and not options.test_frames:
-        raise ConfigError(
-            "nothing is on the simulated card's wires: give --play CAPTURE or --test-frames N"
-        )
+        raise ConfigError("nothing is on the simulated card's wires: give --play CAPTURE or --test-frames N")
     if options.play is not None and options.test_frames:
         raise ConfigError("give --play or --test-frames, not both")
     return CardSource(
@@ -140,7 +138,8 @@ def _info(options: argparse.Namespace) -> int:
     print(f"card {report['card']}: register map {major}.{minor}, build {identity.build_id:#010x}")
     print(f"features: {', '.join(sorted(identity.features)) or 'none'}")
     print(
-        f"core clock {identity.core_clock_hz / 1e6:g} MHz, frame store {identity.store_bytes // 1024} KiB a port"
+        f"core clock {identity.core_clock_hz / 1e6:g} MHz, "
+        f"frame store {identity.store_bytes // 1024} KiB a port"
     )
     bound = "unknown" if clock.bound_ns < 0 else f"{clock.bound_ns} ns"
     print(
@@ -150,7 +149,10 @@ def _info(options: argparse.Namespace) -> int:
     )
     for number, port in enumerate(card.ports):
         how = "calibrated" if number in measured else "as the card says"
-        print(f"{port.name}: 1 Gbit/s, receive constant {card.constants_q32[number] * 1e9 / 2**32:.2f} ns ({how})")
+        print(
+            f"{port.name}: 1 Gbit/s, "
+            f"receive constant {card.constants_q32[number] * 1e9 / 2**32:.2f} ns ({how})"
+        )
     return 0
 
 
@@ -220,7 +222,9 @@ def _capture(options: argparse.Namespace) -> int:
         left_out = sum(report["played"]["left_out"].values())
         print(
             f"{report['written']} frames written, {report['dropped']} dropped by the card"
-            + (f", {left_out} of the capture left out (not 60 to 9014 bytes of Ethernet)" if left_out else ""),
+            + (
+                f", {left_out} of the capture left out (not 60 to 9014 bytes of Ethernet)" if left_out else ""
+            ),
             file=sys.stderr,
         )
     return 0
@@ -249,8 +253,8 @@ def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
             capture.finish()
             report = {"version": 1, "written": written, **source.statistics()}
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for changed, handler in before.items():
+            signal.signal(changed, handler)
         source.close()
     if source.damage is not None:
         from twinstamp.errors import InputError
@@ -317,9 +321,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from twinstamp.card.calibration import measure, save_calibration
 
     with open_card(options.card, calibrated=False, timeout_s=20e-6) as card:
-        constant = measure(
-            card, options.sender, options.to, cable_ns=options.cable_ns, frames=options.frames
-        )
+        constant = measure(card, options.sender, options.to, cable_ns=options.cable_ns, frames=options.frames)
         exported = card.constants_q32[options.to]
         name = card.transport.name
     place = None
@@ -404,9 +406,7 @@ def _tap(options: argparse.Namespace) -> int:
             cables.append((int(first), int(second), float(delay or 50)))
         except ValueError:
             raise ConfigError(f"--cable {text}: give PORT-PORT or PORT-PORT:NS, as 0-1:50") from None
-    with CardTap(
-        _ports(options.ports), name=options.name, cables=cables, trailer=options.trailer
-    ) as tap:
+    with CardTap(_ports(options.ports), name=options.name, cables=cables, trailer=options.trailer) as tap:
         before = {
             number: signal.signal(number, lambda *_: tap.stop()) for number in (signal.SIGINT, signal.SIGTERM)
         }

@@ -66,7 +66,10 @@ def _print_config() -> None:
         ("longest-gap", "Longest gap", "string", "longer ones are shortened", "{default=10us}"),
     )
     for number, (name, display, kind, tip, more) in enumerate(arguments):
-        print(f"arg {{number={number}}}{{call=--{name}}}{{display={display}}}{{type={kind}}}{{tooltip={tip}}}{more}")
+        print(
+            f"arg {{number={number}}}{{call=--{name}}}{{display={display}}}"
+            f"{{type={kind}}}{{tooltip={tip}}}{more}"
+        )
 
 
 def _install(folder: str) -> int:
