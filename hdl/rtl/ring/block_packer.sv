@@ -81,7 +81,9 @@ module block_packer
   always_comb begin
     next_port = port_q;
     for (int unsigned i = Sources; i > 0; i--) begin
-      automatic logic [PortBits-1:0] candidate = PortBits'((32'(port_q) + i) % Sources);
+      automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
+      automatic logic [PortBits-1:0] candidate =
+          PortBits'(sum >= (PortBits+1)'(Sources) ? sum - (PortBits+1)'(Sources) : sum);
       if (waiting[candidate]) next_port = candidate;
     end
   end

@@ -117,7 +117,8 @@ module frame_store
 
   logic [63:0] stamp_q;
   logic [10:0] kept_words_q;
-  logic keep_q;
+  logic keep_q, digest_wait_q;
+  logic [63:0] digest_q;
   always_comb begin
     we = 1'b0;
     waddr = committed_q[A-1:0] + A'(RecordHeaderWords) + A'(words_q);
@@ -138,8 +139,7 @@ module frame_store
 
   // An end waits for its stamp, which is always under way already. The engine gets every word that a frame
   // may store and every end, also of frames that are not kept.
-  logic hashed, digest_wait_q;
-  logic [63:0] digest_q;
+  logic hashed;
   assign hashed = entry_i.is_end || words_q < 11'(MaxStoredWords);
   assign ready_o = !heading_q && !digest_wait_q && hash_ready_i &&
                    (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);

@@ -47,7 +47,9 @@ module tx_fetch #(
   always_comb begin
     next_port = port_q;
     for (int unsigned i = Ports; i > 0; i--) begin
-      automatic logic [PortBits-1:0] candidate = PortBits'((32'(port_q) + i) % Ports);
+      automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
+      automatic logic [PortBits-1:0] candidate =
+          PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
       if (wants[candidate]) next_port = candidate;
     end
   end
