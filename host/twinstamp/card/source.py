@@ -62,6 +62,7 @@ class CardSource:
         self.ended = False
         self.damage: str | None = None
         self._time_set = False
+        self._blocks_log2 = blocks_log2
         self._frames = 0
         self._bytes = 0
         self._finished: dict[str, Any] | None = None
@@ -117,7 +118,7 @@ class CardSource:
             batch: FrameBatch | None = self.card.poll(_STEP_S)
             if batch is None and not supplied and not self.player.pending():
                 batch = self._drain()
-                if batch is None:
+                if batch is None and not self._ring_full():
                     self._finish()
                     return None
             if batch is not None:
@@ -149,6 +150,11 @@ class CardSource:
         self.simulated.run(round(_DRAIN_S * 125e6))
         self.card.flush()
         return self.card.poll(_STEP_S)
+
+    def _ring_full(self) -> bool:
+        """All blocks are with whoever holds our batches: there may be more in the card."""
+        used = self.card.read("ring.producer") - self.card.read("ring.consumer")
+        return used & 0xFFFFFFFF == 1 << self._blocks_log2
 
     def _finish(self) -> None:
         self.ended = True
