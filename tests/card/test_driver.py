@@ -36,7 +36,12 @@ def state(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("address", "value", "kind"),
-    [(0, 0xDEADBEEF, WrongCardError), (4, 2 << 16, CardMapError), (4, 0, CardMapError), (0, 0xFFFFFFFF, DeadCardError)],
+    [
+        (0, 0xDEADBEEF, WrongCardError),
+        (4, 2 << 16, CardMapError),
+        (4, 0, CardMapError),
+        (0, 0xFFFFFFFF, DeadCardError),
+    ],
 )
 def test_each_wrong_card_has_its_error(address, value, kind):
     with pytest.raises(kind) as caught:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captures on the simulated wires as the appliance's source, against the same appliance reading them itself."""
+"""Captures on the simulated wires as the appliance's source, against an appliance that reads them itself."""
 
 from __future__ import annotations
 
@@ -187,7 +187,8 @@ def test_damage_ends_the_capture(tmp_path):
     whole = (tmp_path / "in.pcap").read_bytes()
     (tmp_path / "in.pcap").write_bytes(whole + b"\xff" * 40)
     (tmp_path / "a.toml").write_text(
-        'source = "card:sim"\ncard = {play = "in.pcap"}\n[appliance]\nreport = "r.json"\n' + SERVERS % ("o", "o")
+        'source = "card:sim"\ncard = {play = "in.pcap"}\n[appliance]\nreport = "r.json"\n'
+        + SERVERS % ("o", "o")
     )
     with pytest.raises(InputError, match="the frames before it were delivered"):
         run(tmp_path / "a.toml")
