@@ -330,6 +330,7 @@ class Card:
             )
         self.write("clock.slew_step", step)
         self.write("clock.slew_amount", amount)
+        self.transport.wait(1e-7)  # until it is under way
 
     # Ports and ring
 
