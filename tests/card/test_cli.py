@@ -181,6 +181,14 @@ def test_selftest_passes(capsys):
         assert checks["stamps"]["measured"][f"port{port}"]["std_ns"] > 2.2  # 8/sqrt(12), not a constant
 
 
+@pytest.mark.long
+def test_whole_selftest_in_under_four_minutes(capsys):
+    assert main(["card", "selftest", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] and report["seconds"] < 240
+    assert {check["measured"].get("port0", {}).get("offset_ppm") for check in report["checks"]} == {None, 1.0}
+
+
 def test_selftest_fails_where_a_stamp_is_off(monkeypatch):
     """A constant that is 3 units (0.7 ns) off: the check sees it."""
     from twinstamp.card import selftest

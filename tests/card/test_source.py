@@ -156,6 +156,7 @@ def test_frames_no_mac_could_carry_are_listed(tmp_path):
     played = source.statistics()["played"]
     assert played["left_out"] == {"not_ethernet": 0, "cut": 0, "short": 2, "long": 1}
     assert played["listed"] == [(1, 59, "short"), (4, 9015, "long"), (5, 14, "short")]
+    assert source.remarks() == ["3 of 6 frames were not played into the card: 2 short, 1 long"]
 
 
 def test_batches_that_are_held_cost_counted_frames(tmp_path):

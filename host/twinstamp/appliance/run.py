@@ -283,6 +283,8 @@ class Appliance:
                 with batch:
                     self.pipeline.process(batch)
             self.pipeline.finish()
+            if self._card is not None:
+                self.events += self._card.remarks()
             report = self.report()
         finally:
             self.pipeline.close()

@@ -16,6 +16,7 @@ from twinstamp.card.sim import SimulatedCard
 from twinstamp.errors import ConfigError, InputError, LedgerError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import open_capture
+from twinstamp.units import format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,6 +199,22 @@ class CardSource:
                 "utc_offset_s": clock.utc_offset_s,
             },
         }
+
+    def remarks(self) -> list[str]:
+        """What a person should know of how the capture was played."""
+        played = self.player.played
+        out = []
+        left_out = {reason: n for reason, n in played.left_out.items() if n}
+        if left_out:
+            listed = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in left_out.items())
+            out.append(
+                f"{sum(left_out.values())} of {played.read} frames were not played into the card: {listed}"
+            )
+        if played.gaps_compressed:
+            out.append(
+                f"{played.gaps_compressed} long gaps were shortened, by {format_ns(played.compressed_ns)} in all"
+            )
+        return out
 
     def close(self) -> None:
         if self._finished is None and not self.ended:
