@@ -59,6 +59,12 @@ def test_card_that_dies_while_receiving():
         transport._changes.clear()
 
 
+def test_library_that_is_not_built(monkeypatch, tmp_path):
+    monkeypatch.setenv("TWINSTAMP_SIM", str(tmp_path / "nowhere.so"))
+    with pytest.raises(DeviceError, match="run `make hdl`"):
+        open_card()
+
+
 def test_unknown_card():
     with pytest.raises(ConfigError, match="known are sim"):
         open_card("eth0")

@@ -137,6 +137,7 @@ class SimulatedCard:
     name = "sim"
 
     def __init__(self, *, seed: int = 1, step_cycles: int = 4096) -> None:
+        self._card: int | None = None  # __del__ looks at it where the library is missing
         self._library = _load()
         self._card = self._library.ts_new(seed)
         self._memory: npt.NDArray[np.uint8] | None = None

@@ -212,7 +212,8 @@ class CardSource:
             )
         if played.gaps_compressed:
             out.append(
-                f"{played.gaps_compressed} long gaps were shortened, by {format_ns(played.compressed_ns)} in all"
+                f"{played.gaps_compressed} long gaps were shortened, "
+                f"by {format_ns(played.compressed_ns)} in all"
             )
         return out
 
