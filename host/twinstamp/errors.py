@@ -22,6 +22,18 @@ class DeviceError(TwinstampError):
     """An interface, a card or a receiver is missing, refuses, or died."""
 
 
+class WrongCardError(DeviceError):
+    """What answers is no Twinstamp card."""
+
+
+class CardMapError(DeviceError):
+    """The card's register map is older than this driver, or of another major version."""
+
+
+class DeadCardError(DeviceError):
+    """The card does not answer, or no longer."""
+
+
 class OverloadError(TwinstampError):
     """More came in than a configured limit lets the program hold."""
 

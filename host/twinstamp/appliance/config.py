@@ -33,6 +33,20 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """The simulated card in the sources' place, and what is played into it (docs/card.md)."""
+
+    play: str
+    ports: tuple[int, ...] = (0,)
+    speed: float = 1.0
+    longest_gap_ns: int = 10_000
+    clocks_ppb: tuple[float, ...] = ()
+    seed: int = 1
+    block_log2: int = 16
+    blocks_log2: int = 6
+
+
+@dataclass(frozen=True, kw_only=True)
 class DuplicatesConfig:
     profile: str = "exact"
     layer: str = "outer"
@@ -58,7 +72,8 @@ class OutputConfig:
 class ApplianceConfig:
     """All of an appliance file. Paths are relative to the file's folder."""
 
-    sources: tuple[SourceConfig, ...]
+    sources: tuple[SourceConfig, ...]  # empty with a card
+    card: CardConfig | None
     duplicates: DuplicatesConfig | None
     groups: tuple[Group, ...]
     outputs: Mapping[str, OutputConfig]
@@ -163,10 +178,15 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
         ("report", "reorder_ms", "reorder_mib", "workers", "batch_frames", "user", "realtime", "backend")
     )
 
-    sources = tuple(
-        _source(f"source[{i}]", table, folder) for i, table in enumerate(top.take("source", list, []))
-    )
-    if not sources:
+    card: CardConfig | None = None
+    sources: tuple[SourceConfig, ...] = ()
+    if isinstance(document.get("source"), str):
+        top.take("source", str, check=_one_of(("card:sim",)))
+        card = _card(top.take("card", dict, {}), folder)
+    else:
+        entries = top.take("source", list, [])
+        sources = tuple(_source(f"source[{i}]", table, folder) for i, table in enumerate(entries))
+    if not sources and card is None:
         raise ConfigError('no [[source]]: add one with interface = "NAME" or file = "FEED.pcapng"')
     if len({source.file is None for source in sources}) > 1:
         raise ConfigError("sources are either all interfaces or all files: a file has no moment to wait for")
@@ -207,6 +227,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     rules_path = rules if rules is not None else classbench
     return ApplianceConfig(
         sources=sources,
+        card=card,
         duplicates=window,
         groups=groups,
         outputs=outputs,
@@ -247,6 +268,36 @@ def _source(where: str, value: Any, folder: Path) -> SourceConfig:
     )
     table.end(("interface", "file", "filter", "ring_mib", "promiscuous"))
     return source
+
+
+def _card(value: Any, folder: Path) -> CardConfig:
+    table = _Table("card", value)
+    play = table.take("play", str)
+    if play is None:
+        raise ConfigError("card.play: is missing: name the capture that goes onto the simulated card's wires")
+
+    def numbers(key: str, low: float, high: float, *kinds: type) -> list[Any]:
+        found: list[Any] = table.take(key, list, [])
+        for number in found:
+            if type(number) not in kinds or not low <= number <= high:
+                raise ConfigError(f"card.{key}: {number!r} must be {low} to {high}")
+        if len(found) > 4:
+            raise ConfigError(f"card.{key}: {len(found)} numbers for 4 ports")
+        return found
+
+    gap = table.take("longest_gap", str, "10us")
+    config = CardConfig(
+        play=play if play == "-" else str(folder / play),
+        ports=tuple(numbers("ports", 0, 3, int)) or (0,),
+        speed=table.take("speed", float, 1.0, _between(0.001, 1e6)),
+        longest_gap_ns=parse_time_ns(gap, "card.longest_gap"),
+        clocks_ppb=tuple(numbers("clocks_ppb", -1_000_000, 1_000_000, int, float)),
+        seed=table.take("seed", int, 1, _between(0, (1 << 64) - 1)),
+        block_log2=table.take("block_log2", int, 16, _between(14, 22)),
+        blocks_log2=table.take("blocks_log2", int, 6, _between(1, 15)),
+    )
+    table.end(("play", "ports", "speed", "longest_gap", "clocks_ppb", "seed", "block_log2", "blocks_log2"))
+    return config
 
 
 def _duplicates(value: Any) -> DuplicatesConfig:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from twinstamp.appliance.config import ApplianceConfig, SourceConfig
+from twinstamp.appliance.config import ApplianceConfig, CardConfig, SourceConfig
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
 from twinstamp.appliance.pipeline import Output, Pipeline
 from twinstamp.balance import Classifier, Secret
@@ -25,6 +25,9 @@ from twinstamp.io.files import CaptureReader, open_capture, refuse_input
 from twinstamp.io.live import LiveSource, check_interface
 from twinstamp.io.merge import Merge
 from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
+
+if TYPE_CHECKING:
+    from twinstamp.card.source import CardSource
 
 _LINK_CHECK_S = 0.25
 _POLL_S = 0.05  # without frames: how soon a stop, a due fragment or a dead link is seen
@@ -84,8 +87,9 @@ class Appliance:
         rules = RuleSet() if config.rules_file is None else read_rules(config.rules_file, config.rules_format)
         if rules.default == (DEFAULT_GROUP,) and DEFAULT_GROUP not in {group.name for group in config.groups}:
             rules = replace(rules, default=config.default)
-        self.live = config.sources[0].file is None
+        self.live = config.card is None and config.sources[0].file is None
         self._sources: list[Any] = []
+        self._card: CardSource | None = None
         for source in config.sources:
             if source.file is None:
                 check_interface(source.interface or "")  # before anything is made or written over
@@ -136,7 +140,8 @@ class Appliance:
         gc.freeze()
         self._stack.callback(gc.unfreeze)
         self._open_sources()
-        like = self._sources[0].reader if not self.live and len(self._sources) == 1 else None
+        # What comes out of a card has another clock and other ports than what went in.
+        like = self.reader if self._card is None else None
         linktypes = {port.linktype for source in self._sources for port in source.ports}
         for name, output in config.outputs.items():
             if output.file is not None:
@@ -212,6 +217,8 @@ class Appliance:
             )
             self._stack.callback(opened.close)
             self._sources.append(opened)
+        if config.card is not None:
+            self._sources = self._open_card(config.card)
         self._merge = Merge(
             self._sources,
             delay_ms=config.reorder_ms,
@@ -220,9 +227,27 @@ class Appliance:
             clock=time.time_ns if self.live else None,
         )
 
+    def _open_card(self, card: CardConfig) -> list[Any]:
+        from twinstamp.card.source import CardSource
+
+        self._card = CardSource(
+            card.play,
+            ports=card.ports,
+            speed=card.speed,
+            longest_gap_ns=card.longest_gap_ns,
+            clocks_ppb=card.clocks_ppb,
+            seed=card.seed,
+            block_log2=card.block_log2,
+            blocks_log2=card.blocks_log2,
+        )
+        self._stack.callback(self._card.close)
+        return self._card.split()
+
     @property
     def reader(self) -> CaptureReader | None:
         """The only capture being read, for a progress bar."""
+        if self._card is not None:
+            return self._card.reader
         return self._sources[0].reader if not self.live and len(self._sources) == 1 else None
 
     def stop(self) -> None:
@@ -231,6 +256,8 @@ class Appliance:
         for source in self._sources:
             if isinstance(source, FileSource):
                 source.reader.cancel()  # it may be waiting for a pipe
+        if self._card is not None:
+            self._card.stop()
 
     def run(self, *, progress: Callable[[], None] | None = None) -> dict[str, Any]:
         """Runs until the input ends or stop(). Returns the report and writes it where the file says.
@@ -261,10 +288,11 @@ class Appliance:
                             and batch.timestamp_ns[0] > stop_ns
                         )
                         self.pipeline.process(batch)
-                    # Files have no stop time: what is read is delivered, and no more is read.
-                    if late or (stop_ns is not None and not self.live):
+                    # Files have no stop time: what is read is delivered, and no more is read. What is on a
+                    # card's wires still comes.
+                    if late or (stop_ns is not None and not self.live and self._card is None):
                         break
-                elif stop_ns is not None or self._merge.ended:
+                elif self._merge.ended or (stop_ns is not None and self._card is None):
                     break
                 if self.live:
                     self.pipeline.tick(time.time_ns())
@@ -279,6 +307,8 @@ class Appliance:
                 with batch:
                     self.pipeline.process(batch)
             self.pipeline.finish()
+            if self._card is not None:
+                self.events += self._card.remarks()
             report = self.report()
         finally:
             self.pipeline.close()
@@ -287,7 +317,7 @@ class Appliance:
             json.dump(report, self._report, indent=2)
             self._report.write("\n")
         self._stack.close()
-        damaged = [source for source in self._sources if getattr(source, "damage", None)]
+        damaged = [source for source in (self._card, *self._sources) if getattr(source, "damage", None)]
         if damaged:
             raise InputError(f"{damaged[0].damage}; the frames before it were delivered")
         if failure is not None:
@@ -316,6 +346,8 @@ class Appliance:
         pipeline.ledger.dropped_before = sum(
             source.statistics().kernel_drops for source in self._sources if isinstance(source, LiveSource)
         )
+        if self._card is not None:
+            pipeline.ledger.dropped_before = self._card.dropped
         duplicates: dict[str, Any] = {"by_type": {}, "kept_by_class": {}, "limit_reached": 0}
         if pipeline.deduplicator is not None:
             statistics = pipeline.deduplicator.statistics()
@@ -363,7 +395,8 @@ class Appliance:
         """The whole report (docs/appliance.md lists its keys)."""
         config = self.config
         report = {"version": 1, **self.snapshot()}
-        report["sources"] = {
+        report["sources"] = {} if self._card is None else {self._card.name: self._card.statistics()}
+        report["sources"] |= {
             source.interface: source.statistics()._asdict() if isinstance(source, LiveSource) else None
             for source in self._sources
             if isinstance(source, LiveSource)
@@ -374,6 +407,7 @@ class Appliance:
                 "damage": source.damage,
             }
             for source in self._sources
+            if isinstance(source, FileSource)
         }
         report["reorder"] = self._merge.statistics()._asdict()
         hits = self.pipeline.rule_hits
@@ -386,7 +420,7 @@ class Appliance:
         report["fragments"] = {key: value for key, value in counts.items() if key.startswith("fragments_")}
         report["icmp_followed"] = counts.get("icmp_followed", 0)
         report["memory_bytes"] = {
-            "rings": sum(source.ring_mib << 20 for source in config.sources) if self.live else 0,
+            "rings": self._ring_bytes(),
             "reorder": self._merge.statistics().memory_bytes,
             "window": report["duplicates"].get("memory_bytes", 0),
             "rules": self.pipeline.classifier.table_bytes,
@@ -394,6 +428,12 @@ class Appliance:
         }
         report["events"] = list(self.events)
         return report
+
+    def _ring_bytes(self) -> int:
+        card = self.config.card
+        if card is not None:
+            return 1 << (card.block_log2 + card.blocks_log2)
+        return sum(source.ring_mib << 20 for source in self.config.sources) if self.live else 0
 
 
 def _drop_privileges(user: str) -> None:

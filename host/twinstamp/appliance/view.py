@@ -63,7 +63,9 @@ def screen(
         ledger.add_row(label, f"{account['frames']:,}", f"{account['bytes']:,}", f"{per_s:,.0f}")
     if tagged["frames"]:
         ledger.add_row("tagged, of forwarded", f"{tagged['frames']:,}", f"{tagged['bytes']:,}", "")
-    ledger.add_row("dropped by the kernel before", f"{now['ledger']['dropped_before_received']:,}", "", "")
+    ledger.add_row(
+        "dropped by kernel or card before", f"{now['ledger']['dropped_before_received']:,}", "", ""
+    )
     parts: list[Any] = [ledger]
 
     delay = now["added_delay_ns"]

@@ -10,11 +10,18 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
-from twinstamp.errors import ConfigError, DeviceError, OverloadError
+from twinstamp.errors import (
+    CardMapError,
+    ConfigError,
+    DeadCardError,
+    DeviceError,
+    OverloadError,
+    WrongCardError,
+)
 from twinstamp.frames import LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     import numpy as np
@@ -30,6 +37,7 @@ COUNTERS = (
 )  # fmt: skip
 _COUNTERS_PER_PORT = 32
 _POLL_S = 1e-3
+_NO_ANSWER = 0xFFFFFFFF  # what a bus reads where nobody drives it
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
 _LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
@@ -90,6 +98,33 @@ class Departure(NamedTuple):
     cookie: int
     stamp_q32: int
     late: bool
+
+
+class ClockStatus(NamedTuple):
+    """The card's clock at one look. time_q32: card time, 32.32 s TAI. rate_ppb: set rate against the core
+    clock's nominal one. slewing: a slew is under way, slew_left_ns of it to come. locked: to a reference.
+    bound_ns: error bound, -1 where none is known. utc_offset_s: TAI - UTC. epoch: +1 at each new time.
+    """
+
+    time_q32: int
+    rate_ppb: float
+    slewing: bool
+    slew_left_ns: float
+    locked: bool
+    bound_ns: int
+    utc_offset_s: int
+    epoch: int
+
+
+class CardStatistics(NamedTuple):
+    """at_q32: card time of the counters. ports: per port, by the names in COUNTERS. frames: handed out by
+    this driver since it was made. dropped: frames, all ports, that found no room since the card's reset.
+    """
+
+    at_q32: int
+    ports: tuple[dict[str, int], ...]
+    frames: int
+    dropped: int
 
 
 @dataclass(frozen=True)
@@ -155,11 +190,15 @@ class Card:
 
     def _identify(self) -> Identity:
         magic = self.read("id.magic")
+        if magic == _NO_ANSWER:
+            raise DeadCardError(f"card {self.transport.name} does not answer: every bit reads 1; reset it")
         if magic != MAGIC:
-            raise DeviceError(f"not a Twinstamp card: identification 0x{magic:08X}, expected 0x{MAGIC:08X}")
+            raise WrongCardError(
+                f"not a Twinstamp card: identification 0x{magic:08X}, expected 0x{MAGIC:08X}"
+            )
         minor, major = self.fields("id.version").values()
         if major != MAP_MAJOR or minor < MAP_MINOR:
-            raise DeviceError(
+            raise CardMapError(
                 f"the card has register map {major}.{minor}, this driver needs {MAP_MAJOR}.{MAP_MINOR}: "
                 "load a matching build"
             )
@@ -173,6 +212,19 @@ class Card:
             1 << size["store_log2"],
             self.read("id.core_clock"),
         )
+
+    @property
+    def constants_q32(self) -> tuple[int, ...]:
+        """Receive constant per port that ``timestamp_ns`` has subtracted, 2^-32 s."""
+        return tuple(self._constants)
+
+    def use_constants(self, constants_q32: Sequence[int]) -> None:
+        """Takes other receive constants, one per port, for batches from now on."""
+        if len(constants_q32) != self.identity.ports:
+            raise ConfigError(f"{len(constants_q32)} constants for {self.identity.ports} ports")
+        if any(not 0 <= constant < 1 << 32 for constant in constants_q32):
+            raise ConfigError("a receive constant is 0 to 2^32-1, in units of 2^-32 s")
+        self._constants = list(constants_q32)
 
     # Registers by the names of docs/registers.md
 
@@ -225,6 +277,24 @@ class Card:
         """Card time now, 32.32 s."""
         return self.read("clock.now")
 
+    def clock(self) -> ClockStatus:
+        """Time, rate, slew and state of the card's clock."""
+        status = self.fields("clock.status")
+        left = self.read("clock.slew_left")
+        offset = self.read("clock.utc_offset") & 0xFFFF
+        bound = self.read("clock.bound")
+        nominal = Fraction(1 << 72, self.identity.core_clock_hz)
+        return ClockStatus(
+            self.time_q32(),
+            float((self.read("clock.increment") / nominal - 1) * 10**9),
+            bool(status["slewing"]),
+            (left - (1 << 64) if left >> 63 else left) * 1e9 / 2**64,
+            bool(self.fields("clock.control")["locked"]),
+            -1 if bound == _NO_ANSWER else bound,
+            offset - (1 << 16) if offset >> 15 else offset,
+            self.read("clock.epoch"),
+        )
+
     def load_time_q32(self, q32: int) -> None:
         """Sets card time; a new time-epoch. DeviceError when refused: locked, or a train is armed."""
         self.write("clock.load_time", q32)
@@ -260,6 +330,7 @@ class Card:
             )
         self.write("clock.slew_step", step)
         self.write("clock.slew_amount", amount)
+        self.transport.wait(1e-7)  # until it is under way
 
     # Ports and ring
 
@@ -431,6 +502,8 @@ class Card:
                 producer, max_frames, self._utc, self._constants
             )
         except RuntimeError as error:
+            if self.read("id.magic") != MAGIC:
+                raise DeadCardError(f"card {self.transport.name} stopped answering: reset it") from error
             raise DeviceError(f"card {self.transport.name}: {error}") from error
         clock = ClockState(
             "utc" if self._utc else "tai", "card", locked, -1 if bound == 0xFFFFFFFF else bound, epoch
@@ -475,6 +548,17 @@ class Card:
             words = [self.transport.read32(at + 4 * i) for i in range(2 * len(COUNTERS))]
             out.append({name: words[2 * i] | words[2 * i + 1] << 32 for i, name in enumerate(COUNTERS)})
         return out
+
+    def statistics(self) -> CardStatistics:
+        """All counters at one instant, and what this driver handed out."""
+        ports = tuple(self.counters())
+        return CardStatistics(
+            self.read("counters.at"), ports, self._first, sum(port["dropped"] for port in ports)
+        )
+
+    def flush(self) -> None:
+        """Makes the card hand over the block it is filling."""
+        self.write_fields("ring.control", flush=1)
 
     def _wait_for(self, register: str, field: str, value: int) -> None:
         for _ in range(1000):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.errors import ConfigError, DeadCardError, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,6 +137,7 @@ class SimulatedCard:
     name = "sim"
 
     def __init__(self, *, seed: int = 1, step_cycles: int = 4096) -> None:
+        self._card: int | None = None  # __del__ looks at it where the library is missing
         self._library = _load()
         self._card = self._library.ts_new(seed)
         self._memory: npt.NDArray[np.uint8] | None = None
@@ -146,12 +147,12 @@ class SimulatedCard:
     def read32(self, address: int) -> int:
         value = ctypes.c_uint32()
         if not self._library.ts_read(self._handle(), address, ctypes.byref(value)):
-            raise DeviceError(f"the card's bus does not answer a read at 0x{address:04X}")
+            raise DeadCardError(f"the card's bus does not answer a read at 0x{address:04X}")
         return value.value
 
     def write32(self, address: int, value: int) -> None:
         if not self._library.ts_write(self._handle(), address, value):
-            raise DeviceError(f"the card's bus does not answer a write at 0x{address:04X}")
+            raise DeadCardError(f"the card's bus does not answer a write at 0x{address:04X}")
 
     def map_memory(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
         self._memory = np.zeros(size, dtype=np.uint8)

@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     config = load_appliance(options.file)
     rules_file = None if config.rules_file is None else str(config.rules_file)
     files = [*(s.file for s in config.sources), *(o.file for o in config.outputs.values())]
+    if config.card is not None:
+        files.append(config.card.play)
     for report in (options.json, None if config.report is None else str(config.report)):
         refuse_same(report, options.file, rules_file, *files, what="report")
     if options.check:

@@ -407,6 +407,38 @@ class CaptureWriter:
             texts,
         )
 
+    def describe(self, ports: Sequence[Port]) -> None:
+        """Puts ``ports`` into the file now, before any frame names them; pcapng only."""
+        native = self._pcapng()
+        table = self._table(native, ports)
+        for port in range(len(ports)):
+            native.describe(table, port)
+
+    def statistics(
+        self,
+        ports: Sequence[Port],
+        port: int,
+        *,
+        timestamp_ns: int,
+        received: int,
+        dropped: int,
+        comment: str = "",
+    ) -> None:
+        """Writes an interface statistics block: what ``ports[port]`` received and dropped up to then.
+
+        Becomes isb_ifrecv and isb_ifdrop of the pcapng format. Raises ConfigError in pcap.
+        """
+        native = self._pcapng()
+        native.statistics(self._table(native, ports), port, timestamp_ns, received, dropped, comment)
+
+    def _pcapng(self) -> _native.CaptureWriter:
+        native = self._native
+        if isinstance(native, _Closed):
+            raise ConfigError(f"{self.name}: is closed")
+        if self.format != "pcapng":
+            raise ConfigError(f"{self.name}: only pcapng holds interfaces and their counts")
+        return native
+
     def flush(self) -> None:
         """Hands all records encoded so far to the system."""
         if not isinstance(self._native, _Closed):

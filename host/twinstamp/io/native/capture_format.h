@@ -47,6 +47,8 @@ constexpr u16 kOptFlags = 2;
 constexpr u16 kOptIfName = 2;
 constexpr u16 kOptIfTsresol = 9;
 constexpr u16 kOptIfTsoffset = 14;
+constexpr u16 kOptIsbIfrecv = 4;
+constexpr u16 kOptIsbIfdrop = 5;
 constexpr u32 kEpbOutbound = 2;         // bits 0-1 of epb_flags
 constexpr u32 kEpbCrcError = 1u << 24;  // link-layer error bits: bit 24 is the CRC error
 

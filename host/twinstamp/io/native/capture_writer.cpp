@@ -152,6 +152,44 @@ class CaptureWriter {
         known.interface.resolution = Resolution::from_option(9, 0);
     }
 
+    // Describes a port in the file if no frame has done so yet; pcapng only.
+    void describe(u32 table, u32 port) {
+        if (failed_) throw CaptureError("DeviceError", *failed_);
+        Known& known = this->known(table, port);
+        if (pcap_ || !known.described) throw std::invalid_argument("no such port in this pcapng capture");
+        if (known.local >= 0) return;
+        if (!in_section_) start_section();
+        start_interface(known);
+    }
+
+    // An interface statistics block: what a port has received and dropped up to timestamp_ns.
+    void statistics(u32 table, u32 port, i64 timestamp_ns, u64 received, u64 dropped, std::string comment) {
+        describe(table, port);
+        const Known& known = this->known(table, port);
+        u64 ticks = 0;
+        if (!known.interface.resolution.from_ns(timestamp_ns, ticks) || comment.size() > 65535) {
+            throw std::out_of_range("a time or comment that no statistics block can hold");
+        }
+        u8* b = room(20 + 12 + 12 + 4 + padded(comment.size()) + 4 + 4);
+        store32(b, kInterfaceStatistics, swap_);
+        store32(b + 8, static_cast<u32>(known.local), swap_);
+        store32(b + 12, static_cast<u32>(ticks >> 32), swap_);
+        store32(b + 16, static_cast<u32>(ticks), swap_);
+        u64 at = 20;
+        if (!comment.empty()) at += put_option(b + at, kOptComment, comment.data(), comment.size());
+        u8 count[8];
+        store64(count, received, swap_);
+        at += put_option(b + at, kOptIsbIfrecv, count, 8);
+        store64(count, dropped, swap_);
+        at += put_option(b + at, kOptIsbIfdrop, count, 8);
+        std::memset(b + at, 0, 4);  // opt_endofopt
+        const u32 total = static_cast<u32>(at + 8);
+        store32(b + 4, total, swap_);
+        store32(b + total - 4, total, swap_);
+        used_ += total;
+        if (flush_always_) flush();
+    }
+
     void flush() {
         if (used_) {
             const u64 n = used_;
@@ -679,6 +717,8 @@ void bind_capture_writer(nb::module_& m) {
              nb::arg("network"))
         .def("start_pcapng", &CaptureWriter::start_pcapng, nb::arg("like").none())
         .def("add_port", &CaptureWriter::add_port)
+        .def("describe", &CaptureWriter::describe)
+        .def("statistics", &CaptureWriter::statistics)
         .def("write", &CaptureWriter::write, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
              nb::arg("length"), nb::arg("timestamp_ns"), nb::arg("port"), nb::arg("flags"),
              nb::arg("keep").none(), nb::arg("first"), nb::arg("port_ok").none(),

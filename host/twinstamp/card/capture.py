@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A card's batches in a pcapng capture, with the state of its clock and what it dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twinstamp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from twinstamp.card.card import Card
+    from twinstamp.frames import ClockState, FrameBatch
+    from twinstamp.io.files import CaptureWriter
+
+
+def clock_comment(clock: ClockState) -> str:
+    """`clock=card timescale=utc locked=no bound_ns=unknown epoch=1`."""
+    bound = "unknown" if clock.bound_ns < 0 else str(clock.bound_ns)
+    return (
+        f"clock={clock.source} timescale={clock.timescale} locked={'yes' if clock.locked else 'no'} "
+        f"bound_ns={bound} epoch={clock.epoch}"
+    )
+
+
+class CardCapture:
+    """Writes a card's batches: ports as interfaces, nanoseconds, UTC.
+
+    The first frame, and each first one after a change of the clock's state, has that state as a comment.
+    ``finish`` writes an interface statistics block for each port: isb_ifrecv counts the frames that the card
+    wanted to hand over, isb_ifdrop those of them that it dropped for want of room.
+
+    Errors: ConfigError where the writer is not of pcapng or the batches are not in UTC.
+    """
+
+    def __init__(self, writer: CaptureWriter, card: Card) -> None:
+        self._writer = writer
+        self._card = card
+        self._clock: ClockState | None = None
+        writer.describe(card.ports)
+
+    def write(self, batch: FrameBatch, *, most: int | None = None) -> int:
+        """Writes a batch, its first ``most`` frames; returns how many. Does not release it."""
+        n = len(batch) if most is None else min(most, len(batch))
+        if n == 0:
+            return 0
+        if batch.clock.timescale != "utc":
+            raise ConfigError("a capture file is in UTC: open the card with utc=True")
+        keep = None
+        if n < len(batch):
+            keep = np.zeros(len(batch), np.uint8)
+            keep[:n] = 1
+        comments = None
+        if batch.clock != self._clock:
+            self._clock = batch.clock
+            which = np.zeros(len(batch), np.uint8)
+            which[0] = 1
+            comments = (which, ("", clock_comment(batch.clock)))
+        return self._writer.write(batch, keep, comments)
+
+    def finish(self) -> None:
+        """Writes what each port received and dropped."""
+        statistics = self._card.statistics()
+        clock = self._card.clock()
+        tai_ns = (statistics.at_q32 * 10**9 + (1 << 31)) >> 32
+        for port, counters in enumerate(statistics.ports):
+            self._writer.statistics(
+                self._card.ports,
+                port,
+                timestamp_ns=max(0, tai_ns - clock.utc_offset_s * 10**9),
+                received=counters["stored"] + counters["dropped"],
+                dropped=counters["dropped"],
+                comment=f"fcs_errors={counters['fcs_errors']} not_wanted={counters['not_wanted']} "
+                f"constant_q32={self._card.constants_q32[port]}",
+            )
