@@ -31,36 +31,48 @@ class WindowState:
 
 
 class History:
-    """The last `size` rows of several columns, added part by part; parts are kept, not copied."""
+    """The last `size` rows of several columns: rings that grow up to that size, written in place."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._parts: deque[tuple[npt.NDArray[Any], ...]] = deque()
+        self._rings: tuple[npt.NDArray[Any], ...] = ()
         self._rows = 0
+        self._next = 0  # place of the next row
 
     def add(self, *columns: npt.NDArray[Any]) -> None:
-        """Adds rows; the arrays are kept and must not change."""
+        """Adds rows, which are copied."""
         columns = tuple(column[max(0, len(column) - self._size) :] for column in columns)
-        if len(columns[0]) == 0:
+        n = len(columns[0])
+        if n == 0:
             return
-        self._parts.append(columns)
-        self._rows += len(columns[0])
-        while self._rows - len(self._parts[0][0]) >= self._size:
-            self._rows -= len(self._parts.popleft()[0])
-        if len(self._parts) > _MOST_PARTS:
-            self._parts = deque([self.columns()])
-            self._rows = len(self._parts[0][0])
+        room = len(self._rings[0]) if self._rings else 0
+        if self._rows + n > room and room < self._size:
+            self._grow(columns, min(self._size, max(2 * room, self._rows + n)))
+        room = len(self._rings[0])
+        first = min(n, room - self._next)
+        for ring, column in zip(self._rings, columns, strict=True):
+            ring[self._next : self._next + first] = column[:first]
+            ring[: n - first] = column[first:]
+        self._next = (self._next + n) % room
+        self._rows = min(self._rows + n, room)
+
+    def _grow(self, like: tuple[npt.NDArray[Any], ...], room: int) -> None:
+        kept = self.columns()
+        self._rings = tuple(np.empty((room, *column.shape[1:]), column.dtype) for column in like)
+        for ring, column in zip(self._rings, kept, strict=False):
+            ring[: self._rows] = column
+        self._next = self._rows % room
 
     def columns(self) -> tuple[npt.NDArray[Any], ...]:
-        """The rows kept, per column; () before the first."""
-        if not self._parts:
+        """The rows kept, oldest first, per column, as copies; () before the first."""
+        if not self._rings:
             return ()
-        joined = [np.concatenate(parts) for parts in zip(*self._parts, strict=True)]
-        return tuple(column[max(0, len(column) - self._size) :] for column in joined)
+        begin = (self._next - self._rows) % len(self._rings[0])
+        return tuple(np.concatenate((ring[begin:], ring[:begin]))[: self._rows] for ring in self._rings)
 
     @property
     def bytes(self) -> int:
-        return sum(column.nbytes for part in self._parts for column in part)
+        return sum(ring.nbytes for ring in self._rings)
 
 
 class StampTail:

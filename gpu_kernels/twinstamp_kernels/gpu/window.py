@@ -332,7 +332,7 @@ class DeviceWindow:
             out.collect(slot)
         device.synchronize(done)
         # Nothing can fail any more: from here on the batch counts.
-        self._history.add(*(column.copy() for column in state), stamps[n - kept :].copy())
+        self._history.add(*state, stamps[n - kept :])
         self._snapshot = self._counters_host.copy()
         self._frames += n
         self._bytes += size
