@@ -152,7 +152,7 @@ test-hdl test-card: hdl
 test-%: setup
 	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)
 
-bench: setup  ## side by side with editcap and tcpdump: a table, and JSON in build/
+bench: setup hdl  ## side by side with editcap and tcpdump: a table, and JSON in build/
 	$(BIN)/python -m tests.bench $(ARGS)
 
 gpu-check: $(GPU_READY)  ## on a machine with a GPU: the same verdicts as the CPU, bit for bit

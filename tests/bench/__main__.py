@@ -26,7 +26,7 @@ from typing import Any
 from tests.bench import traffic
 from tests.conftest import CORPUS, ROOT
 
-SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "live")
+SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "card", "live")
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -241,6 +241,45 @@ def pipeline(tiny: bool) -> dict[str, Any]:
                 name = f"{rules_name}, {label}, {stage}"
                 result[name] = rates(run, repeats)
                 row(name, result[name], "Mpps")
+    return result
+
+
+def card(tiny: bool) -> dict[str, Any]:
+    """The simulated card at line rate, five clocks none of which runs with another; then its full ring."""
+    import numpy as np
+    from twinstamp.card import Card
+    from twinstamp.card.sim import PORTS, SimulatedCard, frames
+
+    say("Simulated card, four ports at line rate with 64 B frames, all clocks asynchronous; one core")
+    n, repeats = (500, 2) if tiny else (40_000, 5)
+    cycles_per_s, records_per_s = [], []
+    sent = frames([bytes(range(60))] * n)
+    for _ in range(repeats):
+        simulated = SimulatedCard()
+        with Card(simulated, block_log2=16, blocks_log2=9) as one:
+            for port, ppb in zip(range(PORTS), (100_000, -100_000, 37_000, -3_000), strict=True):
+                simulated.set_clock(f"rx{port}", ppb=ppb)
+            one.start()
+            for port in range(PORTS):
+                simulated.send(port, sent)
+            begin, before = time.process_time(), simulated.cycles
+            while any(simulated.pending(port) for port in range(PORTS)):
+                simulated.run(10_000)
+            cycles_per_s.append((simulated.cycles - before) / (time.process_time() - begin) / 1e6)
+            one.flush()
+            simulated.run(10_000)  # the last block gets to the ring
+            # All records lie in memory: what is timed is the walk and the batches' columns.
+            received, checksum = 0, np.uint64(0)
+            begin = time.perf_counter()
+            while (batch := one.poll(0.0)) is not None:
+                with batch:
+                    received += len(batch)
+                    checksum += batch.timestamp_ns[-1].astype(np.uint64)
+            records_per_s.append(received / (time.perf_counter() - begin) / 1e6)
+            assert received == PORTS * n and one.drops() == (0,) * PORTS
+    result = {"cycles": summary(cycles_per_s), "records": summary(records_per_s)}
+    row("core cycles simulated (goal: 1)", result["cycles"], "M/s of CPU time")
+    row("ring to FrameBatch (goal: 6)", result["records"], "M records/s")
     return result
 
 

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 @pytest.mark.corpus
 def test_each_section_runs(corpus, editcap, tmp_path):
     report = tmp_path / "bench.json"
-    sections = ["startup", "dedup", "window", "cores", "pipeline"]
+    sections = ["startup", "dedup", "window", "cores", "pipeline", "card"]
     environment = {**os.environ, "TWINSTAMP_CORPUS": str(corpus)}
     subprocess.run(
         [sys.executable, "-m", "tests.bench", "--tiny", "--only", *sections, "--json", report],
@@ -30,4 +30,5 @@ def test_each_section_runs(corpus, editcap, tmp_path):
     assert set(sections) <= set(results)
     assert all(case["ratio"] > 0 for case in results["dedup"].values())
     assert results["window"]["64 B, window 600, half duplicates"]["median"] > 0
+    assert results["card"]["records"]["median"] > 0
     assert "acl1_1k, every packet a new flow, all" in results["pipeline"]
