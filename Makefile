@@ -86,6 +86,17 @@ $(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl
 	@echo "hdl: building the simulated card"
 	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
 
+# Blocks with a bench of their own.
+HASH_SIM := build/hdl/libframe_hash.so
+HASH_FILES := $(wildcard hdl/rtl/hash/*.sv)
+HASH_BENCH := hdl/sim/hash/hash_bench.cpp
+
+$(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of frame_hash"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ frame_hash $(HASH_BENCH) $(HASH_FILES) > build/hdl-hash.log 2>&1 \
+	    || { cat build/hdl-hash.log; exit 1; }
+
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
 
@@ -95,6 +106,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
+	bash tools/verilate_block.sh --lint frame_hash $(HASH_FILES)
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .
