@@ -26,14 +26,13 @@ WHOLE, LATE_LAST, ABORTED, RESTARTED, ABORTED_LAST = range(5)
 # Between a frame's last byte (its FCS is not given to the block) and the next one's first: FCS, gap,
 # preamble and SFD are 24.
 GAP = 20
-LATENCY = 96
+LATENCY = 72
 
 
 class Result(NamedTuple):
     digest: Any
-    digest_ok: Any
     flow: Any
-    flow_ok: Any
+    ok: Any
     latency: int
 
 
@@ -67,7 +66,7 @@ def simulate(
     data, offset, caplen = arrays(frames)
     gaps = np.broadcast_to(np.asarray(gap, np.uint32), n).copy()
     actions = np.broadcast_to(np.asarray(action, np.uint8), n).copy()
-    result = Result(*(np.zeros(n, t) for t in (np.uint64, np.uint8, np.uint64, np.uint8)), 0)
+    result = Result(*(np.zeros(n, t) for t in (np.uint64, np.uint64, np.uint8)), 0)
     latency = ctypes.c_uint32()
 
     def pointer(a: Any) -> ctypes.c_void_p:
@@ -78,12 +77,12 @@ def simulate(
     done = bench.hash_frames(
         *map(pointer, (key, flow_key, data, offset, caplen, actions, gaps)),
         *(n, holes, ctypes.c_uint64(seed), n),
-        *map(pointer, result[:4]),
+        *map(pointer, result[:3]),
         ctypes.byref(latency),
     )
     ended = int(np.isin(actions, (WHOLE, LATE_LAST)).sum())
     assert done == ended
-    return Result(*(r[:ended] for r in result[:4]), latency.value)
+    return Result(*(r[:ended] for r in result[:3]), latency.value)
 
 
 def digests(frames: list[bytes]) -> Any:
@@ -97,13 +96,13 @@ def flows(bench: ctypes.CDLL, frames: list[bytes]) -> Any:
     return np.array([bench.reference_flow(FLOW_KEY, f, len(f)) for f in frames], np.uint64)
 
 
-def check(bench: ctypes.CDLL, frames: list[bytes], got: Result, *, all_flows: bool = True) -> None:
-    wrong = np.flatnonzero((got.digest != digests(frames)) | (got.digest_ok == 0))
+def check(bench: ctypes.CDLL, frames: list[bytes], got: Result, *, all_ok: bool = True) -> None:
+    wrong = np.flatnonzero((got.digest != digests(frames)) & (got.ok == 1))
     assert not len(wrong), f"digest of {len(wrong)}/{len(frames)} frames, first {frames[wrong[0]].hex()}"
-    wrong = np.flatnonzero((got.flow != flows(bench, frames)) & (got.flow_ok == 1))
+    wrong = np.flatnonzero((got.flow != flows(bench, frames)) & (got.ok == 1))
     assert not len(wrong), f"flow of {len(wrong)}/{len(frames)} frames, first {frames[wrong[0]].hex()}"
-    if all_flows:
-        assert got.flow_ok.all()
+    if all_ok:
+        assert got.ok.all()
         assert got.latency <= LATENCY
 
 
@@ -248,11 +247,11 @@ def test_forgotten_frames(bench: ctypes.CDLL) -> None:
     frames = [rng.randbytes(rng.choice([1, 8, 60, 64, 700, 1024, 1500, 2500])) for _ in range(1500)]
     frames = [f if len(f) < 60 else f[:12] + b"\x08\0\x45\0\0\x30" + f[18:] for f in frames]
     action = np.array([rng.choice([0, 0, 1, 2, 3, 4]) for _ in frames], np.uint8)
-    got = simulate(bench, frames, gap=40, holes=9, action=action)
     ended = [f for f, a in zip(frames, action, strict=True) if a in (WHOLE, LATE_LAST)]
-    check(bench, ended, got, all_flows=False)
-    long_enough = np.array([len(f) >= 60 for f in ended])
-    assert got.flow_ok[long_enough].all()
+    for gap in (8, 40):
+        got = simulate(bench, frames, gap=gap, holes=9, action=action)
+        check(bench, ended, got, all_ok=gap == 40)
+        assert got.ok.mean() > 0.95
 
 
 def test_runts_at_full_rate(bench: ctypes.CDLL) -> None:
@@ -261,9 +260,10 @@ def test_runts_at_full_rate(bench: ctypes.CDLL) -> None:
     frames = [rng.randbytes(rng.choice([1, 1, 1, 2, 9, 14, 20])) for _ in range(3000)]
     for i in range(200, 3000, 200):
         frames[i] = rng.randbytes(100)
-    got = simulate(bench, frames, gap=24)
-    check(bench, frames, got, all_flows=False)
-    assert 0.3 < got.flow_ok.mean() < 1
+    for gap in (24, 8):  # with FCS, gap and preamble; as close as noise may come
+        got = simulate(bench, frames, gap=gap)
+        check(bench, frames, got, all_ok=False)
+        assert 0.1 < got.ok.mean() < 1
 
 
 def test_directions_agree(bench: ctypes.CDLL) -> None:

@@ -5,10 +5,9 @@
 // in the clocks it leaves free, level 2 (seven a limb).
 // Stream: tokens of a word (word_valid_i; eight bytes, first lowest, the last word padded with zeros), of the
 // end of a message (end_i, with length_i, its bytes), or of both. start_i goes with a message's first token;
-// where the message before it had no end, that one is forgotten. lost_i with start_i and end_i: somebody
-// in front lost this message; it gets its turn of done_o with ok_o low.
+// where the message before it had no end, that one is forgotten.
 // Rate: a word in four clocks, 24 clocks more for each message; ready_o holds tokens back otherwise.
-// Result: done_o for one clock with digest_o and ok_o, for each end in order, 35 to 60 clocks after it.
+// Result: done_o for one clock with digest_o, for each end in order, 35 to 60 clocks after it.
 // Key: 32-bit words 0 to 263 are HashKey::nh, from 264 on limbs[0], as they lie in memory; those of a
 // 9216-byte frame end at 343. Written only while no message is under way. Longest message:
 // 1024 * ((512 - 264) / 8 - 1) = 30720 bytes.
@@ -25,13 +24,11 @@ module digest_core (
   output logic        ready_o,
   input  logic        start_i,
   input  logic        end_i,
-  input  logic        lost_i,
   input  logic        word_valid_i,
   input  logic [63:0] word_i,
   input  logic [15:0] length_i,
 
   output logic        done_o,
-  output logic        ok_o,
   output logic [63:0] digest_o
 );
   localparam logic [7:0] LimbBase = 8'd132;  // in pairs of 32-bit words
@@ -73,7 +70,7 @@ module digest_core (
   logic        some_q;       // the block has words
   logic        open_q;       // a message is under way
   logic        closing_q;    // the block is full or the message at its end: waits for level 2
-  logic        end_q, lost_q;
+  logic        end_q;
   logic [15:0] length_q;
   logic [5:0]  pair_q;       // block of the message
   logic [63:0] nh_q [2];
@@ -90,16 +87,11 @@ module digest_core (
   logic [5:0]  job_pair_q;
   logic [31:0] value, value1_q, value2_q;
 
-  logic nh_turn, nh_pending, level2_pending, accept, last_word;
+  logic nh_turn, nh_pending, accept, last_word;
   assign nh_turn = phase_q == 3'd1 || phase_q == 3'd2;
   always_comb begin
     nh_pending = nh_turn;
-    level2_pending = 1'b0;
-    for (int i = 1; i <= int'(Stages) - 1; i++) begin
-      nh_pending |= op_q[i].nh;
-      level2_pending |= op_q[i].level2;
-    end
-    level2_pending |= op_q[Stages].level2;
+    for (int i = 1; i <= int'(Stages) - 1; i++) nh_pending |= op_q[i].nh;
   end
 
   // A message without an end is only forgotten when level 2 is through with its blocks.
@@ -108,7 +100,7 @@ module digest_core (
   assign last_word = (start_i ? 7'd0 : next_q) == 7'd127;
 
   logic handover;
-  assign handover = closing_q && !nh_pending && !busy_q && (!lost_q || !level2_pending);
+  assign handover = closing_q && !nh_pending && !busy_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -119,7 +111,6 @@ module digest_core (
       open_q <= 1'b0;
       closing_q <= 1'b0;
       end_q <= 1'b0;
-      lost_q <= 1'b0;
       pair_q <= '0;
       length_q <= '0;
       word_q <= '0;
@@ -128,7 +119,6 @@ module digest_core (
       if (accept) begin
         open_q <= !end_i;
         end_q <= end_i;
-        lost_q <= lost_i;
         length_q <= length_i;
         if (start_i) begin
           pair_q <= '0;
@@ -217,7 +207,7 @@ module digest_core (
         end
       end
       if (accept && start_i && open_q) fresh_q <= 1'b1;
-      if (handover && !lost_q) begin
+      if (handover) begin
         busy_q <= 1'b1;
         step_q <= some_q ? StepFirst : StepLength;
         last_q <= end_q;
@@ -267,17 +257,11 @@ module digest_core (
     .product_i(product), .low_o(), .high_o(high)
   );
 
-  logic done_q, ok_q;
+  logic done_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      done_q <= 1'b0;
-      ok_q <= 1'b0;
-    end else begin
-      done_q <= op_q[7].last || (handover && lost_q);
-      ok_q <= op_q[7].last;
-    end
+    if (!rst_ni) done_q <= 1'b0;
+    else done_q <= op_q[7].last;
   end
   assign done_o = done_q;
-  assign ok_o = ok_q;
   assign digest_o = high;
 endmodule

@@ -9,10 +9,9 @@
 // in 32-bit words 0 to 23, while no frame is under way.
 // Stream: as frame_digest; bytes are not counted, so a cut at the longest frame makes no difference but for
 // an IP header cut there. At least 8 clocks from last_i to the next first_i.
-// Result: done_o for one clock with hash_o and ok_o, for each last_i in order, at most 90 clocks after it
-// (frames of 60 bytes and more). Frames under 32 bytes come faster than they can be hashed if five and more
-// follow each other at full rate: ok_o low says that one was left out.
-// Back-pressure: none.
+// Result: done_o for one clock with hash_o, for each last_i in order, at most 72 clocks after it, later
+// where frames of under 40 bytes follow each other at full rate.
+// Back-pressure: none. Whoever feeds it starts no frame while three results are owed (frame_hash sees to it).
 module flow_hash (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -29,7 +28,6 @@ module flow_hash (
   input  logic        abort_i,
 
   output logic        done_o,
-  output logic        ok_o,
   output logic [63:0] hash_o
 );
   // Headers (twinstamp/parse.h), a byte at a time.
@@ -200,8 +198,8 @@ module flow_hash (
               12'd5: left_q <= {1'b0, pair};
               12'd6: begin
                 protocol_q <= data_i;
-                // A jumbogram (RFC 2675), or a segment left to hardware, unless nothing follows.
-                if (left_q == '0 && data_i != 8'd59) left_q <= 17'h10000;
+                // A jumbogram (RFC 2675), or a segment left to hardware; where nothing follows, it is no matter.
+                if (left_q == '0) left_q <= 17'h10000;
               end
               default: ;
             endcase
@@ -258,14 +256,13 @@ module flow_hash (
 
   // Characters of the multilinear hash, endpoints in sorted order, into a FIFO.
   typedef struct packed {
-    logic        lost;
     logic        final_one;
     logic [63:0] value;
   } character_t;
   character_t character, head;
   logic [2:0] step_q;
-  logic making_q, reversed, write, room, head_valid, head_take;
-  logic [4:0] used;
+  logic making_q, reversed, write, head_valid, head_take;
+  logic [4:0] unused_used;
   logic [63:0] a0, b0;
   logic [127:0] source, destination;
 
@@ -300,11 +297,8 @@ module flow_hash (
     endcase
     // The lower halves of MAC addresses are zero, and so are their products.
     character.final_one = step_q == (family_q == 3'd4 ? 3'd1 : family_q == 3'd6 ? 3'd4 : 3'd2);
-    if (end_q && !room) character = '{lost: 1'b1, final_one: 1'b1, value: '0};
   end
-  // Room for a whole frame and, behind it, for one that is left out.
-  assign room = used < 5'd10;
-  assign write = (end_q && used < 5'd15) || making_q;
+  assign write = end_q || making_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -316,7 +310,7 @@ module flow_hash (
     end
   end
   token_fifo #(.Width($bits(character_t))) u_fifo (
-    .clk_i, .rst_ni, .write_i(write), .data_i(character), .used_o(used),
+    .clk_i, .rst_ni, .write_i(write), .data_i(character), .used_o(unused_used),
     .valid_o(head_valid), .data_o(head), .take_i(head_take)
   );
 
@@ -362,15 +356,14 @@ module flow_hash (
     op.first = product_q == '0 && engine_q != EnCharacter;
     op.last = step_done && (mixing || (engine_q == EnCharacter && head.final_one));
     op.column = product_q[2:1] + 2'(product_q[0]);
-    head_take = (op.valid && engine_q == EnCharacter && step_done) ||
-                (engine_q == EnIdle && head_valid && head.lost);
+    head_take = op.valid && engine_q == EnCharacter && step_done;
   end
 
   logic sum_ready;
   // low_o of a finished sum; high_o is a clock later.
   assign sum_ready = (mixing && op_q[5].last) || (engine_q == EnCharacter && op_q[6].last);
 
-  logic done_q, ok_q;
+  logic done_q;
   logic [63:0] shifted;
   assign shifted = engine_q == EnCharacter ? high ^ (high >> 30)
                  : engine_q == EnMix1      ? low ^ (low >> 27)
@@ -382,19 +375,16 @@ module flow_hash (
       limb_q <= '0;
       wait_q <= 1'b0;
       done_q <= 1'b0;
-      ok_q <= 1'b0;
       x_q <= '0;
       for (int i = 1; i <= int'(Stages); i++) op_q[i] <= '0;
     end else begin
       done_q <= 1'b0;
-      ok_q <= 1'b0;
       op_q[1] <= op;
       for (int i = 2; i <= int'(Stages); i++) op_q[i] <= op_q[i-1];
       if (engine_q == EnIdle) begin
         limb_q <= '0;
         product_q <= '0;
-        if (head_valid && head.lost) done_q <= 1'b1;
-        else if (head_valid) engine_q <= EnConstant;
+        if (head_valid) engine_q <= EnConstant;
       end
       if (op.valid) begin
         product_q <= step_done ? 3'd0 : product_q + (engine_q == EnConstant ? 3'd2 : 3'd1);
@@ -411,7 +401,6 @@ module flow_hash (
           default: begin
             engine_q <= EnIdle;
             done_q <= 1'b1;
-            ok_q <= 1'b1;
           end
         endcase
       end
@@ -434,6 +423,5 @@ module flow_hash (
   );
 
   assign done_o = done_q;
-  assign ok_o = ok_q;
   assign hash_o = x_q;
 endmodule

@@ -32,11 +32,11 @@ struct Bench {
 
 // What becomes of a frame on its way in.
 enum Action : std::uint8_t {
-    WHOLE = 0,       // last_i with the last byte
-    LATE_LAST = 1,   // last_i alone, later
-    ABORTED = 2,     // abort_i somewhere
-    RESTARTED = 3,   // no end at all: the next frame's first_i ends it
-    ABORTED_LAST = 4 // abort_i together with last_i
+    WHOLE = 0,        // last_i with the last byte
+    LATE_LAST = 1,    // last_i alone, later
+    ABORTED = 2,      // abort_i somewhere
+    RESTARTED = 3,    // no end at all: the next frame's first_i ends it
+    ABORTED_LAST = 4  // abort_i together with last_i
 };
 
 }  // namespace
@@ -63,10 +63,9 @@ std::uint32_t flow_key_bytes() {
 // (more than `room` are counted only), or a negative number: a result came without a frame. latency: the
 // largest number of clocks between a last_i and its done_o.
 std::int64_t hash_frames(const std::uint32_t* key, const std::uint32_t* flow_key, const std::uint8_t* data,
-                         const std::uint64_t* offset, const std::uint32_t* caplen,
-                         const std::uint8_t* action, const std::uint32_t* gap, std::uint32_t n,
-                         std::uint32_t holes, std::uint64_t seed, std::uint32_t room, std::uint64_t* digest,
-                         std::uint8_t* digest_ok, std::uint64_t* flow, std::uint8_t* flow_ok,
+                         const std::uint64_t* offset, const std::uint32_t* caplen, const std::uint8_t* action,
+                         const std::uint32_t* gap, std::uint32_t n, std::uint32_t holes, std::uint64_t seed,
+                         std::uint32_t room, std::uint64_t* digest, std::uint64_t* flow, std::uint8_t* ok,
                          std::uint32_t* latency) {
     auto bench = std::make_unique<Bench>();
     auto& top = bench->top;
@@ -108,9 +107,8 @@ std::int64_t hash_frames(const std::uint32_t* key, const std::uint32_t* flow_key
             if (took > *latency) *latency = took;
             if (results < room) {
                 digest[results] = top.digest_o;
-                digest_ok[results] = top.digest_ok_o;
                 flow[results] = top.flow_o;
-                flow_ok[results] = top.flow_ok_o;
+                ok[results] = top.ok_o;
             }
             ++results;
         }
