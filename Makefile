@@ -80,16 +80,16 @@ $(HDL_READY): pyproject.toml tools/requirements.py $(PYTHON_READY)
 RTL_FILES := $(shell sed 's/\#.*//' hdl/rtl/files.f)
 SIM_FILES := $(wildcard hdl/sim/*.cpp hdl/sim/*.h)
 
-hdl: $(SIM)  ## the simulated card: RTL through Verilator, with its harness, as one library
-
-$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
-	@echo "hdl: building the simulated card"
-	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
-
 # Blocks with a bench of their own.
 HASH_SIM := build/hdl/libframe_hash.so
 HASH_FILES := $(wildcard hdl/rtl/hash/*.sv)
 HASH_BENCH := hdl/sim/hash/hash_bench.cpp
+
+hdl: $(SIM) $(HASH_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
+
+$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
+	@echo "hdl: building the simulated card"
+	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
 
 $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_BENCH) hdl/rtl/waivers.vlt
 	@echo "hdl: building the bench of frame_hash"

@@ -8,7 +8,7 @@
 // Clock: clk_i, a byte a clock at most; the key is written in key_clk_i: FlowHashKey as it lies in memory,
 // in 32-bit words 0 to 23, while no frame is under way.
 // Stream: as frame_digest; bytes are not counted, so a cut at the longest frame makes no difference but for
-// an IP header cut there. At least 8 clocks from last_i to the next first_i.
+// an IP header cut there. At least 5 clocks between last_i and the next first_i.
 // Result: done_o for one clock with hash_o, for each last_i in order, at most 72 clocks after it, later
 // where frames of under 40 bytes follow each other at full rate.
 // Back-pressure: none. Whoever feeds it starts no frame while three results are owed (frame_hash sees to it).

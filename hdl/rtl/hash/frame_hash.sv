@@ -3,7 +3,7 @@
 //
 // Clocks, stream, keys: frame_digest and flow_hash. The key memory's addresses: 0 to 511 the digest's
 // (digest_core), 512 to 535 the flow hash's.
-// Stream, in addition: at least 8 clocks between the end of a frame and the first_i of the next.
+// Stream, in addition: at least 5 clocks between last_i and the next first_i.
 // Result: done_o for one clock with digest_o, flow_o and ok_o, for each last_i in order, at most 72 clocks
 // after it. ok_o low: the frame was left out, because the three before it are not through; that takes frames
 // of under 40 bytes, which no link may carry.
@@ -82,7 +82,7 @@ module frame_hash #(
     .done_o(flow_done), .hash_o(flow)
   );
 
-  // Either may be first; both have a result for each frame that was not left out, in order. At most eight
+  // Either may be first; both have a result for each frame that was not left out, in order. At most ten
   // frames that are left out end within a flow hash, so u_order never fills.
   logic order_waits, order_left_out, digest_waits, flow_waits;
   logic [6:0] unused_order_used;
