@@ -48,7 +48,8 @@ module flow_hash (
   logic        later_q;      // a later fragment
   logic [16:0] left_q;       // bytes of layer 3 behind the header under way; bit 16: up to the frame's end
   logic [11:0] header_q;     // bytes of the header under way
-  logic [255:0] addresses_q; // source, destination; IPv4 in the lowest 64 bits
+  // Addresses; of IPv4 both stand in destination0_q.
+  logic [63:0] source1_q, source0_q, destination1_q, destination0_q;
   logic        above_q, differ_q;
   logic [31:0] ports_q;
   logic [7:0]  before1_q, before2_q;  // bytes before previous_q
@@ -179,9 +180,9 @@ module flow_hash (
               end
               12'd7: later_q <= pair[12:0] != '0;
               12'd9: protocol_q <= data_i;
-              12'd16, 12'd17, 12'd18, 12'd19: if (!differ_q && data_i != addresses_q[31:24]) begin
+              12'd16, 12'd17, 12'd18, 12'd19: if (!differ_q && data_i != destination0_q[31:24]) begin
                 differ_q <= 1'b1;
-                above_q <= data_i < addresses_q[31:24];
+                above_q <= data_i < destination0_q[31:24];
               end
               default: ;
             endcase
@@ -203,9 +204,9 @@ module flow_hash (
               end
               default: ;
             endcase
-            if (count >= 12'd24 && !differ_q && data_i != addresses_q[127:120]) begin
+            if (count >= 12'd24 && !differ_q && data_i != destination1_q[63:56]) begin
               differ_q <= 1'b1;
-              above_q <= data_i < addresses_q[127:120];
+              above_q <= data_i < destination1_q[63:56];
             end
             if (count == 12'd39) begin
               family_q <= 3'd6;
@@ -249,8 +250,12 @@ module flow_hash (
       before1_q <= previous_q;
       before2_q <= before1_q;
       if (state == StMac) macs_q <= {macs_q[87:0], data_i};
-      if ((state == StIpv4 && count inside {[12'd12:12'd19]}) || (state == StIpv6 && count >= 12'd8))
-        addresses_q <= {addresses_q[247:0], data_i};
+      if ((state == StIpv4 && count inside {[12'd12:12'd19]}) || (state == StIpv6 && count >= 12'd8)) begin
+        source1_q <= {source1_q[55:0], source0_q[63:56]};
+        source0_q <= {source0_q[55:0], destination1_q[63:56]};
+        destination1_q <= {destination1_q[55:0], destination0_q[63:56]};
+        destination0_q <= {destination0_q[55:0], data_i};
+      end
     end
   end
 
@@ -264,10 +269,7 @@ module flow_hash (
   logic making_q, reversed, write, head_valid, head_take;
   logic [4:0] unused_used;
   logic [63:0] a0, b0;
-  logic [127:0] source, destination;
 
-  assign source = addresses_q[255:128];
-  assign destination = addresses_q[127:0];
   // Of MAC addresses only the pair counts: ports_q is 0.
   assign reversed = family_q == '0 ? macs_above_q
                   : differ_q       ? above_q
@@ -276,8 +278,8 @@ module flow_hash (
     a0 = '0;
     b0 = '0;
     if (family_q == 3'd6) begin
-      a0 = reversed ? destination[127:64] : source[127:64];
-      b0 = reversed ? source[127:64] : destination[127:64];
+      a0 = reversed ? destination1_q : source1_q;
+      b0 = reversed ? source1_q : destination1_q;
     end else if (macs_known_q) begin
       a0 = {reversed ? macs_q[95:48] : macs_q[47:0], 16'b0};
       b0 = {reversed ? macs_q[47:0] : macs_q[95:48], 16'b0};
@@ -289,11 +291,11 @@ module flow_hash (
           reversed ? {ports_q[15:0], ports_q[31:16]} : ports_q
       };
       3'd1: character.value = family_q != 3'd4 ? a0
-                            : reversed         ? {addresses_q[31:0], addresses_q[63:32]}
-                                               : addresses_q[63:0];
+                            : reversed         ? {destination0_q[31:0], destination0_q[63:32]}
+                                               : destination0_q;
       3'd2: character.value = b0;
-      3'd3: character.value = reversed ? destination[63:0] : source[63:0];
-      default: character.value = reversed ? source[63:0] : destination[63:0];
+      3'd3: character.value = reversed ? destination0_q : source0_q;
+      default: character.value = reversed ? source0_q : destination0_q;
     endcase
     // The lower halves of MAC addresses are zero, and so are their products.
     character.final_one = step_q == (family_q == 3'd4 ? 3'd1 : family_q == 3'd6 ? 3'd4 : 3'd2);
