@@ -7,6 +7,11 @@ hdl/rtl/common/async_fifo.sv
 hdl/rtl/rx/gmii_rx.sv
 hdl/rtl/rx/stamp_capture.sv
 hdl/rtl/rx/frame_store.sv
+hdl/rtl/hash/limb_sum.sv
+hdl/rtl/hash/mul32.sv
+hdl/rtl/hash/token_fifo.sv
+hdl/rtl/hash/flow_hash.sv
+hdl/rtl/hash/flow_stream.sv
 hdl/rtl/rx/rx_port.sv
 hdl/rtl/hash/frame_digest.sv
 hdl/rtl/tx/gmii_tx.sv

@@ -278,6 +278,7 @@ module card_regs (
         } port[4];
         logic counter_memory;
         logic digest_key;
+        logic flow_key;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
     logic decoded_err;
@@ -349,6 +350,8 @@ module card_regs (
         is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
         decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
+        decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
         decoded_err = '0;
         decoded_req_is_external = is_external;
     end
@@ -1589,6 +1592,12 @@ module card_regs (
     assign hwif_out.digest_key.req_is_wr = decoded_req_is_wr;
     assign hwif_out.digest_key.wr_data = decoded_wr_data;
     assign hwif_out.digest_key.wr_biten = decoded_wr_biten;
+    // External region: twinstamp_card.flow_key
+    assign hwif_out.flow_key.req = decoded_reg_strb.flow_key;
+    assign hwif_out.flow_key.addr = decoded_addr[6:0];
+    assign hwif_out.flow_key.req_is_wr = decoded_req_is_wr;
+    assign hwif_out.flow_key.wr_data = decoded_wr_data;
+    assign hwif_out.flow_key.wr_biten = decoded_wr_biten;
 
     //--------------------------------------------------------------------------
     // Read double-buffers
@@ -1624,6 +1633,7 @@ module card_regs (
         wr_ack = '0;
         wr_ack |= hwif_in.counter_memory.wr_ack;
         wr_ack |= hwif_in.digest_key.wr_ack;
+        wr_ack |= hwif_in.flow_key.wr_ack;
         external_wr_ack = wr_ack;
     end
     assign cpuif_wr_ack = external_wr_ack | (decoded_req & decoded_req_is_wr & ~decoded_req_is_external);
@@ -1639,6 +1649,7 @@ module card_regs (
         rd_ack = '0;
         rd_ack |= hwif_in.counter_memory.rd_ack;
         rd_ack |= hwif_in.digest_key.rd_ack;
+        rd_ack |= hwif_in.flow_key.rd_ack;
         readback_external_rd_ack_c = rd_ack;
     end
 
@@ -1668,7 +1679,7 @@ module card_regs (
             readback_data_var[31:0] = 32'h54574e53;
         end
         if(rd_mux_addr == 14'h4) begin
-            readback_data_var[15:0] = 16'h0;
+            readback_data_var[15:0] = 16'h1;
             readback_data_var[31:16] = 16'h1;
         end
         if(rd_mux_addr == 14'h8) begin
@@ -1825,6 +1836,9 @@ module card_regs (
         end
         if((rd_mux_addr >= 14'h2800) && (rd_mux_addr <= 14'h2800 + 14'h7ff)) begin
             readback_data_var = hwif_in.digest_key.rd_data;
+        end
+        if((rd_mux_addr >= 14'h3000) && (rd_mux_addr <= 14'h3000 + 14'h7f)) begin
+            readback_data_var = hwif_in.flow_key.rd_data;
         end
         readback_data = readback_data_var;
         readback_done = decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;

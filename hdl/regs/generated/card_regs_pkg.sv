@@ -6,7 +6,7 @@ package card_regs_pkg;
 
     localparam CARD_REGS_DATA_WIDTH = 32;
     localparam CARD_REGS_MIN_ADDR_WIDTH = 14;
-    localparam CARD_REGS_SIZE = 'h3000;
+    localparam CARD_REGS_SIZE = 'h3080;
 
     typedef struct {
         logic [31:0] next;
@@ -234,6 +234,12 @@ package card_regs_pkg;
     } twinstamp_card__digest_key__external__in_t;
 
     typedef struct {
+        logic rd_ack;
+        logic [31:0] rd_data;
+        logic wr_ack;
+    } twinstamp_card__flow_key__external__in_t;
+
+    typedef struct {
         id_regs__in_t id;
         clock_regs__in_t clock;
         ring_regs__in_t ring;
@@ -241,6 +247,7 @@ package card_regs_pkg;
         port_regs__in_t port[4];
         twinstamp_card__counter_memory__external__in_t counter_memory;
         twinstamp_card__digest_key__external__in_t digest_key;
+        twinstamp_card__flow_key__external__in_t flow_key;
     } twinstamp_card__in_t;
 
     typedef struct {
@@ -490,11 +497,20 @@ package card_regs_pkg;
     } twinstamp_card__digest_key__external__out_t;
 
     typedef struct {
+        logic req;
+        logic [6:0] addr;
+        logic req_is_wr;
+        logic [31:0] wr_data;
+        logic [31:0] wr_biten;
+    } twinstamp_card__flow_key__external__out_t;
+
+    typedef struct {
         clock_regs__out_t clock;
         ring_regs__out_t ring;
         counter_regs__out_t counters;
         port_regs__out_t port[4];
         twinstamp_card__counter_memory__external__out_t counter_memory;
         twinstamp_card__digest_key__external__out_t digest_key;
+        twinstamp_card__flow_key__external__out_t flow_key;
     } twinstamp_card__out_t;
 endpackage

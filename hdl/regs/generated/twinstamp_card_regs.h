@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x0
+#define ID_REGS__VERSION__MINOR_reset 0x1
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -620,6 +620,11 @@ typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[512];
 } twinstamp_card__digest_key_t;
 
+// mem - twinstamp_card::flow_key
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t mem[32];
+} twinstamp_card__flow_key_t;
+
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
@@ -628,6 +633,7 @@ static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(port_regs__stride100_t) == 0x100, "Packing error");
 static_assert(sizeof(twinstamp_card__counter_memory_t) == 0x400, "Packing error");
 static_assert(sizeof(twinstamp_card__digest_key_t) == 0x800, "Packing error");
+static_assert(sizeof(twinstamp_card__flow_key_t) == 0x80, "Packing error");
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,7 @@ module twinstamp_card
 #(
   parameter int unsigned StoreLog2 = 15,
   parameter logic [31:0] BuildId = 32'd0,
+  parameter bit FlowHash = 1'b1,
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
@@ -105,10 +106,11 @@ module twinstamp_card
     .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
     .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
   );
+  assign hwif_in.flow_key.wr_ack = hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr;
   assign hwif_in.digest_key.wr_ack = hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr;
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-    rx_port #(.StoreLog2(StoreLog2), .Port(p)) u_rx (
+    rx_port #(.StoreLog2(StoreLog2), .Port(p), .FlowHash(FlowHash)) u_rx (
       .rx_clk_i(rx_clk_i[p]), .rxd_i(rxd_i[p]), .rx_dv_i(rx_dv_i[p]), .rx_er_i(rx_er_i[p]),
       .clk_i, .rst_ni, .now_q32_i(now_q32), .epoch_i(epoch[7:0]),
       .enable_i(hwif_out.port[p].rx_control.enable.value),
@@ -120,6 +122,8 @@ module twinstamp_card
       .store_i(store), .overflow_o(overflow[p]),
       .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
       .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest),
+      .flow_key_write_i(hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr),
+      .flow_key_address_i(hwif_out.flow_key.addr[6:2]), .flow_key_data_i(hwif_out.flow_key.wr_data),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
       .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
       .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
@@ -258,7 +262,7 @@ module twinstamp_card
       hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
 
   assign hwif_in.id.build.value.next = BuildId;
-  assign hwif_in.id.features.flow_hash.next = 1'b0;
+  assign hwif_in.id.features.flow_hash.next = FlowHash;
   assign hwif_in.id.features.digest.next = 1'b1;
   assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;

@@ -31,6 +31,7 @@ COUNTERS = (
 _COUNTERS_PER_PORT = 32
 _POLL_S = 1e-3
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
+_FLOW_KEY_BYTES = 96
 _LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
 _TX_STAMP = 2
@@ -324,6 +325,21 @@ class Card:
             self.transport.write32(base + 4 * i, words[i])
         for i in range(80):
             self.transport.write32(base + 4 * (320 + i), words[_LIMBS_AT + i])
+
+    def load_flow_key(self, key: bytes) -> None:
+        """Loads the key of ``CardBatch.flow_hash``: the 96 bytes of FlowHashKey (twinstamp/flow.h).
+
+        The card computes the flow hash of mode ``flow``, layer ``outer``. Not while receiving.
+        """
+        if self._running:
+            raise ConfigError("the flow hash's key cannot change while the card receives: stop() first")
+        if "flow_hash" not in self.identity.features:
+            raise ConfigError("this build of the card has no flow hash")
+        if len(key) != _FLOW_KEY_BYTES:
+            raise ConfigError(f"a flow hash key of {len(key)} bytes: give {_FLOW_KEY_BYTES}")
+        base = MEMORIES["flow_key"][0]
+        for i, word in enumerate(struct.unpack(f"<{_FLOW_KEY_BYTES // 4}I", key)):
+            self.transport.write32(base + 4 * i, word)
 
     def _map(self) -> None:
         """Memory: the record ring, then a transmit ring per port."""

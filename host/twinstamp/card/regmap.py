@@ -25,7 +25,7 @@ class Register(NamedTuple):
 
 MAGIC = 0x54574E53
 MAP_MAJOR = 1
-MAP_MINOR = 0
+MAP_MINOR = 1
 
 # fmt: off
 REGISTERS: dict[str, Register] = {
@@ -104,4 +104,5 @@ REGISTERS: dict[str, Register] = {
 MEMORIES: dict[str, tuple[int, int]] = {
     "counter_memory": (0x2000, 1024),
     "digest_key": (0x2800, 2048),
+    "flow_key": (0x3000, 128),
 }
