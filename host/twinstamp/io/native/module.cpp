@@ -5,6 +5,7 @@
 namespace nb = nanobind;
 
 namespace twinstamp {
+void bind_card_ring(nb::module_& m);
 void bind_capture_reader(nb::module_& m);
 void bind_capture_writer(nb::module_& m);
 void bind_merge(nb::module_& m);
@@ -16,6 +17,7 @@ NB_MODULE(_native, m) {
     // As in the kernels: an object that lives until the interpreter ends is no leak.
     nb::set_leak_warnings(false);
     m.doc() = "Twinstamp's compiled record walks: capture files, packet sockets, merging.";
+    twinstamp::bind_card_ring(m);
     twinstamp::bind_capture_reader(m);
     twinstamp::bind_capture_writer(m);
     twinstamp::bind_packet_socket(m);

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// The card: four GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
+//
+// Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), rx_clk_i[] one per port. rst_ni
+// asserts at once, is released in each clock on its own. AXI4-Lite for registers, AXI4 for the ring.
+module twinstamp_card
+  import twinstamp_pkg::*;
+#(
+  parameter int unsigned StoreLog2 = 15,
+  parameter logic [31:0] BuildId = 32'd0,
+  parameter bit Simulated = 1'b0
+) (
+  input  logic        clk_i,
+  input  logic        rst_ni,
+
+  input  logic [3:0]  rx_clk_i,
+  input  logic [7:0]  rxd_i [4],
+  input  logic [3:0]  rx_dv_i,
+  input  logic [3:0]  rx_er_i,
+
+  input  logic        s_axil_awvalid,
+  output logic        s_axil_awready,
+  input  logic [13:0] s_axil_awaddr,
+  input  logic        s_axil_wvalid,
+  output logic        s_axil_wready,
+  input  logic [31:0] s_axil_wdata,
+  input  logic [3:0]  s_axil_wstrb,
+  output logic        s_axil_bvalid,
+  input  logic        s_axil_bready,
+  output logic [1:0]  s_axil_bresp,
+  input  logic        s_axil_arvalid,
+  output logic        s_axil_arready,
+  input  logic [13:0] s_axil_araddr,
+  output logic        s_axil_rvalid,
+  input  logic        s_axil_rready,
+  output logic [31:0] s_axil_rdata,
+  output logic [1:0]  s_axil_rresp,
+
+  output logic        m_axi_awvalid,
+  input  logic        m_axi_awready,
+  output logic [63:0] m_axi_awaddr,
+  output logic [7:0]  m_axi_awlen,
+  output logic        m_axi_wvalid,
+  input  logic        m_axi_wready,
+  output logic [63:0] m_axi_wdata,
+  output logic        m_axi_wlast,
+  input  logic        m_axi_bvalid,
+  output logic        m_axi_bready,
+  input  logic [1:0]  m_axi_bresp,
+
+  output logic [103:0] now_q72_o,
+  input  logic [2:0]   late_i [4]   // simulation only, see sync_2ff; tie to 0
+);
+  localparam int unsigned Ports = 4;
+  // From the reference byte on the pins to the stamp: its sampling edge is one receive period after it
+  // appears, the toggle follows two edges later... see docs/card.md. In 2^-32 s.
+  localparam logic [31:0] RxConstantQ32 = 32'd0;
+
+  card_regs_pkg::twinstamp_card__in_t hwif_in;
+  card_regs_pkg::twinstamp_card__out_t hwif_out;
+
+  logic [63:0] now_q32, slew_left;
+  logic [31:0] epoch, producer;
+  logic load_refused, increment_refused;
+  logic ring_error, ring_bad_shape, ring_idle, store;
+  logic counters_busy;
+  logic [63:0] latched_at_q;
+
+  logic [Ports-1:0] ev, ev_giant, ev_stored, ev_dropped, discard, overflow;
+  rx_end_t ev_end [Ports];
+  logic [31:0] drops [Ports];
+  logic [StoreLog2-3:0] committed [Ports];
+  logic [StoreLog2-3:0] taken [Ports];
+  logic [Ports-1:0] store_read;
+  logic [StoreLog2-4:0] store_address;
+  logic [63:0] store_data [Ports];
+
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
+    rx_port #(.StoreLog2(StoreLog2), .Port(p)) u_rx (
+      .rx_clk_i(rx_clk_i[p]), .rxd_i(rxd_i[p]), .rx_dv_i(rx_dv_i[p]), .rx_er_i(rx_er_i[p]),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .epoch_i(epoch[7:0]),
+      .enable_i(hwif_out.port[p].rx_control.enable.value),
+      .first_byte_i(hwif_out.port[p].rx_control.stamp_first_byte.value),
+      .keep_bad_i(hwif_out.port[p].rx_control.keep_bad.value),
+      .keep_runt_i(hwif_out.port[p].rx_control.keep_runt.value),
+      .keep_giant_i(hwif_out.port[p].rx_control.keep_giant.value),
+      .limit_i(hwif_out.port[p].rx_limit.bytes.value),
+      .store_i(store), .overflow_o(overflow[p]),
+      .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
+      .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
+      .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
+      .read_address_i(store_address), .read_data_o(store_data[p]),
+      .late_i(late_i[p])
+    );
+    assign hwif_in.port[p].rx_constant.q32.next = RxConstantQ32;
+    assign hwif_in.port[p].rx_status.overflow.next = overflow[p];
+  end
+
+  card_clock u_clock (
+    .clk_i, .rst_ni,
+    .increment_write_i(hwif_out.clock.increment.q72.swmod),
+    .increment_q72_i(hwif_out.clock.increment.q72.value),
+    .slew_write_i(hwif_out.clock.slew_amount.q64.swmod),
+    .slew_amount_q64_i(hwif_out.clock.slew_amount.q64.value),
+    .slew_step_q64_i(hwif_out.clock.slew_step.q64.value),
+    .load_i(hwif_out.clock.control.load.value),
+    .load_q32_i(hwif_out.clock.load_time.q32.value),
+    .locked_i(hwif_out.clock.control.locked.value),
+    .armed_i(1'b0),
+    .now_q72_o, .now_q32_o(now_q32), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .load_refused_o(load_refused), .increment_refused_o(increment_refused)
+  );
+
+  block_packer #(.Ports(Ports), .StoreLog2(StoreLog2)) u_packer (
+    .clk_i, .rst_ni,
+    .enable_i(hwif_out.ring.control.enable.value),
+    .flush_i(hwif_out.ring.control.flush.value),
+    .base_i(hwif_out.ring.base.address.value),
+    .size_log2_i(hwif_out.ring.shape.size_log2.value),
+    .count_log2_i(hwif_out.ring.shape.count_log2.value),
+    .timeout_i(hwif_out.ring.timeout.cycles.value),
+    .consumer_i(hwif_out.ring.consumer.index.value),
+    .producer_o(producer), .error_o(ring_error), .bad_shape_o(ring_bad_shape), .idle_o(ring_idle),
+    .store_o(store),
+    .now_q32_i(now_q32), .epoch_i(epoch),
+    .bound_ns_i(hwif_out.clock.bound.ns.value),
+    .utc_offset_i(hwif_out.clock.utc_offset.s.value),
+    .locked_i(hwif_out.clock.control.locked.value),
+    .slewing_i(slew_left != '0),
+    .drops_i(drops), .committed_i(committed), .taken_o(taken), .read_o(store_read),
+    .read_address_o(store_address), .read_data_i(store_data), .discard_o(discard),
+    .awvalid(m_axi_awvalid), .awready(m_axi_awready), .awaddr(m_axi_awaddr), .awlen(m_axi_awlen),
+    .wvalid(m_axi_wvalid), .wready(m_axi_wready), .wdata(m_axi_wdata), .wlast(m_axi_wlast),
+    .bvalid(m_axi_bvalid), .bready(m_axi_bready), .bresp(m_axi_bresp)
+  );
+
+  port_counters #(.Ports(Ports)) u_counters (
+    .clk_i, .rst_ni, .event_i(ev), .event_end_i(ev_end), .event_giant_i(ev_giant),
+    .event_stored_i(ev_stored), .event_dropped_i(ev_dropped), .discard_i(discard),
+    .latch_i(hwif_out.counters.control.latch.value), .busy_o(counters_busy),
+    .read_i(hwif_out.counter_memory.req && !hwif_out.counter_memory.req_is_wr),
+    .read_address_i(hwif_out.counter_memory.addr[9:2]),
+    .read_data_o(hwif_in.counter_memory.rd_data),
+    .read_valid_o(hwif_in.counter_memory.rd_ack)
+  );
+  assign hwif_in.counter_memory.wr_ack =
+      hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) latched_at_q <= '0;
+    else if (hwif_out.counters.control.latch.value && !counters_busy) latched_at_q <= now_q32;
+  end
+
+  assign hwif_in.id.build.value.next = BuildId;
+  assign hwif_in.id.features.flow_hash.next = 1'b0;
+  assign hwif_in.id.features.digest.next = 1'b0;
+  assign hwif_in.id.features.transmit.next = 1'b0;
+  assign hwif_in.id.features.simulated.next = Simulated;
+  assign hwif_in.id.size.ports.next = 8'(Ports);
+  assign hwif_in.id.size.counters.next = 8'(CountersUsed);
+  assign hwif_in.id.size.store_log2.next = 8'(StoreLog2);
+  assign hwif_in.id.core_clock.hz.next = 32'd125_000_000;
+  assign hwif_in.clock.now.q32.next = now_q32;
+  assign hwif_in.clock.slew_left.q64.next = slew_left;
+  assign hwif_in.clock.status.load_refused.hwset = load_refused;
+  assign hwif_in.clock.status.increment_refused.hwset = increment_refused;
+  assign hwif_in.clock.status.slewing.next = slew_left != '0;
+  assign hwif_in.clock.epoch.value.next = epoch;
+  assign hwif_in.ring.status.error.next = ring_error;
+  assign hwif_in.ring.status.idle.next = ring_idle;
+  assign hwif_in.ring.status.bad_shape.next = ring_bad_shape;
+  assign hwif_in.ring.producer.index.next = producer;
+  assign hwif_in.counters.status.busy.next = counters_busy;
+  assign hwif_in.counters.at.q32.next = latched_at_q;
+
+  card_regs u_regs (
+    .clk(clk_i), .arst_n(rst_ni),
+    .s_axil_awready, .s_axil_awvalid, .s_axil_awaddr, .s_axil_awprot(3'b000),
+    .s_axil_wready, .s_axil_wvalid, .s_axil_wdata, .s_axil_wstrb,
+    .s_axil_bready, .s_axil_bvalid, .s_axil_bresp,
+    .s_axil_arready, .s_axil_arvalid, .s_axil_araddr, .s_axil_arprot(3'b000),
+    .s_axil_rready, .s_axil_rvalid, .s_axil_rdata, .s_axil_rresp,
+    .hwif_in, .hwif_out
+  );
+endmodule

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// What several blocks of the card share: entry formats, counter numbers, the Ethernet CRC.
+package twinstamp_pkg;
+
+  // Longest frame stored, without FCS: 9018 bytes and two tags, rounded up to words.
+  parameter int unsigned MaxStoredWords = 1128;
+  parameter int unsigned RecordHeaderWords = 4;
+  parameter int unsigned BlockHeaderWords = 8;
+
+  // What gmii_rx says at the end of each carrier event (rx_dv high).
+  typedef struct packed {
+    logic        multicast;   // first byte's lowest bit; broadcast too
+    logic        broadcast;
+    logic        preamble_error;  // no frame: something else than 0x55 before the SFD, or too close behind another
+    logic        no_sfd;      // no frame: carrier ended within the preamble
+    logic        has_stamp;   // one stamp of the stamp queue belongs to this event
+    logic        rx_er;
+    logic        fcs_ok;
+    logic [1:0]  tags;        // VLAN tags, at most two counted
+    logic [23:0] length;      // bytes after the SFD, FCS included; stops at its largest value
+  } rx_end_t;
+
+  // What crosses from a receive clock to the core clock.
+  typedef struct packed {
+    logic        is_end;
+    logic [63:0] data;        // eight bytes, first in the lowest; or an rx_end_t
+  } rx_entry_t;
+
+  // Flags of a record (docs/card.md).
+  parameter int unsigned FlagBadFcs = 0;
+  parameter int unsigned FlagRxEr = 1;
+  parameter int unsigned FlagRunt = 2;
+  parameter int unsigned FlagGiant = 3;
+  parameter int unsigned FlagCut = 4;      // caplen is less than length for want of room
+  parameter int unsigned FlagFirstByte = 5;  // stamp refers to the first byte, not to the SFD
+  parameter int unsigned FlagTx = 6;       // departure stamp of a frame sent by the host
+
+  // Counters of a port, by their place in the counter memory.
+  typedef enum int unsigned {
+    CntOctetsGood = 0, CntOctetsBad = 1, CntGood = 2, CntBroadcast = 3, CntMulticast = 4,
+    CntFcsErrors = 5, CntUndersize = 6, CntFragments = 7, CntOversize = 8, CntJabbers = 9,
+    CntNoSfd = 10, CntPreambleErrors = 11, CntStored = 12, CntDropped = 13, CntDiscarded = 14,
+    CntNotWanted = 15, CntSize64 = 16, CntSize127 = 17, CntSize255 = 18, CntSize511 = 19,
+    CntSize1023 = 20, CntSize1518 = 21, CntSizeLarger = 22, CntTagged = 23
+  } counter_e;
+  parameter int unsigned Counters = 32;  // room per port
+  parameter int unsigned CountersUsed = 24;
+
+  // Reflected CRC-32 of IEEE 802.3, 3.2.9, over one byte; state starts at all ones.
+  function automatic logic [31:0] crc32_byte(input logic [31:0] crc, input logic [7:0] data);
+    logic [31:0] c;
+    c = crc ^ {24'b0, data};
+    for (int i = 0; i < 8; i++) c = c[0] ? (c >> 1) ^ 32'hEDB88320 : (c >> 1);
+    return c;
+  endfunction
+  // State after a frame followed by its own FCS.
+  parameter logic [31:0] CrcResidue = 32'hDEBB20E3;
+
+endpackage

@@ -1,0 +1,15 @@
+hdl/rtl/common/twinstamp_pkg.sv
+hdl/regs/generated/card_regs_pkg.sv
+hdl/regs/generated/card_regs.sv
+hdl/rtl/common/sync_2ff.sv
+hdl/rtl/common/reset_sync.sv
+hdl/rtl/common/async_fifo.sv
+hdl/rtl/rx/gmii_rx.sv
+hdl/rtl/rx/stamp_capture.sv
+hdl/rtl/rx/frame_store.sv
+hdl/rtl/rx/rx_port.sv
+hdl/rtl/clock/card_clock.sv
+hdl/rtl/ring/axi_stream_writer.sv
+hdl/rtl/ring/block_packer.sv
+hdl/rtl/stats/port_counters.sv
+hdl/rtl/card/twinstamp_card.sv

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Holds one port's frames as finished records until the packer fetches them; drops whole frames when full.
+//
+// Clock: the core clock. Takes an entry every cycle (five cycles for the end of a kept frame), so it never
+// holds the MAC up. A record is four header words and the frame's words (docs/card.md); the header is
+// written behind the frame, in front of it, when all is known, and only then becomes visible (`committed_o`).
+// Overflow: a frame that finds too little room is left out whole and counted; it takes a sequence number,
+// so gaps in the sequence are drops.
+// Room: 2^StoreLog2 bytes; 14 (one frame of 9 KiB at a time) to 17.
+module frame_store
+  import twinstamp_pkg::*;
+#(
+  parameter int unsigned StoreLog2 = 15,
+  parameter int unsigned Port = 0
+) (
+  input  logic        clk_i,
+  input  logic        rst_ni,
+
+  input  logic        valid_i,
+  input  rx_entry_t   entry_i,
+  output logic        ready_o,
+
+  input  logic        stamp_valid_i,
+  input  logic [63:0] stamp_q32_i,
+  input  logic [7:0]  stamp_epoch_i,
+  output logic        stamp_ready_o,
+
+  input  logic        store_i,       // the ring runs: keep frames
+  input  logic        keep_bad_i,
+  input  logic        keep_runt_i,
+  input  logic        keep_giant_i,
+  input  logic        first_byte_i,
+  input  logic [13:0] limit_i,
+
+  // One pulse for each carrier event, and what became of it.
+  output logic        event_o,
+  output rx_end_t     event_end_o,
+  output logic        event_giant_o,
+  output logic        event_stored_o,
+  output logic        event_dropped_o,
+  output logic [31:0] drops_o,
+
+  // Records, oldest first: a word a cycle after its address.
+  output logic [StoreLog2-3:0] committed_o,  // in words, one bit more than an address
+  input  logic [StoreLog2-3:0] taken_i,
+  input  logic                 read_i,
+  input  logic [StoreLog2-4:0] read_address_i,
+  output logic [63:0]          read_data_o
+);
+  if (StoreLog2 < 14 || StoreLog2 > 17) $fatal(1, "frame_store: StoreLog2 must be 14 to 17");
+  localparam int unsigned A = StoreLog2 - 3;  // address bits
+
+  logic [63:0] memory [2**A];
+  logic we;
+  logic [A-1:0] waddr;
+  logic [63:0] wdata;
+  always_ff @(posedge clk_i) begin
+    if (we) memory[waddr] <= wdata;
+    if (read_i) read_data_o <= memory[read_address_i];
+  end
+
+  logic [A:0] committed_q, used, needed;
+  logic [10:0] words_q;
+  logic full_q;      // this frame found no room
+  logic skip_q;      // the ring did not run for all of it
+  logic [1:0] head_q;
+  logic heading_q;
+  logic [31:0] sequence_q, drops_q;
+
+  rx_end_t frame_end;
+  assign frame_end = rx_end_t'(entry_i.data[$bits(rx_end_t)-1:0]);
+
+  // Judgement at the end.
+  logic frame, runt, giant, bad, wanted, cut, keep, drop;
+  logic [23:0] limit, payload;
+  logic [15:0] caplen;
+  assign frame = !frame_end.preamble_error && !frame_end.no_sfd;
+  assign limit = 24'(limit_i) + {20'b0, frame_end.tags, 2'b00};
+  assign runt = frame_end.length < 24'd64;
+  assign giant = frame_end.length > limit;
+  assign bad = !frame_end.fcs_ok || frame_end.rx_er;
+  assign wanted = frame && frame_end.has_stamp && store_i && !skip_q && (!bad || keep_bad_i) &&
+                  (!runt || keep_runt_i) && (!giant || keep_giant_i);
+  assign payload = frame_end.length < 24'd4 ? '0 : frame_end.length - 24'd4;
+  assign cut = payload > 24'(8 * MaxStoredWords);
+  assign caplen = cut ? 16'(8 * MaxStoredWords) : payload[15:0];
+  assign used = committed_q - taken_i;
+  assign needed = used + (A+1)'(words_q) + (A+1)'(RecordHeaderWords);
+
+  logic no_room;
+  assign no_room = needed >= (A+1)'(2**A);  // this word would not fit
+
+  logic end_now;
+  assign end_now = valid_i && entry_i.is_end && !heading_q &&
+                   (!frame_end.has_stamp || stamp_valid_i);
+  assign keep = wanted && !full_q && needed <= (A+1)'(2**A);
+  assign drop = wanted && !keep;
+
+  logic [63:0] head0_q;
+  logic [15:0] flags;
+  always_comb begin
+    flags = '0;
+    flags[FlagBadFcs] = !frame_end.fcs_ok;
+    flags[FlagRxEr] = frame_end.rx_er;
+    flags[FlagRunt] = runt;
+    flags[FlagGiant] = giant;
+    flags[FlagCut] = cut;
+    flags[FlagFirstByte] = first_byte_i;
+  end
+
+  logic [63:0] stamp_q;
+  logic [10:0] kept_words_q;
+  always_comb begin
+    we = 1'b0;
+    waddr = committed_q[A-1:0] + A'(RecordHeaderWords) + A'(words_q);
+    wdata = entry_i.data;
+    if (heading_q) begin
+      we = 1'b1;
+      waddr = committed_q[A-1:0] + A'(head_q);
+      unique case (head_q)
+        2'd0: wdata = head0_q;
+        2'd1: wdata = stamp_q;
+        2'd2: wdata = {32'b0, sequence_q};
+        default: wdata = '0;
+      endcase
+    end else if (valid_i && !entry_i.is_end) begin
+      we = !skip_q && !full_q && !no_room && words_q < 11'(MaxStoredWords);
+    end
+  end
+
+  // An end waits for its stamp, which is always under way already.
+  assign ready_o = !heading_q && (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);
+  assign stamp_ready_o = end_now && frame_end.has_stamp;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      committed_q <= '0;
+      words_q <= '0;
+      full_q <= 1'b0;
+      skip_q <= 1'b0;
+      head_q <= '0;
+      heading_q <= 1'b0;
+      sequence_q <= '0;
+      drops_q <= '0;
+      event_o <= 1'b0;
+      event_end_o <= '0;
+      event_giant_o <= 1'b0;
+      event_stored_o <= 1'b0;
+      event_dropped_o <= 1'b0;
+      head0_q <= '0;
+      stamp_q <= '0;
+      kept_words_q <= '0;
+    end else begin
+      event_o <= 1'b0;
+      if (heading_q) begin
+        head_q <= head_q + 2'd1;
+        if (head_q == 2'd3) begin
+          heading_q <= 1'b0;
+          committed_q <= committed_q + (A+1)'(RecordHeaderWords) + (A+1)'(kept_words_q);
+          sequence_q <= sequence_q + 32'd1;
+        end
+      end else if (end_now) begin
+        words_q <= '0;
+        full_q <= 1'b0;
+        skip_q <= 1'b0;
+        event_o <= 1'b1;
+        event_end_o <= frame_end;
+        event_giant_o <= giant;
+        event_stored_o <= keep;
+        event_dropped_o <= drop;
+        kept_words_q <= words_q;
+        head0_q <= {flags, stamp_epoch_i, 8'(Port),
+                    frame_end.length > 24'd65539 ? 16'hFFFF : payload[15:0], caplen};
+        stamp_q <= stamp_q32_i;
+        if (keep) heading_q <= 1'b1;
+        if (drop) begin
+          sequence_q <= sequence_q + 32'd1;
+          drops_q <= drops_q + 32'd1;
+        end
+      end else if (valid_i && !entry_i.is_end) begin
+        if (!store_i) skip_q <= 1'b1;
+        if (words_q < 11'(MaxStoredWords) && !full_q) begin
+          if (no_room) full_q <= 1'b1;
+          else words_q <= words_q + 11'd1;
+        end
+      end
+    end
+  end
+
+  assign committed_o = committed_q;
+  assign drops_o = drops_q;
+endmodule

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// Receives from GMII: preamble and SFD, FCS, lengths; cuts the frame into words without its FCS.
+//
+// Clock: the port's recovered receive clock (125 MHz +-100 ppm); GMII pins are sampled at its edge.
+// Stamp: stamp_toggle_o changes two edges after the edge that samples the reference byte (the SFD, or with
+// cfg_first_byte_i the byte after it); nothing of the frame is needed for it.
+// Stream: words of eight bytes (first byte lowest, the last word padded with zeros), then one entry with an
+// rx_end_t for each carrier event while enabled. At most one entry a cycle; nine for 72 bytes. No
+// back-pressure: whoever reads must keep up (frame_store always does), a full FIFO is a fault.
+// Carrier events in which no frame starts give an end entry only. Two SFDs closer than MinStampDistance
+// cycles: the second is taken for noise, so that each toggle can be told in the core clock.
+module gmii_rx
+  import twinstamp_pkg::*;
+#(
+  parameter int unsigned MinStampDistance = 8  // in cycles; 4 to 15
+) (
+  input  logic       clk_i,
+  input  logic       rst_ni,
+  input  logic [7:0] rxd_i,
+  input  logic       rx_dv_i,
+  input  logic       rx_er_i,
+  input  logic       cfg_enable_i,
+  input  logic       cfg_first_byte_i,
+  output logic       stamp_toggle_o,
+  output logic       valid_o,
+  output rx_entry_t  entry_o
+);
+  if (MinStampDistance < 4 || MinStampDistance > 15) $fatal(1, "gmii_rx: MinStampDistance must be 4 to 15");
+
+  typedef enum logic [2:0] {StSkip, StIdle, StPreamble, StFrame, StNoise} state_e;
+
+  logic [7:0] rxd_q;
+  logic dv_q, er_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      rxd_q <= '0;
+      dv_q  <= 1'b1;  // a frame under way at the end of reset is not taken
+      er_q  <= 1'b0;
+    end else begin
+      rxd_q <= rxd_i;
+      dv_q  <= rx_dv_i;
+      er_q  <= rx_er_i;
+    end
+  end
+
+  state_e state_q;
+  logic toggle_q, enable_q;
+  logic [3:0] since_stamp_q;
+  logic stamp_ready;
+  assign stamp_ready = since_stamp_q >= 4'(MinStampDistance);
+
+  // Frame under way. `delay_q` holds the last four bytes back: at the end they are the FCS.
+  logic [23:0] length_q;
+  logic [31:0] crc_q, delay_q;
+  logic [63:0] word_q;
+  logic [7:0]  previous_q;
+  logic [1:0]  tags_q;
+  logic tag_open_q;  // the next two bytes may be a tag's TPID
+  logic has_stamp_q, er_seen_q, multicast_q, broadcast_q;
+  logic [31:0] crc_next;
+  assign crc_next = crc32_byte(crc_q, rxd_q);
+  logic tpid;
+  assign tpid = {previous_q, rxd_q} == 16'h8100 || {previous_q, rxd_q} == 16'h88A8;
+
+  logic [2:0] lane;
+  assign lane = 3'(length_q - 24'd4);
+
+  logic word_valid_q, end_valid_q;
+  logic [63:0] word_out_q;
+  rx_end_t end_q;
+  logic ending_q;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      state_q <= StSkip;
+      toggle_q <= 1'b0;
+      enable_q <= 1'b0;
+      since_stamp_q <= '1;
+      length_q <= '0;
+      crc_q <= '1;
+      delay_q <= '0;
+      word_q <= '0;
+      previous_q <= '0;
+      tags_q <= '0;
+      tag_open_q <= 1'b0;
+      has_stamp_q <= 1'b0;
+      er_seen_q <= 1'b0;
+      multicast_q <= 1'b0;
+      broadcast_q <= 1'b0;
+      word_valid_q <= 1'b0;
+      end_valid_q <= 1'b0;
+      ending_q <= 1'b0;
+      word_out_q <= '0;
+      end_q <= '0;
+    end else begin
+      word_valid_q <= 1'b0;
+      end_valid_q <= ending_q;
+      ending_q <= 1'b0;
+      enable_q <= cfg_enable_i;
+      if (since_stamp_q != '1) since_stamp_q <= since_stamp_q + 4'd1;
+
+      unique case (state_q)
+        StSkip: if (!dv_q) state_q <= StIdle;
+
+        StIdle, StPreamble: begin
+          length_q <= '0;
+          crc_q <= '1;
+          tags_q <= '0;
+          has_stamp_q <= 1'b0;
+          er_seen_q <= 1'b0;
+          multicast_q <= 1'b0;
+          broadcast_q <= 1'b1;
+          if (dv_q) begin
+            if (state_q == StIdle && !enable_q) state_q <= StSkip;
+            else if (rxd_q == 8'h55 && !er_q) state_q <= StPreamble;
+            else if (rxd_q == 8'hD5 && !er_q && stamp_ready) begin
+              state_q <= StFrame;
+              if (!cfg_first_byte_i) begin
+                toggle_q <= !toggle_q;
+                has_stamp_q <= 1'b1;
+                since_stamp_q <= '0;
+              end
+            end else begin
+              state_q <= StNoise;
+            end
+          end else if (state_q == StPreamble) begin
+            state_q <= StIdle;
+            ending_q <= 1'b1;
+            end_q <= '{no_sfd: 1'b1, default: '0};
+          end
+        end
+
+        StNoise: if (!dv_q) begin
+          state_q <= StIdle;
+          ending_q <= 1'b1;
+          end_q <= '{preamble_error: 1'b1, default: '0};
+        end
+
+        StFrame: if (dv_q) begin
+          if (length_q == '0 && cfg_first_byte_i) begin
+            toggle_q <= !toggle_q;
+            has_stamp_q <= 1'b1;
+            since_stamp_q <= '0;
+          end
+          if (length_q != '1) length_q <= length_q + 24'd1;
+          crc_q <= crc_next;
+          delay_q <= {rxd_q, delay_q[31:8]};
+          previous_q <= rxd_q;
+          if (er_q) er_seen_q <= 1'b1;
+          if (length_q == '0) multicast_q <= rxd_q[0];
+          if (length_q < 24'd6 && rxd_q != 8'hFF) broadcast_q <= 1'b0;
+          // TPIDs stand at bytes 12 and, behind a tag, 16.
+          tag_open_q <= length_q == 24'd12 || (length_q == 24'd16 && tags_q != '0);
+          if (tag_open_q && tpid) tags_q <= tags_q + 2'd1;
+          if (length_q >= 24'd4) begin
+            word_q[8*lane +: 8] <= delay_q[7:0];
+            if (lane == '1) begin
+              word_valid_q <= 1'b1;
+              word_out_q <= {delay_q[7:0], word_q[55:0]};
+              word_q <= '0;
+            end
+          end
+        end else begin
+          state_q <= StIdle;
+          ending_q <= 1'b1;
+          if (length_q >= 24'd4 && lane != '0) begin
+            word_valid_q <= 1'b1;
+            word_out_q <= word_q;
+          end
+          word_q <= '0;
+          end_q <= '{
+              multicast: multicast_q,
+              broadcast: broadcast_q && length_q >= 24'd6,
+              preamble_error: 1'b0,
+              no_sfd: 1'b0,
+              has_stamp: has_stamp_q,
+              rx_er: er_seen_q,
+              fcs_ok: crc_q == CrcResidue,
+              tags: tags_q,
+              length: length_q
+          };
+        end
+
+        default: state_q <= StSkip;
+      endcase
+    end
+  end
+
+  assign stamp_toggle_o = toggle_q;
+  assign valid_o = word_valid_q || end_valid_q;
+  assign entry_o.is_end = end_valid_q;
+  assign entry_o.data = end_valid_q ? 64'(end_q) : word_out_q;
+endmodule

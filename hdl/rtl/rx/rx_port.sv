@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// One port's way in: GMII in its receive clock, across into the core clock, to finished records.
+//
+// Clocks: rx_clk_i (recovered) and clk_i (core). Where the stamp is taken: stamp_capture, on the toggle that
+// gmii_rx makes at the reference byte. Configuration crosses bit by bit.
+module rx_port
+  import twinstamp_pkg::*;
+#(
+  parameter int unsigned StoreLog2 = 15,
+  parameter int unsigned Port = 0
+) (
+  input  logic        rx_clk_i,
+  input  logic [7:0]  rxd_i,
+  input  logic        rx_dv_i,
+  input  logic        rx_er_i,
+
+  input  logic        clk_i,
+  input  logic        rst_ni,
+  input  logic [63:0] now_q32_i,
+  input  logic [7:0]  epoch_i,
+  input  logic        enable_i,
+  input  logic        first_byte_i,
+  input  logic        keep_bad_i,
+  input  logic        keep_runt_i,
+  input  logic        keep_giant_i,
+  input  logic [13:0] limit_i,
+  input  logic        store_i,
+  output logic        overflow_o,
+
+  output logic        event_o,
+  output rx_end_t     event_end_o,
+  output logic        event_giant_o,
+  output logic        event_stored_o,
+  output logic        event_dropped_o,
+  output logic [31:0] drops_o,
+
+  output logic [StoreLog2-3:0] committed_o,
+  input  logic [StoreLog2-3:0] taken_i,
+  input  logic                 read_i,
+  input  logic [StoreLog2-4:0] read_address_i,
+  output logic [63:0]          read_data_o,
+
+  // Simulation: a crossing's first flip-flop catches the old value (sync_2ff). [0] stamp, [1] FIFO into the
+  // core clock, [2] configuration and FIFO into the receive clock.
+  input  logic [2:0]  late_i
+);
+  logic rx_rst_n;
+  reset_sync u_reset (.clk_i(rx_clk_i), .rst_ni, .rst_no(rx_rst_n));
+
+  logic rx_enable, rx_first_byte;
+  sync_2ff #(.Width(2)) u_config (
+    .clk_i(rx_clk_i), .rst_ni(rx_rst_n), .late_i(late_i[2]),
+    .d_i({enable_i, first_byte_i}), .q_o({rx_enable, rx_first_byte})
+  );
+
+  logic toggle, rx_valid, rx_full, full_seen_q;
+  rx_entry_t rx_entry;
+  gmii_rx u_mac (
+    .clk_i(rx_clk_i), .rst_ni(rx_rst_n), .rxd_i, .rx_dv_i, .rx_er_i,
+    .cfg_enable_i(rx_enable), .cfg_first_byte_i(rx_first_byte),
+    .stamp_toggle_o(toggle), .valid_o(rx_valid), .entry_o(rx_entry)
+  );
+  always_ff @(posedge rx_clk_i or negedge rx_rst_n) begin
+    if (!rx_rst_n) full_seen_q <= 1'b0;
+    else if (rx_valid && rx_full) full_seen_q <= 1'b1;
+  end
+
+  logic valid, ready;
+  rx_entry_t entry;
+  async_fifo #(.Width($bits(rx_entry_t)), .DepthLog2(4)) u_fifo (
+    .wclk_i(rx_clk_i), .wrst_ni(rx_rst_n), .wvalid_i(rx_valid), .wdata_i(rx_entry), .wfull_o(rx_full),
+    .wlate_i(late_i[2]),
+    .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(valid), .rdata_o(entry), .rready_i(ready),
+    .rlate_i(late_i[1])
+  );
+
+  logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow;
+  logic [63:0] stamp_q32;
+  logic [7:0] stamp_epoch;
+  stamp_capture u_stamp (
+    .clk_i, .rst_ni, .toggle_i(toggle), .late_i(late_i[0]), .now_q32_i, .epoch_i,
+    .valid_o(stamp_valid), .stamp_q32_o(stamp_q32), .epoch_o(stamp_epoch), .ready_i(stamp_ready),
+    .overflow_o(stamp_overflow)
+  );
+  sync_2ff u_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(full_seen_q), .q_o(fifo_overflow));
+  assign overflow_o = stamp_overflow || fifo_overflow;
+
+  frame_store #(.StoreLog2(StoreLog2), .Port(Port)) u_store (
+    .clk_i, .rst_ni, .valid_i(valid), .entry_i(entry), .ready_o(ready),
+    .stamp_valid_i(stamp_valid), .stamp_q32_i(stamp_q32), .stamp_epoch_i(stamp_epoch),
+    .stamp_ready_o(stamp_ready),
+    .store_i, .keep_bad_i, .keep_runt_i, .keep_giant_i, .first_byte_i, .limit_i,
+    .event_o, .event_end_o, .event_giant_o, .event_stored_o, .event_dropped_o, .drops_o,
+    .committed_o, .taken_i, .read_i, .read_address_i, .read_data_o
+  );
+endmodule

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "card_sim.h"
+
+#include <array>
+#include <cstring>
+
+#include "Vtwinstamp_card.h"
+#include "verilated.h"
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+#else
+class VerilatedFstC {};
+#endif
+
+namespace twinstamp::sim {
+namespace {
+
+constexpr std::array<uint32_t, 256> crc_table() {
+    std::array<uint32_t, 256> table{};
+    for (uint32_t i = 0; i < 256; ++i) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; ++k) c = c & 1 ? (c >> 1) ^ 0xEDB88320u : c >> 1;
+        table[i] = c;
+    }
+    return table;
+}
+constexpr auto CRC = crc_table();
+
+constexpr uint8_t OKAY = 0, SLVERR = 2, DECERR = 3;
+
+}  // namespace
+
+CardSim::CardSim(uint64_t seed) : random_(static_cast<std::mt19937::result_type>(seed ^ (seed >> 32))) {
+    context_ = std::make_unique<VerilatedContext>();
+    context_->traceEverOn(true);
+    context_->randReset(0);
+    top_ = std::make_unique<Vtwinstamp_card>(context_.get());
+    for (int c = 1; c <= PORTS; ++c) clocks_[c].next_fs = 1'000'000 + 1'500'000 * c;
+    top_->rst_ni = 0;
+    top_->clk_i = 0;
+    top_->rx_clk_i = 0;
+    top_->m_axi_awready = 1;
+    top_->m_axi_wready = 1;
+    top_->s_axil_bready = 1;
+    top_->s_axil_rready = 1;
+    for (int p = 0; p < PORTS; ++p) {
+        top_->rxd_i[p] = 0;
+        top_->late_i[p] = 0;
+    }
+    top_->rx_dv_i = 0;
+    top_->rx_er_i = 0;
+    top_->eval();
+    run_cycles(8);
+    top_->rst_ni = 1;
+    run_cycles(8);
+}
+
+CardSim::~CardSim() {
+#if VM_TRACE_FST
+    if (trace_) trace_->close();
+#endif
+    top_->final();
+}
+
+bool CardSim::trace(const std::string& path) {
+#if VM_TRACE_FST
+    trace_ = std::make_unique<VerilatedFstC>();
+    trace_->set_time_unit("1fs");
+    trace_->set_time_resolution("1fs");
+    top_->trace(trace_.get(), 99);
+    trace_->open(path.c_str());
+    return trace_->isOpen();
+#else
+    (void)path;
+    return false;
+#endif
+}
+
+void CardSim::set_clock(int which, int64_t period_fs, uint32_t period_fraction, int64_t phase_fs) {
+    Clock& clock = clocks_[which];
+    clock.period_fs = period_fs;
+    clock.period_fraction = period_fraction;
+    if (phase_fs >= 0) {
+        clock.next_fs = now_fs_ + 1 + phase_fs;
+        clock.next_fraction = 0;
+    }
+}
+
+void CardSim::set_memory(uint64_t address, uint8_t* memory, uint64_t bytes) {
+    memory_address_ = address;
+    memory_ = memory;
+    memory_bytes_ = bytes;
+}
+
+void CardSim::set_stall(uint32_t stall, uint32_t latency_min, uint32_t latency_max) {
+    stall_ = stall;
+    latency_min_ = latency_min;
+    latency_max_ = latency_max;
+    if (stall == 0) top_->m_axi_awready = top_->m_axi_wready = 1;
+}
+
+void CardSim::set_error(uint32_t after_bursts) {
+    error_after_ = after_bursts ? static_cast<uint32_t>(bursts_) + after_bursts : 0;
+}
+
+void CardSim::send(int port, const WireItem* items, uint64_t n, const uint8_t* bytes, uint64_t size) {
+    if (n == 0) return;
+    Wire& wire = wires_[port];
+    wire.items.insert(wire.items.end(), items, items + n);
+    wire.pools.emplace_back(bytes, bytes + size);
+    wire.pool_items.push_back(n);
+}
+
+uint64_t CardSim::truth(int port, WireTruth* out, uint64_t room) {
+    Wire& wire = wires_[port];
+    uint64_t ready = wire.started - wire.truth_base - (wire.active ? 1 : 0);
+    for (const auto& pending : pending_truths_) {
+        if (pending.port == port && pending.index - wire.truth_base < ready) ready = pending.index - wire.truth_base;
+    }
+    const uint64_t n = ready < room ? ready : room;
+    std::memcpy(out, wire.truths.data(), n * sizeof(WireTruth));
+    wire.truths.erase(wire.truths.begin(), wire.truths.begin() + static_cast<std::ptrdiff_t>(n));
+    wire.truth_base += n;
+    return n;
+}
+
+// What the PHY puts on the pins right after the receive clock's edge.
+void CardSim::drive_wire(int port) {
+    Wire& wire = wires_[port];
+    const uint8_t bit = static_cast<uint8_t>(1u << port);
+    if (!wire.active) {
+        if (wire.idle != UINT32_MAX) ++wire.idle;
+        if (wire.items.empty()) {
+            if (top_->rx_dv_i & bit) {
+                top_->rx_dv_i &= static_cast<uint8_t>(~bit);
+                top_->rx_er_i &= static_cast<uint8_t>(~bit);
+                top_->rxd_i[port] = 0;
+            }
+            return;
+        }
+        const WireItem& next = wire.items.front();
+        // idle counts this byte time too.
+        if (wire.idle <= next.gap || now_fs_ < next.not_before_fs) {
+            if (top_->rx_dv_i & bit) {
+                top_->rx_dv_i &= static_cast<uint8_t>(~bit);
+                top_->rx_er_i &= static_cast<uint8_t>(~bit);
+                top_->rxd_i[port] = 0;
+            }
+            return;
+        }
+        wire.item = next;
+        wire.items.pop_front();
+        wire.active = true;
+        wire.place = 0;
+        wire.crc = 0xFFFFFFFFu;
+        ++wire.started;
+        wire.truths.push_back({-1, -1, 0, 0, 0, 0});
+    }
+    const WireItem& item = wire.item;
+    const int64_t place = wire.place++;
+    const bool sfd = !(item.flags & WIRE_NO_SFD);
+    const int64_t data = place - item.preamble - (sfd ? 1 : 0);
+    const int64_t total = int64_t{item.length} + (item.flags & WIRE_ADD_FCS ? 4 : 0);
+    uint8_t value = 0x55;
+    bool error = false;
+    if (data == -1 && sfd) {
+        value = 0xD5;
+        wire.truths.back().sfd_fs = now_fs_;
+        pending_truths_.push_back({port, wire.started - 1, false, now_fs_});
+    } else if (data >= 0 && data < total) {
+        if (data < item.length) {
+            value = wire.pools.front()[item.offset + static_cast<uint64_t>(data)];
+            wire.crc = (wire.crc >> 8) ^ CRC[(wire.crc ^ value) & 0xFF];
+        } else {
+            const int64_t k = data - item.length;
+            value = static_cast<uint8_t>(~wire.crc >> (8 * k));
+            if (k == 3) value ^= item.damage;
+        }
+        error = data == int64_t{item.error_at};
+        if (data == 0 && sfd) {
+            wire.truths.back().first_fs = now_fs_;
+            pending_truths_.push_back({port, wire.started - 1, true, now_fs_});
+        }
+    }
+    if (data >= total - 1) {
+        // The last byte: the carrier goes with the next edge.
+        wire.active = false;
+        wire.idle = 0;
+        if (--wire.pool_items.front() == 0) {
+            wire.pool_items.pop_front();
+            wire.pools.pop_front();
+        }
+    }
+    if (place == 0 && total + item.preamble + (sfd ? 1 : 0) == 0) return;
+    top_->rxd_i[port] = value;
+    top_->rx_dv_i |= bit;
+    if (error) {
+        top_->rx_er_i |= bit;
+    } else {
+        top_->rx_er_i &= static_cast<uint8_t>(~bit);
+    }
+}
+
+void CardSim::memory_edge(bool aw, bool w, bool b) {
+    auto* top = top_.get();
+    if (b) responses_.pop_front();
+    if (stall_) {
+        top->m_axi_awready = (random() & 0xFFFF) >= stall_;
+        top->m_axi_wready = (random() & 0xFFFF) >= stall_;
+    }
+    (void)aw;
+    (void)w;
+    const bool valid = !responses_.empty() && responses_.front().due <= cycles_;
+    top->m_axi_bvalid = valid;
+    if (valid) top->m_axi_bresp = responses_.front().code;
+}
+
+void CardSim::resolve(const uint32_t before[4]) {
+    using u128 = unsigned __int128;
+    const auto wide = [](const uint32_t* words) {
+        return (u128{words[3]} << 96) | (u128{words[2]} << 64) | (u128{words[1]} << 32) | words[0];
+    };
+    const u128 c0 = wide(before), c1 = wide(card_time());
+    const int64_t span = clocks_[0].last_fs - (clocks_[0].last_fs - clocks_[0].period_fs);
+    for (const auto& pending : pending_truths_) {
+        const int64_t since = pending.at_fs - (clocks_[0].last_fs - clocks_[0].period_fs);
+        // c0 stands from the edge before until this one.
+        const u128 at = c0 + (c1 - c0) * static_cast<u128>(since < 0 ? 0 : since) / static_cast<u128>(span);
+        Wire& wire = wires_[pending.port];
+        WireTruth& truth = wire.truths[pending.index - wire.truth_base];
+        (pending.first ? truth.first_q32 : truth.sfd_q32) = static_cast<uint64_t>(at >> 40);
+        (pending.first ? truth.first_rest : truth.sfd_rest) = static_cast<uint32_t>(at >> 8);
+    }
+    pending_truths_.clear();
+}
+
+const uint32_t* CardSim::card_time() const { return top_->now_q72_o.data(); }
+
+void CardSim::core_edge() {
+    auto* top = top_.get();
+    for (int p = 0; p < PORTS; ++p) {
+        uint8_t late = top->late_i[p] & 4;
+        if (now_fs_ - clocks_[1 + p].last_fs < window_fs_) late |= static_cast<uint8_t>(random() & 3);
+        top->late_i[p] = late;
+    }
+    // What stands on the bus before the edge is what the edge transfers.
+    const bool aw = top->m_axi_awvalid && top->m_axi_awready;
+    const bool w = top->m_axi_wvalid && top->m_axi_wready;
+    const bool b = top->m_axi_bvalid && top->m_axi_bready;
+    if (aw) {
+        ++bursts_;
+        const uint64_t address = top->m_axi_awaddr, bytes = 8ull * (top->m_axi_awlen + 1u);
+        uint8_t code = OKAY;
+        if (address < memory_address_ || address + bytes > memory_address_ + memory_bytes_) code = DECERR;
+        if (error_after_ && bursts_ >= error_after_) code = SLVERR;
+        burst_address_.push_back(address);
+        burst_code_.push_back(code);
+    }
+    if (w) {
+        // A beat may come before its address by AXI's rules; this card never does that.
+        uint64_t& address = burst_address_.front();
+        if (burst_code_.front() == OKAY) {
+            const uint64_t data = top->m_axi_wdata;
+            std::memcpy(memory_ + (address - memory_address_), &data, 8);
+        }
+        address += 8;
+        if (top->m_axi_wlast) {
+            uint64_t due = cycles_ + latency_min_;
+            if (latency_max_ > latency_min_) due += random() % (latency_max_ - latency_min_ + 1);
+            if (due < last_due_) due = last_due_;
+            last_due_ = due;
+            responses_.push_back({due, burst_code_.front()});
+            burst_address_.pop_front();
+            burst_code_.pop_front();
+        }
+    }
+    uint32_t before[4];
+    const bool pending = !pending_truths_.empty();
+    if (pending) std::memcpy(before, card_time(), sizeof before);
+    top->eval();
+    ++cycles_;
+    if (pending) resolve(before);
+    if (aw || w || b || stall_ || !responses_.empty()) memory_edge(aw, w, b);
+}
+
+void CardSim::rx_edge(int port) {
+    auto* top = top_.get();
+    uint8_t late = top->late_i[port] & 3;
+    if (now_fs_ - clocks_[0].last_fs < window_fs_) late |= static_cast<uint8_t>(random() & 4);
+    top->late_i[port] = late;
+    top->eval();
+    drive_wire(port);
+}
+
+void CardSim::step() {
+    int event = 0;
+    int64_t at = clocks_[0].next_fs;
+    for (int c = 1; c <= PORTS; ++c) {
+        if (clocks_[c].next_fs < at) {
+            at = clocks_[c].next_fs;
+            event = c;
+        }
+    }
+    auto* top = top_.get();
+    if (event == last_event_) {
+        top->clk_i = 0;
+        top->rx_clk_i = 0;
+        top->eval();
+    }
+    now_fs_ = at;
+    clocks_[event].advance();
+    last_event_ = event;
+    if (event == 0) {
+        top->clk_i = 1;
+        top->rx_clk_i = 0;
+        core_edge();
+    } else {
+        top->clk_i = 0;
+        top->rx_clk_i = static_cast<uint8_t>(1u << (event - 1));
+        rx_edge(event - 1);
+    }
+#if VM_TRACE_FST
+    if (trace_) trace_->dump(static_cast<uint64_t>(now_fs_));
+#endif
+}
+
+void CardSim::run_cycles(uint64_t n) {
+    for (const uint64_t end = cycles_ + n; cycles_ < end;) step();
+}
+
+uint64_t CardSim::run_wires(uint64_t n) {
+    const uint64_t start = cycles_;
+    while (cycles_ - start < n) {
+        bool busy = false;
+        for (int p = 0; p < PORTS; ++p) busy |= pending(p) != 0;
+        if (!busy) break;
+        run_cycles(64);
+    }
+    return cycles_ - start;
+}
+
+bool CardSim::write(uint32_t address, uint32_t data) {
+    auto* top = top_.get();
+    top->s_axil_awaddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_wdata = data;
+    top->s_axil_wstrb = 15;
+    top->s_axil_awvalid = 1;
+    top->s_axil_wvalid = 1;
+    for (int i = 0; i < 1000; ++i) {
+        const uint64_t cycle = cycles_;
+        bool aw = false, w = false, b = false;
+        while (cycles_ == cycle) {
+            aw = top->s_axil_awvalid && top->s_axil_awready;
+            w = top->s_axil_wvalid && top->s_axil_wready;
+            b = top->s_axil_bvalid;
+            step();
+        }
+        if (aw) top->s_axil_awvalid = 0;
+        if (w) top->s_axil_wvalid = 0;
+        if (b) return true;
+    }
+    top->s_axil_awvalid = 0;
+    top->s_axil_wvalid = 0;
+    return false;
+}
+
+bool CardSim::read(uint32_t address, uint32_t& data) {
+    auto* top = top_.get();
+    top->s_axil_araddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_arvalid = 1;
+    for (int i = 0; i < 1000; ++i) {
+        const uint64_t cycle = cycles_;
+        bool ar = false, r = false;
+        while (cycles_ == cycle) {
+            ar = top->s_axil_arvalid && top->s_axil_arready;
+            r = top->s_axil_rvalid;
+            if (r) data = top->s_axil_rdata;
+            step();
+        }
+        if (ar) top->s_axil_arvalid = 0;
+        if (r) return true;
+    }
+    top->s_axil_arvalid = 0;
+    return false;
+}
+
+}  // namespace twinstamp::sim

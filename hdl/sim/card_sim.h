@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Verilated card in a world of its own: clocks with femtosecond edges, GMII wires that know the true
+// time of each byte, host memory behind AXI, registers behind AXI-Lite.
+//
+// One call runs many cycles. Each event is one rising edge of one clock; the falling edge of a clock is
+// put into the next event's evaluation. What a flip-flop samples at an edge is what stood on its input
+// before it: the harness changes inputs after an edge's evaluation, as hardware behind registers does.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+class VerilatedContext;
+class Vtwinstamp_card;
+class VerilatedFstC;
+
+namespace twinstamp::sim {
+
+constexpr int PORTS = 4;
+constexpr int64_t NEVER = INT64_MAX;
+
+// Edges at start + k * period, kept to 2^-32 fs.
+struct Clock {
+    int64_t next_fs = 0;
+    uint32_t next_fraction = 0;
+    int64_t period_fs = 8'000'000;
+    uint32_t period_fraction = 0;
+    int64_t last_fs = -1'000'000'000;
+    void advance() {
+        last_fs = next_fs;
+        const uint64_t fraction = uint64_t{next_fraction} + period_fraction;
+        next_fraction = static_cast<uint32_t>(fraction);
+        next_fs += period_fs + static_cast<int64_t>(fraction >> 32);
+    }
+};
+
+// One carrier event to put on a wire. Layout shared with host/twinstamp/card/sim.py.
+struct WireItem {
+    uint64_t offset;        // first byte after the SFD, in the bytes handed over with it
+    uint32_t length;        // bytes after the SFD, without the FCS where add_fcs
+    uint32_t gap;           // idle byte times before it, at least
+    int64_t not_before_fs;  // wait until then, 0: do not
+    uint16_t preamble;      // bytes 0x55 before the SFD
+    uint8_t flags;          // WIRE_*
+    uint8_t damage;         // exclusive-or into the last byte of the FCS
+    uint32_t error_at;      // byte after the SFD with RX_ER, 0xFFFFFFFF: none
+};
+static_assert(sizeof(WireItem) == 32);
+enum : uint8_t {
+    WIRE_ADD_FCS = 1,
+    WIRE_NO_SFD = 2,  // preamble, then the bytes, without an SFD
+};
+
+// Truth about one WireItem.
+struct WireTruth {
+    int64_t sfd_fs, first_fs;         // when SFD and first byte appeared on the pins; -1: not in it
+    uint64_t sfd_q32, first_q32;      // card time at those instants, interpolated between its edges
+    uint32_t sfd_rest, first_rest;    // 32 more fraction bits of those
+};
+static_assert(sizeof(WireTruth) == 40);
+
+class CardSim {
+  public:
+    explicit CardSim(uint64_t seed);
+    ~CardSim();
+    CardSim(const CardSim&) = delete;
+    CardSim& operator=(const CardSim&) = delete;
+
+    void set_clock(int which, int64_t period_fs, uint32_t period_fraction, int64_t phase_fs);
+    void set_memory(uint64_t address, uint8_t* memory, uint64_t bytes);
+    // Each cycle a ready signal is low with probability stall / 65536; responses take latency_min to
+    // latency_max cycles.
+    void set_stall(uint32_t stall, uint32_t latency_min, uint32_t latency_max);
+    void set_error(uint32_t after_bursts);  // answer this and later bursts with SLVERR; 0: never
+    void set_window(int64_t window_fs) { window_fs_ = window_fs; }
+
+    void send(int port, const WireItem* items, uint64_t n, const uint8_t* bytes, uint64_t size);
+    uint64_t pending(int port) const { return wires_[port].items.size() + (wires_[port].active ? 1 : 0); }
+    uint64_t truth(int port, WireTruth* out, uint64_t room);
+
+    void run_cycles(uint64_t n);
+    // Runs until the wire's queues are empty, or n cycles have passed; returns cycles run.
+    uint64_t run_wires(uint64_t n);
+    bool write(uint32_t address, uint32_t data);
+    bool read(uint32_t address, uint32_t& data);
+
+    int64_t now_fs() const { return now_fs_; }
+    uint64_t cycles() const { return cycles_; }
+    uint64_t bursts() const { return bursts_; }
+    bool trace(const std::string& path);
+    const uint32_t* card_time() const;  // q72, four words
+
+  private:
+    struct Wire {
+        std::deque<WireItem> items;
+        std::deque<std::vector<uint8_t>> pools;  // bytes of the items, in order
+        std::deque<uint64_t> pool_items;         // items left per pool
+        WireItem item{};
+        bool active = false;
+        int64_t place = 0;  // of the next byte: negative: idle, then preamble, SFD, bytes, FCS
+        uint32_t gap_left = 0;
+        uint32_t crc = 0;
+        uint32_t idle = 1000;  // byte times since the last carrier
+        uint64_t started = 0;
+        std::vector<WireTruth> truths;
+        uint64_t truth_base = 0;  // items whose truth was fetched
+    };
+    struct PendingTruth {
+        int port;
+        uint64_t index;
+        bool first;
+        int64_t at_fs;
+    };
+    struct Response {
+        uint64_t due;
+        uint8_t code;
+    };
+
+    void step();
+    void core_edge();
+    void rx_edge(int port);
+    void drive_wire(int port);
+    void memory_edge(bool aw, bool w, bool b);
+    void resolve(const uint32_t before[4]);
+    uint32_t random() { return static_cast<uint32_t>(random_()); }
+
+    std::unique_ptr<VerilatedContext> context_;
+    std::unique_ptr<Vtwinstamp_card> top_;
+    std::unique_ptr<VerilatedFstC> trace_;
+    std::mt19937 random_;
+    Clock clocks_[1 + PORTS];
+    int last_event_ = -1;
+    int64_t now_fs_ = 0;
+    uint64_t cycles_ = 0;
+    int64_t window_fs_ = 50'000;
+    Wire wires_[PORTS];
+    std::vector<PendingTruth> pending_truths_;
+
+    uint8_t* memory_ = nullptr;
+    uint64_t memory_address_ = 0, memory_bytes_ = 0;
+    uint32_t stall_ = 0, latency_min_ = 8, latency_max_ = 8;
+    uint64_t bursts_ = 0;
+    uint32_t error_after_ = 0;
+    std::deque<uint64_t> burst_address_;  // bursts whose data is to come
+    std::deque<uint8_t> burst_code_;
+    std::deque<Response> responses_;
+    uint64_t last_due_ = 0;
+};
+
+}  // namespace twinstamp::sim

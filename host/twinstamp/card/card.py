@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card's driver: registers by name, clock, counters, frames as batches (docs/card.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
+from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.frames import LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from twinstamp.card.transport import Transport
+
+COUNTERS = (
+    "octets_good", "octets_bad", "good", "broadcast", "multicast", "fcs_errors", "undersize", "fragments",
+    "oversize", "jabbers", "no_sfd", "preamble_errors", "stored", "dropped", "discarded", "not_wanted",
+    "size_64", "size_127", "size_255", "size_511", "size_1023", "size_1518", "size_larger", "tagged",
+)  # fmt: skip
+_COUNTERS_PER_PORT = 32
+_POLL_S = 1e-3
+
+# Bits of CardBatch.record_flags
+RECORD_BAD_FCS = 0x01
+RECORD_RX_ER = 0x02
+RECORD_RUNT = 0x04
+RECORD_GIANT = 0x08
+RECORD_CUT = 0x10
+RECORD_FIRST_BYTE = 0x20
+RECORD_TX = 0x40
+
+
+class CardBatch(FrameBatch):
+    """A FrameBatch over a card's ring, with what else a record says. Valid until ``release()``."""
+
+    __slots__ = ()
+
+    def _header(self, word: int) -> npt.NDArray[np.uint64]:
+        # The record's header is the 32 bytes before the frame.
+        return self.data.view("u8")[(self.offset // 8).astype("i8") - 4 + word]
+
+    @property
+    def stamp_q32(self) -> npt.NDArray[np.uint64]:
+        """Raw stamps, 32.32 s of card time, the receive constant not subtracted, u64[n]; a copy."""
+        return self._header(1)
+
+    @property
+    def sequence(self) -> npt.NDArray[np.uint32]:
+        """Per-port number of each frame, dropped ones counted too, u32[n]; a copy."""
+        return self._header(2).astype("u4")
+
+    @property
+    def flow_hash(self) -> npt.NDArray[np.uint32]:
+        """Upper 32 bits of the flow hash, u32[n]; 0 where the card has none; a copy."""
+        return (self._header(2) >> 32).astype("u4")
+
+    @property
+    def digest(self) -> npt.NDArray[np.uint64]:
+        """First half of the frame's keyed digest, u64[n]; 0 where the card has none; a copy."""
+        return self._header(3)
+
+    @property
+    def record_flags(self) -> npt.NDArray[np.uint16]:
+        """RECORD_* bits, u16[n]; a copy."""
+        return (self._header(0) >> 48).astype("u2")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a card says of itself. build_id: 0 where not set. store_bytes: frame store of a port."""
+
+    map_version: tuple[int, int]
+    build_id: int
+    features: frozenset[str]
+    ports: int
+    store_bytes: int
+    core_clock_hz: int
+
+
+class Card:
+    """One card, over a transport; use it in a ``with`` block.
+
+    transport: from ``open_card`` or made by hand; the card closes it. block_log2, blocks_log2: size of a
+    ring block (14 to 22) and number of blocks (1 to 15). timeout_s: card time after which a block that is
+    not full is handed over. utc: batches in UTC in place of TAI. constants_q32: receive constant per port
+    (2^-32 s) in place of the card's own.
+
+    Errors: DeviceError for no card, a wrong one, one with another map, or one that stopped answering;
+    ConfigError for a bad option.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        block_log2: int = 16,
+        blocks_log2: int = 6,
+        timeout_s: float = 1e-3,
+        utc: bool = False,
+        constants_q32: list[int] | None = None,
+    ) -> None:
+        if not 14 <= block_log2 <= 22:
+            raise ConfigError(f"block_log2 is {block_log2}: give 14 (16 KiB) to 22 (4 MiB)")
+        if not 1 <= blocks_log2 <= 15:
+            raise ConfigError(f"blocks_log2 is {blocks_log2}: give 1 to 15")
+        self.transport = transport
+        self.identity = self._identify()
+        cycles = round(timeout_s * self.identity.core_clock_hz)
+        if not 1 <= cycles < 1 << 32:
+            raise ConfigError(f"timeout_s is {timeout_s} s: give 1 cycle to 34 s of card time")
+        self._shape = (block_log2, blocks_log2, cycles)
+        self._utc = utc
+        self._constants = constants_q32 or [
+            self.read(f"port[{port}].rx_constant") for port in range(self.identity.ports)
+        ]
+        self.ports = tuple(
+            Port(f"port{port}", LINKTYPE_ETHERNET, 0, 1_000_000_000, f"card:{transport.name}")
+            for port in range(self.identity.ports)
+        )
+        self._ring: Any = None
+        self._consumer = 0
+        self._first = 0
+
+    def _identify(self) -> Identity:
+        magic = self.read("id.magic")
+        if magic != MAGIC:
+            raise DeviceError(f"not a Twinstamp card: identification 0x{magic:08X}, expected 0x{MAGIC:08X}")
+        minor, major = self.fields("id.version").values()
+        if major != MAP_MAJOR or minor < MAP_MINOR:
+            raise DeviceError(
+                f"the card has register map {major}.{minor}, this driver needs {MAP_MAJOR}.{MAP_MINOR}: "
+                "load a matching build"
+            )
+        size = self.fields("id.size")
+        features = frozenset(name for name, on in self.fields("id.features").items() if on)
+        return Identity(
+            (major, minor),
+            self.read("id.build"),
+            features,
+            size["ports"],
+            1 << size["store_log2"],
+            self.read("id.core_clock"),
+        )
+
+    # Registers by the names of docs/registers.md
+
+    def read(self, name: str) -> int:
+        """The whole register ``name``, unsigned; both words of a 64-bit one, lower first."""
+        register = REGISTERS[name]
+        value = self.transport.read32(register.offset)
+        if register.width == 64:
+            value |= self.transport.read32(register.offset + 4) << 32
+        return value
+
+    def write(self, name: str, value: int) -> None:
+        """Writes the whole register ``name``; a negative value in two's complement."""
+        register = REGISTERS[name]
+        if not -(1 << (register.width - 1)) <= value < 1 << register.width:
+            raise ConfigError(f"{name} has {register.width} bits: {value} does not fit")
+        value &= (1 << register.width) - 1
+        self.transport.write32(register.offset, value & 0xFFFFFFFF)
+        if register.width == 64:
+            self.transport.write32(register.offset + 4, value >> 32)
+
+    def fields(self, name: str) -> dict[str, int]:
+        """The register's fields by name."""
+        value = self.read(name)
+        return {
+            field: (value >> place.low) & ((1 << place.width) - 1)
+            for field, place in REGISTERS[name].fields.items()
+        }
+
+    def write_fields(self, name: str, **values: int) -> None:
+        """Writes ``name`` with the given fields; readable fields not named keep their value."""
+        places = REGISTERS[name].fields
+        word = 0
+        keeps = any(f.readable and f.writable and n not in values for n, f in places.items())
+        if keeps:
+            old = self.read(name)
+            for field, place in places.items():
+                if place.readable and place.writable and field not in values:
+                    word |= old & (((1 << place.width) - 1) << place.low)
+        for field, value in values.items():
+            place = places[field]
+            if not 0 <= value < 1 << place.width:
+                raise ConfigError(f"{name}.{field} has {place.width} bits: {value} does not fit")
+            word |= value << place.low
+        self.write(name, word)
+
+    # Clock
+
+    def time_q32(self) -> int:
+        """Card time now, 32.32 s."""
+        return self.read("clock.now")
+
+    def load_time_q32(self, q32: int) -> None:
+        """Sets card time; a new time-epoch. DeviceError when refused: locked, or a train is armed."""
+        self.write("clock.load_time", q32)
+        self.write_fields("clock.control", load=1)
+        if self.fields("clock.status")["load_refused"]:
+            self.write("clock.status", 1)
+            raise DeviceError("the card refused a new time: its clock is locked or a train is armed")
+
+    # Ports and ring
+
+    def start(
+        self,
+        *,
+        ports: list[int] | None = None,
+        first_byte: bool = False,
+        keep_bad: bool = False,
+        keep_runt: bool = False,
+        keep_giant: bool = False,
+        longest: int = 9018,
+    ) -> None:
+        """Makes the ring and lets ports (default: all) receive.
+
+        first_byte: stamps refer to the first byte in place of the SFD. keep_bad: frames with a wrong FCS
+        or marked damaged. keep_runt: under 64 bytes. keep_giant: over ``longest`` bytes (with FCS, without
+        tags).
+        """
+        from twinstamp import _native
+
+        if self._ring is not None:
+            raise ConfigError("the card is already receiving: stop() it first")
+        if not 64 <= longest <= 9018:
+            raise ConfigError(f"longest is {longest} bytes: give 64 to 9018")
+        size_log2, count_log2, cycles = self._shape
+        self._wait_for("ring.status", "idle", 1)
+        memory, address = self.transport.map_ring(1 << (size_log2 + count_log2))
+        self.write("ring.base", address)
+        self.write_fields("ring.shape", size_log2=size_log2, count_log2=count_log2)
+        self.write("ring.timeout", cycles)
+        self.write("ring.consumer", 0)
+        self._consumer = 0
+        self._ring = _native.CardRing(memory, size_log2, count_log2)
+        self.write_fields("ring.control", enable=1)
+        for port in range(self.identity.ports) if ports is None else ports:
+            self.write(f"port[{port}].rx_limit", longest)
+            self.write_fields(
+                f"port[{port}].rx_control",
+                enable=1,
+                stamp_first_byte=first_byte,
+                keep_bad=keep_bad,
+                keep_runt=keep_runt,
+                keep_giant=keep_giant,
+            )
+
+    def stop(self) -> None:
+        """Ends receiving; what is in the card still comes through ``poll`` while there are free blocks."""
+        if self._ring is None:
+            return
+        for port in range(self.identity.ports):
+            self.write_fields(f"port[{port}].rx_control", enable=0)
+        self.transport.wait(1e-6)
+        self.write_fields("ring.control", enable=0)
+
+    def poll(self, timeout_s: float = 0.0, *, max_frames: int = 65_536) -> CardBatch | None:
+        """The next blocks as a batch (whole blocks; at least one), or None after ``timeout_s``.
+
+        With the simulated card the time is card time: polling makes it go on.
+        Errors: DeviceError when the card stopped because memory refused a write, or a block is damaged.
+        """
+        if self._ring is None:
+            raise DeviceError("the card is not receiving: start() it first")
+        left = timeout_s
+        while True:
+            self._give_back()
+            producer = self.read("ring.producer")
+            if producer != self._ring.next:
+                break
+            if self.read("ring.status") & 1:
+                raise DeviceError("the card stopped: host memory refused a write; stop() and start() again")
+            if left <= 0:
+                return None
+            left -= self.transport.wait(min(left, _POLL_S))
+        try:
+            columns, lease, epoch, locked, bound, _ = self._ring.read(
+                producer, max_frames, self._utc, self._constants
+            )
+        except RuntimeError as error:
+            raise DeviceError(f"card {self.transport.name}: {error}") from error
+        clock = ClockState(
+            "utc" if self._utc else "tai", "card", locked, -1 if bound == 0xFFFFFFFF else bound, epoch
+        )
+        batch = CardBatch(
+            columns, ports=self.ports, clock=clock, first=self._first, lease=lambda: self._release(lease)
+        )
+        self._first += len(batch)
+        return batch
+
+    def receive(self, timeout_s: float = 1.0, *, max_frames: int = 65_536) -> Iterator[CardBatch]:
+        """Batches until none came for ``timeout_s``. Each is released when the next is asked for."""
+        while True:
+            batch = self.poll(timeout_s, max_frames=max_frames)
+            if batch is None:
+                return
+            with batch:
+                yield batch
+
+    def _release(self, lease: Any) -> None:
+        lease.release()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        consumer = self._ring.consumer
+        if consumer != self._consumer:
+            self.write("ring.consumer", consumer)
+            self._consumer = consumer
+
+    def drops(self) -> tuple[int, ...]:
+        """Frames per port that the card dropped for want of room, modulo 2^32, as of the last batch."""
+        return () if self._ring is None else tuple(self._ring.drops)
+
+    def counters(self) -> list[dict[str, int]]:
+        """All counters of all ports at one instant, by the names in COUNTERS."""
+        self.write_fields("counters.control", latch=1)
+        self._wait_for("counters.status", "busy", 0)
+        base = MEMORIES["counter_memory"][0]
+        out = []
+        for port in range(self.identity.ports):
+            at = base + port * _COUNTERS_PER_PORT * 8
+            words = [self.transport.read32(at + 4 * i) for i in range(2 * len(COUNTERS))]
+            out.append({name: words[2 * i] | words[2 * i + 1] << 32 for i, name in enumerate(COUNTERS)})
+        return out
+
+    def _wait_for(self, register: str, field: str, value: int) -> None:
+        for _ in range(1000):
+            if self.fields(register)[field] == value:
+                return
+            self.transport.wait(1e-6)
+        raise DeviceError(f"the card's {register}.{field} does not become {value}: reset the card")
+
+    def close(self) -> None:
+        """Stops the card and lets go of it. Further calls do nothing."""
+        transport = self.transport
+        try:
+            self.stop()
+        except DeviceError:
+            pass  # it is gone: nothing left to stop
+        self._ring = None
+        transport.close()
+
+    def __enter__(self) -> Card:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

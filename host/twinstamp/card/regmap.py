@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card's registers, made by `make regs` from hdl/regs/twinstamp_card.rdl: do not edit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Field(NamedTuple):
+    """low: lowest bit. width: bits. readable, writable: by software."""
+
+    low: int
+    width: int
+    readable: bool
+    writable: bool
+
+
+class Register(NamedTuple):
+    """offset: byte address. width: 32 or 64 bits (lower word first). fields: by name."""
+
+    offset: int
+    width: int
+    fields: dict[str, Field]
+
+
+MAGIC = 0x54574E53
+MAP_MAJOR = 1
+MAP_MINOR = 0
+
+# fmt: off
+REGISTERS: dict[str, Register] = {
+    "id.magic": Register(0x0000, 32, {"value": Field(0, 32, True, False)}),
+    "id.version": Register(0x0004, 32, {"minor": Field(0, 16, True, False), "major": Field(16, 16, True, False)}),
+    "id.build": Register(0x0008, 32, {"value": Field(0, 32, True, False)}),
+    "id.features": Register(0x000C, 32, {"flow_hash": Field(0, 1, True, False), "digest": Field(1, 1, True, False), "transmit": Field(2, 1, True, False), "simulated": Field(3, 1, True, False)}),
+    "id.size": Register(0x0010, 32, {"ports": Field(0, 8, True, False), "counters": Field(8, 8, True, False), "store_log2": Field(16, 8, True, False)}),
+    "id.core_clock": Register(0x0014, 32, {"hz": Field(0, 32, True, False)}),
+    "id.scratch": Register(0x0018, 32, {"value": Field(0, 32, True, True)}),
+    "clock.now": Register(0x0100, 64, {"q32": Field(0, 64, True, False)}),
+    "clock.increment": Register(0x0108, 64, {"q72": Field(0, 48, True, True)}),
+    "clock.slew_amount": Register(0x0110, 64, {"q64": Field(0, 64, True, True)}),
+    "clock.slew_step": Register(0x0118, 64, {"q64": Field(0, 36, True, True)}),
+    "clock.slew_left": Register(0x0120, 64, {"q64": Field(0, 64, True, False)}),
+    "clock.load_time": Register(0x0128, 64, {"q32": Field(0, 64, True, True)}),
+    "clock.control": Register(0x0130, 32, {"load": Field(0, 1, False, True), "locked": Field(1, 1, True, True)}),
+    "clock.status": Register(0x0134, 32, {"load_refused": Field(0, 1, True, True), "increment_refused": Field(1, 1, True, True), "slewing": Field(2, 1, True, False)}),
+    "clock.epoch": Register(0x0138, 32, {"value": Field(0, 32, True, False)}),
+    "clock.bound": Register(0x013C, 32, {"ns": Field(0, 32, True, True)}),
+    "clock.utc_offset": Register(0x0140, 32, {"s": Field(0, 16, True, True)}),
+    "ring.base": Register(0x0200, 64, {"address": Field(0, 64, True, True)}),
+    "ring.shape": Register(0x0208, 32, {"size_log2": Field(0, 5, True, True), "count_log2": Field(5, 4, True, True)}),
+    "ring.timeout": Register(0x020C, 32, {"cycles": Field(0, 32, True, True)}),
+    "ring.control": Register(0x0210, 32, {"enable": Field(0, 1, True, True), "flush": Field(1, 1, False, True)}),
+    "ring.status": Register(0x0214, 32, {"error": Field(0, 1, True, False), "idle": Field(1, 1, True, False), "bad_shape": Field(2, 1, True, False)}),
+    "ring.producer": Register(0x0218, 32, {"index": Field(0, 32, True, False)}),
+    "ring.consumer": Register(0x021C, 32, {"index": Field(0, 32, True, True)}),
+    "counters.control": Register(0x0300, 32, {"latch": Field(0, 1, False, True)}),
+    "counters.status": Register(0x0304, 32, {"busy": Field(0, 1, True, False)}),
+    "counters.at": Register(0x0308, 64, {"q32": Field(0, 64, True, False)}),
+    "port[0].rx_control": Register(0x1000, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}),
+    "port[0].rx_limit": Register(0x1004, 32, {"bytes": Field(0, 14, True, True)}),
+    "port[0].rx_constant": Register(0x1008, 32, {"q32": Field(0, 32, True, False)}),
+    "port[0].rx_status": Register(0x100C, 32, {"overflow": Field(0, 1, True, False)}),
+    "port[1].rx_control": Register(0x1100, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}),
+    "port[1].rx_limit": Register(0x1104, 32, {"bytes": Field(0, 14, True, True)}),
+    "port[1].rx_constant": Register(0x1108, 32, {"q32": Field(0, 32, True, False)}),
+    "port[1].rx_status": Register(0x110C, 32, {"overflow": Field(0, 1, True, False)}),
+    "port[2].rx_control": Register(0x1200, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}),
+    "port[2].rx_limit": Register(0x1204, 32, {"bytes": Field(0, 14, True, True)}),
+    "port[2].rx_constant": Register(0x1208, 32, {"q32": Field(0, 32, True, False)}),
+    "port[2].rx_status": Register(0x120C, 32, {"overflow": Field(0, 1, True, False)}),
+    "port[3].rx_control": Register(0x1300, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}),
+    "port[3].rx_limit": Register(0x1304, 32, {"bytes": Field(0, 14, True, True)}),
+    "port[3].rx_constant": Register(0x1308, 32, {"q32": Field(0, 32, True, False)}),
+    "port[3].rx_status": Register(0x130C, 32, {"overflow": Field(0, 1, True, False)}),
+}
+# fmt: on
+
+# Memories: byte address, bytes.
+MEMORIES: dict[str, tuple[int, int]] = {
+    "counter_memory": (0x2000, 1024),
+}

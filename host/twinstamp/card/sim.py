@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated card: the Verilated RTL in this process, with its clocks, wires and host memory.
+
+The library is made by `make hdl`; TWINSTAMP_SIM names another one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from twinstamp.errors import ConfigError, DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+PORTS = 4
+NOMINAL_PERIOD_FS = 8_000_000
+RING_ADDRESS = 0x1_0000_0000
+_ABI = 1
+_LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
+
+# As WireItem and WireTruth in hdl/sim/card_sim.h.
+WIRE_ITEM = np.dtype(
+    [
+        ("offset", "u8"),
+        ("length", "u4"),
+        ("gap", "u4"),
+        ("not_before_fs", "i8"),
+        ("preamble", "u2"),
+        ("flags", "u1"),
+        ("damage", "u1"),
+        ("error_at", "u4"),
+    ]
+)
+WIRE_TRUTH = np.dtype(
+    [
+        ("sfd_fs", "i8"),
+        ("first_fs", "i8"),
+        ("sfd_q32", "u8"),
+        ("first_q32", "u8"),
+        ("sfd_rest", "u4"),
+        ("first_rest", "u4"),
+    ]
+)
+WIRE_ADD_FCS = 1
+WIRE_NO_SFD = 2
+NO_ERROR = 0xFFFFFFFF
+
+
+def _load() -> ctypes.CDLL:
+    path = Path(os.environ.get("TWINSTAMP_SIM") or _LIBRARY)
+    if not path.is_file():
+        raise DeviceError(f"the simulated card is not built: {path} is missing; run `make hdl`")
+    library = ctypes.CDLL(str(path))
+    if library.ts_abi() != _ABI:
+        raise DeviceError(
+            f"the simulated card {path} has interface {library.ts_abi()}, this driver needs {_ABI}: "
+            "run `make hdl`"
+        )
+    pointer, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
+    for name, result, arguments in (
+        ("ts_new", pointer, [u64]),
+        ("ts_delete", None, [pointer]),
+        ("ts_set_clock", None, [pointer, ctypes.c_int, i64, u32, i64]),
+        ("ts_set_memory", None, [pointer, u64, pointer, u64]),
+        ("ts_set_stall", None, [pointer, u32, u32, u32]),
+        ("ts_set_error", None, [pointer, u32]),
+        ("ts_set_window", None, [pointer, i64]),
+        ("ts_send", None, [pointer, ctypes.c_int, pointer, u64, pointer, u64]),
+        ("ts_pending", u64, [pointer, ctypes.c_int]),
+        ("ts_truth", u64, [pointer, ctypes.c_int, pointer, u64]),
+        ("ts_run", None, [pointer, u64]),
+        ("ts_run_wires", u64, [pointer, u64]),
+        ("ts_write", ctypes.c_int, [pointer, u32, u32]),
+        ("ts_read", ctypes.c_int, [pointer, u32, ctypes.POINTER(u32)]),
+        ("ts_now_fs", i64, [pointer]),
+        ("ts_cycles", u64, [pointer]),
+        ("ts_bursts", u64, [pointer]),
+        ("ts_trace", ctypes.c_int, [pointer, ctypes.c_char_p]),
+    ):
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library
+
+
+class Frames(NamedTuple):
+    """What to put on a wire: ``items`` (WIRE_ITEM[n]) pointing into ``data`` (u8[])."""
+
+    items: npt.NDArray[np.void]
+    data: npt.NDArray[np.uint8]
+
+
+def frames(
+    contents: Sequence[bytes],
+    *,
+    gap: int | Sequence[int] = 12,
+    preamble: int = 7,
+    add_fcs: bool = True,
+) -> Frames:
+    """Well-formed frames for SimulatedCard.send.
+
+    contents: bytes from the destination address on, without FCS (with it where not ``add_fcs``). gap: idle
+    byte times before each frame. preamble: bytes 0x55 before the SFD.
+    """
+    lengths = np.array([len(content) for content in contents], dtype=np.uint32)
+    items = np.zeros(len(contents), dtype=WIRE_ITEM)
+    items["length"] = lengths
+    items["offset"][1:] = np.cumsum(lengths[:-1], dtype=np.uint64)
+    items["gap"] = gap
+    items["preamble"] = preamble
+    items["flags"] = WIRE_ADD_FCS if add_fcs else 0
+    items["error_at"] = NO_ERROR
+    return Frames(items, np.frombuffer(b"".join(contents), dtype=np.uint8))
+
+
+class SimulatedCard:
+    """One Verilated card and the world around it. Serves as the driver's transport.
+
+    seed: of memory stalls and of what flip-flops at clock crossings catch. step_cycles: core clock cycles
+    that ``wait`` runs before the driver looks again.
+
+    Simulated time moves only within calls. Not for use from several threads at once.
+    Errors: DeviceError when the library is missing or the bus hangs; ConfigError for impossible values.
+    """
+
+    name = "sim"
+
+    def __init__(self, *, seed: int = 1, step_cycles: int = 4096) -> None:
+        self._library = _load()
+        self._card = self._library.ts_new(seed)
+        self._memory: npt.NDArray[np.uint8] | None = None
+        self.step_cycles = step_cycles
+
+    def read32(self, address: int) -> int:
+        value = ctypes.c_uint32()
+        if not self._library.ts_read(self._handle(), address, ctypes.byref(value)):
+            raise DeviceError(f"the card's bus does not answer a read at 0x{address:04X}")
+        return value.value
+
+    def write32(self, address: int, value: int) -> None:
+        if not self._library.ts_write(self._handle(), address, value):
+            raise DeviceError(f"the card's bus does not answer a write at 0x{address:04X}")
+
+    def map_ring(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
+        self._memory = np.zeros(size, dtype=np.uint8)
+        self._library.ts_set_memory(self._handle(), RING_ADDRESS, self._memory.ctypes.data, size)
+        return self._memory, RING_ADDRESS
+
+    def wait(self, seconds: float) -> float:
+        cycles = min(self.step_cycles, max(1, round(seconds * 125e6)))
+        self._library.ts_run(self._handle(), cycles)
+        return cycles / 125e6
+
+    def close(self) -> None:
+        if self._card is not None:
+            self._library.ts_delete(self._card)
+            self._card = None
+
+    def _handle(self) -> int:
+        if self._card is None:
+            raise DeviceError("this simulated card is closed")
+        return int(self._card)
+
+    def __del__(self) -> None:
+        self.close()
+
+    # The world
+
+    def set_clock(self, clock: str, *, ppb: float = 0.0, phase_fs: int | None = None) -> None:
+        """Frequency offset of "core" or "rx0".."rx3" from 125 MHz in ppb; phase_fs: its next edge from now."""
+        names = ["core"] + [f"rx{port}" for port in range(PORTS)]
+        if clock not in names:
+            raise ConfigError(f"no clock {clock!r}: give one of {', '.join(names)}")
+        if not -1_000_000 <= ppb <= 1_000_000:
+            raise ConfigError(f"clock {clock}: an offset of {ppb} ppb is beyond 1000 ppm")
+        period = round(Fraction(NOMINAL_PERIOD_FS << 32) / (1 + Fraction(ppb) / 10**9))
+        phase = -1 if phase_fs is None else phase_fs
+        self._library.ts_set_clock(
+            self._handle(), names.index(clock), period >> 32, period & 0xFFFFFFFF, phase
+        )
+
+    def set_memory_stall(self, probability: float = 0.0, *, latency: tuple[int, int] = (8, 8)) -> None:
+        """Chance of a low ready in a cycle, and cycles (least, most) until a write's response."""
+        self._library.ts_set_stall(self._handle(), round(probability * 65536), *latency)
+
+    def set_memory_error(self, after_bursts: int) -> None:
+        """Memory answers with an error from that many bursts on; 0: never."""
+        self._library.ts_set_error(self._handle(), after_bursts)
+
+    def set_undecided_window(self, window_fs: int) -> None:
+        """How long after a change a first flip-flop may still catch the old value, in fs."""
+        self._library.ts_set_window(self._handle(), window_fs)
+
+    def send(self, port: int, what: Frames) -> None:
+        """Queues carrier events on the wire into ``port``; they go when simulated time moves."""
+        if not 0 <= port < PORTS:
+            raise ConfigError(f"no port {port}: this card has 0 to {PORTS - 1}")
+        items = np.ascontiguousarray(what.items)
+        data = np.ascontiguousarray(what.data)
+        ends = items["offset"] + items["length"]
+        if len(items) and int(ends.max()) > len(data):
+            raise ConfigError(f"an item ends at byte {int(ends.max())} of {len(data)}")
+        self._library.ts_send(
+            self._handle(), port, items.ctypes.data, len(items), data.ctypes.data, len(data)
+        )
+
+    def pending(self, port: int) -> int:
+        """Carrier events still to go on that wire."""
+        return int(self._library.ts_pending(self._handle(), port))
+
+    def truth(self, port: int) -> npt.NDArray[np.void]:
+        """WIRE_TRUTH of the events finished since the last call: when each was on the pins, and card time then."""
+        parts = []
+        while True:
+            part = np.zeros(65_536, dtype=WIRE_TRUTH)
+            n = int(self._library.ts_truth(self._handle(), port, part.ctypes.data, len(part)))
+            parts.append(part[:n])
+            if n < len(part):
+                return np.concatenate(parts)
+
+    def run(self, cycles: int) -> None:
+        """Runs ``cycles`` of the core clock."""
+        self._library.ts_run(self._handle(), cycles)
+
+    def run_wires(self, cycles: int) -> int:
+        """Runs until all wires are quiet, at most ``cycles``; returns the cycles run."""
+        return int(self._library.ts_run_wires(self._handle(), cycles))
+
+    @property
+    def now_fs(self) -> int:
+        """Simulated time, fs."""
+        return int(self._library.ts_now_fs(self._handle()))
+
+    @property
+    def cycles(self) -> int:
+        """Core clock cycles so far."""
+        return int(self._library.ts_cycles(self._handle()))
+
+    @property
+    def bursts(self) -> int:
+        """Write bursts that host memory has seen."""
+        return int(self._library.ts_bursts(self._handle()))
+
+    def trace(self, path: Path) -> None:
+        """Writes waveforms (FST) to ``path`` from now on; needs a library built with TRACE=1."""
+        if not self._library.ts_trace(self._handle(), os.fsencode(path)):
+            raise ConfigError("this simulated card was built without waveforms: run `make hdl TRACE=1`")
