@@ -25,7 +25,7 @@ if command -v ccache > /dev/null; then export OBJCACHE=ccache; fi
 verilator --cc -O3 --x-assign fast --x-initial fast -CFLAGS -fPIC --Mdir "$folder" -GSimulated=1 \
     "${trace[@]}" "${common[@]}"
 # The precompiled header's name confuses this build of it: included plainly instead.
-make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native" CFG_CXXFLAGS_PCH_I=-include \
+make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native" OPT_GLOBAL="-O3" CFG_CXXFLAGS_PCH_I=-include \
     Vtwinstamp_card__ALL.a libverilated.a
 root=$(verilator --getenv VERILATOR_ROOT)
 g++ -std=c++20 -O3 -march=native -fPIC -shared -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror \

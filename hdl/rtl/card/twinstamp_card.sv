@@ -52,9 +52,10 @@ module twinstamp_card
   input  logic [2:0]   late_i [4]   // simulation only, see sync_2ff; tie to 0
 );
   localparam int unsigned Ports = 4;
-  // From the reference byte on the pins to the stamp: its sampling edge is one receive period after it
-  // appears, the toggle follows two edges later... see docs/card.md. In 2^-32 s.
-  localparam logic [31:0] RxConstantQ32 = 32'd0;
+  // From the reference byte's appearance on the pins to the stamp, in 2^-32 s (docs/card.md): 8 ns to its
+  // sampling edge, 8 ns to the toggle, 4 +- 4 ns to the first flip-flop, 8 ns for the second, and card time
+  // as it stood before the edge that sees it: 28 ns, less half a unit that the stamp's truncation takes off.
+  localparam logic [31:0] RxConstantQ32 = 32'd120;
 
   card_regs_pkg::twinstamp_card__in_t hwif_in;
   card_regs_pkg::twinstamp_card__out_t hwif_out;
@@ -93,7 +94,7 @@ module twinstamp_card
       .late_i(late_i[p])
     );
     assign hwif_in.port[p].rx_constant.q32.next = RxConstantQ32;
-    assign hwif_in.port[p].rx_status.overflow.next = overflow[p];
+    assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p];
   end
 
   card_clock u_clock (
@@ -134,21 +135,46 @@ module twinstamp_card
     .bvalid(m_axi_bvalid), .bready(m_axi_bready), .bresp(m_axi_bresp)
   );
 
-  port_counters #(.Ports(Ports)) u_counters (
-    .clk_i, .rst_ni, .event_i(ev), .event_end_i(ev_end), .event_giant_i(ev_giant),
-    .event_stored_i(ev_stored), .event_dropped_i(ev_dropped), .discard_i(discard),
-    .latch_i(hwif_out.counters.control.latch.value), .busy_o(counters_busy),
-    .read_i(hwif_out.counter_memory.req && !hwif_out.counter_memory.req_is_wr),
-    .read_address_i(hwif_out.counter_memory.addr[9:2]),
-    .read_data_o(hwif_in.counter_memory.rd_data),
-    .read_valid_o(hwif_in.counter_memory.rd_ack)
-  );
+  // Counters: one latch for all ports, as soon as all are ready.
+  logic latch_q, flip;
+  logic [Ports-1:0] counters_ready, counters_copying, counters_overflow;
+  logic counter_read, counter_read_q, counter_half_q;
+  logic [1:0] counter_port_q;
+  logic [63:0] counter_data [Ports];
+  assign flip = latch_q && (&counters_ready);
+  assign counters_busy = latch_q || (|counters_copying);
+  assign counter_read = hwif_out.counter_memory.req && !hwif_out.counter_memory.req_is_wr;
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_counters
+    port_counters u_counters (
+      .clk_i, .rst_ni, .event_i(ev[p]), .event_end_i(ev_end[p]), .event_giant_i(ev_giant[p]),
+      .event_stored_i(ev_stored[p]), .event_dropped_i(ev_dropped[p]), .discard_i(discard[p]),
+      .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
+      .overflow_o(counters_overflow[p]),
+      .read_i(counter_read), .read_address_i(hwif_out.counter_memory.addr[7:3]),
+      .read_data_o(counter_data[p])
+    );
+  end
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      latch_q <= 1'b0;
+      latched_at_q <= '0;
+      counter_read_q <= 1'b0;
+      counter_half_q <= 1'b0;
+      counter_port_q <= '0;
+    end else begin
+      if (hwif_out.counters.control.latch.value) latch_q <= 1'b1;
+      else if (flip) latch_q <= 1'b0;
+      if (flip) latched_at_q <= now_q32;
+      counter_read_q <= counter_read;
+      counter_half_q <= hwif_out.counter_memory.addr[2];
+      counter_port_q <= hwif_out.counter_memory.addr[9:8];
+    end
+  end
+  assign hwif_in.counter_memory.rd_ack = counter_read_q;
+  assign hwif_in.counter_memory.rd_data =
+      counter_half_q ? counter_data[counter_port_q][63:32] : counter_data[counter_port_q][31:0];
   assign hwif_in.counter_memory.wr_ack =
       hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) latched_at_q <= '0;
-    else if (hwif_out.counters.control.latch.value && !counters_busy) latched_at_q <= now_q32;
-  end
 
   assign hwif_in.id.build.value.next = BuildId;
   assign hwif_in.id.features.flow_hash.next = 1'b0;

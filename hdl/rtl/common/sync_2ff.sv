@@ -18,13 +18,17 @@ module sync_2ff #(
 );
   (* ASYNC_REG = "TRUE" *) logic [Width-1:0] first_q;
   (* ASYNC_REG = "TRUE" *) logic [Width-1:0] second_q;
+  // What stood there an edge ago: only a change can be missed, and once. Gone where late_i is 0.
+  logic [Width-1:0] before_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       first_q  <= ResetValue;
       second_q <= ResetValue;
+      before_q <= ResetValue;
     end else begin
-      if (!late_i) first_q <= d_i;
+      first_q <= late_i ? before_q : d_i;
+      before_q <= d_i;
       second_q <= first_q;
     end
   end

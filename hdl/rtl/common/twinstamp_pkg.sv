@@ -43,7 +43,6 @@ package twinstamp_pkg;
     CntNotWanted = 15, CntSize64 = 16, CntSize127 = 17, CntSize255 = 18, CntSize511 = 19,
     CntSize1023 = 20, CntSize1518 = 21, CntSizeLarger = 22, CntTagged = 23
   } counter_e;
-  parameter int unsigned Counters = 32;  // room per port
   parameter int unsigned CountersUsed = 24;
 
   // Reflected CRC-32 of IEEE 802.3, 3.2.9, over one byte; state starts at all ones.

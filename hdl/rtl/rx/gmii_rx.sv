@@ -12,7 +12,7 @@
 module gmii_rx
   import twinstamp_pkg::*;
 #(
-  parameter int unsigned MinStampDistance = 8  // in cycles; 4 to 15
+  parameter int unsigned MinStampDistance = 12  // in cycles; 4 to 15; port_counters needs 12
 ) (
   input  logic       clk_i,
   input  logic       rst_ni,

@@ -1,164 +1,206 @@
 // SPDX-License-Identifier: Apache-2.0
-// 64-bit counters of all ports, latched together.
+// One port's 64-bit counters, latched at an instant that all ports share.
 //
-// Clock: the core clock. Events add to small counters in flip-flops; a walk over all of them, one a cycle,
-// adds each to its 64-bit sum in memory and clears it, so it comes by every Ports*Counters cycles, before
-// any can overflow. latch_i copies the small counters of that very cycle; the next walk puts latched sum =
-// 64-bit sum before it + copy into a second memory (busy_o meanwhile), which is what the host reads.
+// Clock: the core clock. An event adds to up to six counters, one a cycle; events wait in a queue of four.
+// gmii_rx keeps SFDs MinStampDistance (12) cycles apart and other events two, so at most eleven additions
+// come in twelve cycles and the queue cannot overflow (overflow_o says if it did: a fault).
+// Additions go into one of two memories of differences. flip_i changes over to the other one at that very
+// cycle; then the differences of the first are added to the totals, which the host reads, and cleared
+// (busy_o meanwhile). flip_i is allowed only while ready_o. The first 32 cycles after reset clear everything.
 module port_counters
   import twinstamp_pkg::*;
-#(
-  parameter int unsigned Ports = 4
-) (
+(
   input  logic        clk_i,
   input  logic        rst_ni,
-  input  logic [Ports-1:0] event_i,
-  input  rx_end_t     event_end_i [Ports],
-  input  logic [Ports-1:0] event_giant_i,
-  input  logic [Ports-1:0] event_stored_i,
-  input  logic [Ports-1:0] event_dropped_i,
-  input  logic [Ports-1:0] discard_i,
-  input  logic        latch_i,
+  input  logic        event_i,
+  input  rx_end_t     event_end_i,
+  input  logic        event_giant_i,
+  input  logic        event_stored_i,
+  input  logic        event_dropped_i,
+  input  logic        discard_i,
+  input  logic        flip_i,
+  output logic        ready_o,
   output logic        busy_o,
+  output logic        overflow_o,
 
-  // 32-bit words of the latched counters: {port, counter, half}; data a cycle after the request.
+  // Totals: counter number; data a cycle later.
   input  logic        read_i,
-  input  logic [7:0]  read_address_i,
-  output logic [31:0] read_data_o,
-  output logic        read_valid_o
+  input  logic [4:0]  read_address_i,
+  output logic [63:0] read_data_o
 );
-  localparam int unsigned N = Ports * Counters;
-  localparam int unsigned W = $clog2(N);
-  localparam int unsigned Small = 8;    // an event takes at least two cycles: N/2 = 64 a walk
-  localparam int unsigned Octets = 26;
+  typedef struct packed {
+    logic    bank;
+    rx_end_t e;
+    logic    giant;
+    logic    stored;
+    logic    dropped;
+  } event_t;
 
-  // What each event adds.
-  logic [Small-1:0]  small_q [N];
-  logic [Octets-1:0] octets_q [2*Ports];
-  logic [CountersUsed-1:0] add [Ports];
-  logic [Ports-1:0] good;
-  for (genvar p = 0; p < int'(Ports); p++) begin : gen_add
-    rx_end_t e;  // has_stamp is not counted
-    logic frame, runt, bad;
-    assign e = event_end_i[p];
-    assign frame = event_i[p] && !e.no_sfd && !e.preamble_error;
-    assign runt = e.length < 24'd64;
-    assign bad = !e.fcs_ok || e.rx_er;
-    assign good[p] = frame && !runt && !bad && !event_giant_i[p];
-    always_comb begin
-      add[p] = '0;
-      add[p][CntGood] = good[p];
-      add[p][CntBroadcast] = good[p] && e.broadcast;
-      add[p][CntMulticast] = good[p] && e.multicast && !e.broadcast;
-      add[p][CntTagged] = good[p] && e.tags != '0;
-      add[p][CntFcsErrors] = frame && bad && !runt && !event_giant_i[p];
-      add[p][CntUndersize] = frame && !bad && runt;
-      add[p][CntFragments] = frame && bad && runt;
-      add[p][CntOversize] = frame && !bad && event_giant_i[p] && !runt;
-      add[p][CntJabbers] = frame && bad && event_giant_i[p] && !runt;
-      add[p][CntNoSfd] = event_i[p] && e.no_sfd;
-      add[p][CntPreambleErrors] = event_i[p] && e.preamble_error;
-      add[p][CntStored] = event_i[p] && event_stored_i[p];
-      add[p][CntDropped] = event_i[p] && event_dropped_i[p];
-      add[p][CntDiscarded] = discard_i[p];
-      add[p][CntNotWanted] = frame && !event_stored_i[p] && !event_dropped_i[p];
-      add[p][CntSize64] = frame && e.length == 24'd64;
-      add[p][CntSize127] = frame && e.length > 24'd64 && e.length <= 24'd127;
-      add[p][CntSize255] = frame && e.length > 24'd127 && e.length <= 24'd255;
-      add[p][CntSize511] = frame && e.length > 24'd255 && e.length <= 24'd511;
-      add[p][CntSize1023] = frame && e.length > 24'd511 && e.length <= 24'd1023;
-      add[p][CntSize1518] = frame && e.length > 24'd1023 && e.length <= 24'd1518;
-      add[p][CntSizeLarger] = frame && e.length > 24'd1518;
+  // Queue of events.
+  event_t queue [4];
+  logic [2:0] wptr_q, rptr_q;
+  logic bank_q;
+  event_t head;
+  logic waiting, full;
+  assign waiting = wptr_q != rptr_q;
+  assign full = wptr_q == {~rptr_q[2], rptr_q[1:0]};
+  assign head = queue[rptr_q[1:0]];
+  always_ff @(posedge clk_i) begin
+    if (event_i) begin
+      queue[wptr_q[1:0]] <= '{bank: bank_q, e: event_end_i, giant: event_giant_i,
+                              stored: event_stored_i, dropped: event_dropped_i};
     end
   end
 
-  logic [W-1:0] step_q;          // counter whose sum is read this cycle
-  logic [W-1:0] write_q;         // the one read last cycle, written now
-  logic [63:0] sums [N];
-  logic [63:0] latched [N];
-  logic [63:0] sum_read_q, fresh_q, copy_q, base;
-  logic copy_now_q, cleared_q;
-  logic [Small-1:0]  small_copy_q [N];
-  logic [Octets-1:0] octets_copy_q [2*Ports];
-  logic [W:0] copying_q;         // counters still to be put into `latched`
-  logic [63:0] fresh, copy;
-  logic step_octets;
-  assign step_octets = step_q[4:0] < 5'd2;
-  logic [W-5:0] step_octet_index;
-  assign step_octet_index = {step_q[W-1:5], step_q[0]};
-  assign fresh = step_octets ? 64'(octets_q[step_octet_index]) : 64'(small_q[step_q]);
-  assign copy = step_octets ? 64'(octets_copy_q[step_octet_index]) : 64'(small_copy_q[step_q]);
+  // What the event at the head adds in this cycle.
+  logic [2:0] slot_q;
+  logic [9:0] discards_q;     // not yet added
+  logic noise, runt, bad, good, last, add;
+  logic [4:0] index;
+  logic [23:0] amount;
+  assign noise = head.e.no_sfd || head.e.preamble_error;
+  assign runt = head.e.length < 24'd64;
+  assign bad = !head.e.fcs_ok || head.e.rx_er;
+  assign good = !runt && !bad && !head.giant;
+  assign last = noise || slot_q == 3'd5;
+  always_comb begin
+    add = 1'b1;
+    amount = 24'd1;
+    index = '0;
+    if (!waiting) begin
+      index = 5'(CntDiscarded);
+      add = discards_q != '0;
+    end else if (noise) begin
+      index = head.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
+    end else begin
+      unique case (slot_q)
+        3'd0: begin
+          index = good ? 5'(CntOctetsGood) : 5'(CntOctetsBad);
+          amount = head.e.length;
+        end
+        3'd1: begin
+          if (runt) index = bad ? 5'(CntFragments) : 5'(CntUndersize);
+          else if (head.giant) index = bad ? 5'(CntJabbers) : 5'(CntOversize);
+          else index = bad ? 5'(CntFcsErrors) : 5'(CntGood);
+        end
+        3'd2: begin
+          index = head.e.broadcast ? 5'(CntBroadcast) : 5'(CntMulticast);
+          add = good && head.e.multicast;
+        end
+        3'd3: begin
+          index = 5'(CntTagged);
+          add = good && head.e.tags != '0;
+        end
+        3'd4: index = head.stored ? 5'(CntStored) : head.dropped ? 5'(CntDropped) : 5'(CntNotWanted);
+        default: begin
+          add = !runt;
+          if (head.e.length <= 24'd64) index = 5'(CntSize64);
+          else if (head.e.length <= 24'd127) index = 5'(CntSize127);
+          else if (head.e.length <= 24'd255) index = 5'(CntSize255);
+          else if (head.e.length <= 24'd511) index = 5'(CntSize511);
+          else if (head.e.length <= 24'd1023) index = 5'(CntSize1023);
+          else if (head.e.length <= 24'd1518) index = 5'(CntSize1518);
+          else index = 5'(CntSizeLarger);
+        end
+      endcase
+    end
+  end
+  logic add_bank;
+  assign add_bank = waiting ? head.bank : bank_q;
 
+  // Second cycle of an addition, second cycle of a step of the walk.
+  logic add_q, add_bank_q, walk_q, walking_q, clearing_q;
+  logic [4:0] add_index_q, walk_index_q, step_q;
+  logic [23:0] amount_q;
+  logic old_bank;
+  assign old_bank = !bank_q;
+  // Events from before the flip go first.
+  logic old_left;
+  assign old_left = (waiting && head.bank == old_bank) || (add_q && add_bank_q == old_bank);
+
+  logic [63:0] difference0 [32];
+  logic [63:0] difference1 [32];
+  logic [63:0] totals [32];
+  logic [63:0] read0_q, read1_q, total_q;
+  logic [63:0] added;
+  assign added = (add_bank_q ? read1_q : read0_q) + 64'(amount_q);
+
+  logic we0, we1;
+  logic [4:0] ra0, ra1, wa0, wa1;
+  assign ra0 = (walking_q && !old_bank) ? step_q : index;
+  assign ra1 = (walking_q && old_bank) ? step_q : index;
+  assign we0 = clearing_q || (add_q && !add_bank_q) || (walk_q && !old_bank);
+  assign we1 = clearing_q || (add_q && add_bank_q) || (walk_q && old_bank);
+  assign wa0 = clearing_q ? step_q : (walk_q && !old_bank) ? walk_index_q : add_index_q;
+  assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
+  always_ff @(posedge clk_i) begin
+    if (add || walking_q) begin
+      read0_q <= difference0[ra0];
+      read1_q <= difference1[ra1];
+    end
+    if (we0) difference0[wa0] <= (clearing_q || (walk_q && !old_bank)) ? '0 : added;
+    if (we1) difference1[wa1] <= (clearing_q || (walk_q && old_bank)) ? '0 : added;
+    if (walking_q) total_q <= totals[step_q];
+    if (clearing_q) totals[step_q] <= '0;
+    else if (walk_q) totals[walk_index_q] <= total_q + (old_bank ? read1_q : read0_q);
+    if (read_i) read_data_o <= totals[read_address_i];
+  end
+
+  logic flipped_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
-      for (int i = 0; i < int'(N); i++) small_q[i] <= '0;
-      for (int i = 0; i < int'(N); i++) small_copy_q[i] <= '0;
-      for (int i = 0; i < int'(2*Ports); i++) octets_q[i] <= '0;
-      for (int i = 0; i < int'(2*Ports); i++) octets_copy_q[i] <= '0;
+      wptr_q <= '0;
+      rptr_q <= '0;
+      bank_q <= 1'b0;
+      slot_q <= '0;
+      discards_q <= '0;
+      add_q <= 1'b0;
+      add_bank_q <= 1'b0;
+      add_index_q <= '0;
+      amount_q <= '0;
+      walk_q <= 1'b0;
+      walk_index_q <= '0;
+      walking_q <= 1'b0;
+      clearing_q <= 1'b1;
       step_q <= '0;
-      write_q <= '0;
-      fresh_q <= '0;
-      copy_q <= '0;
-      copying_q <= '0;
-      copy_now_q <= 1'b0;
-      cleared_q <= 1'b0;
+      flipped_q <= 1'b0;
+      overflow_o <= 1'b0;
     end else begin
-      for (int unsigned p = 0; p < Ports; p++) begin
-        if (event_i[p]) begin
-          octets_q[2*p + (good[p] ? 0 : 1)] <= octets_q[2*p + (good[p] ? 0 : 1)] + Octets'(event_end_i[p].length);
-        end
-        if (event_i[p] || discard_i[p]) begin
-          for (int unsigned c = 2; c < CountersUsed; c++) begin
-            if (add[p][c]) small_q[p*Counters + c] <= small_q[p*Counters + c] + Small'(1);
-          end
+      if (event_i) begin
+        wptr_q <= wptr_q + 3'd1;
+        if (full) overflow_o <= 1'b1;
+      end
+      if (waiting) begin
+        slot_q <= last ? '0 : slot_q + 3'd1;
+        if (last) rptr_q <= rptr_q + 3'd1;
+      end
+      discards_q <= discards_q + 10'(discard_i) - 10'(!waiting && discards_q != '0);
+      add_q <= add;
+      if (add) begin
+        add_bank_q <= add_bank;
+        add_index_q <= index;
+        amount_q <= amount;
+      end
+
+      if (flip_i) begin
+        bank_q <= !bank_q;
+        flipped_q <= 1'b1;
+      end
+      if (flipped_q && !old_left) begin
+        flipped_q <= 1'b0;
+        walking_q <= 1'b1;
+      end
+      walk_q <= walking_q;
+      walk_index_q <= step_q;
+      if (walking_q || clearing_q) begin
+        step_q <= step_q + 5'd1;
+        if (step_q == '1) begin
+          walking_q <= 1'b0;
+          clearing_q <= 1'b0;
         end
       end
-      // The walk takes what was there before this cycle's events.
-      if (step_octets) begin
-        octets_q[step_octet_index] <= '0;
-        if (event_i[step_q[W-1:5]] && good[step_q[W-1:5]] != step_q[0]) begin
-          octets_q[step_octet_index] <= Octets'(event_end_i[step_q[W-1:5]].length);
-        end
-      end else begin
-        small_q[step_q] <= '0;
-        if (step_q[4:0] < 5'(CountersUsed)) begin
-          small_q[step_q] <= Small'(add[step_q[W-1:5]][step_q[4:0]]);
-        end
-      end
-      if (latch_i && !busy_o) begin
-        small_copy_q <= small_q;
-        octets_copy_q <= octets_q;
-        copying_q <= (W+1)'(N);
-      end else if (copying_q != '0) copying_q <= copying_q - (W+1)'(1);
-      fresh_q <= fresh;
-      copy_q <= copy;
-      copy_now_q <= copying_q != '0;
-      write_q <= step_q;
-      step_q <= step_q == W'(N - 1) ? '0 : step_q + W'(1);
-      if (write_q == W'(N - 1)) cleared_q <= 1'b1;
     end
   end
-
-  // The memories start with unknown contents: the first walk takes 0 for them.
-  assign base = cleared_q ? sum_read_q : '0;
-  always_ff @(posedge clk_i) begin
-    sum_read_q <= sums[step_q];
-    sums[write_q] <= base + fresh_q;
-    if (copy_now_q) latched[write_q] <= base + copy_q;
-  end
-  assign busy_o = copying_q != '0 || copy_now_q;
-
-  logic [63:0] read_q;
-  logic half_q;
-  always_ff @(posedge clk_i) begin
-    if (read_i) begin
-      read_q <= latched[read_address_i[W:1]];
-      half_q <= read_address_i[0];
-    end
-  end
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) read_valid_o <= 1'b0;
-    else read_valid_o <= read_i;
-  end
-  assign read_data_o = half_q ? read_q[63:32] : read_q[31:0];
+  assign ready_o = discards_q == '0 && !discard_i && !busy_o;
+  assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
 endmodule
