@@ -119,10 +119,8 @@ module phy_model #(
   typedef enum logic [1:0] {StPreamble, StHead, StData} state_e;
   state_e state_q;
   logic [5:0] ones_q, bit_q;
-  logic [13:0] head_q;      // start's second bit, operation, PHY, register
+  logic [11:0] head_q;      // operation, PHY, register
   logic [15:0] shift_q, value;
-  logic [13:0] head;
-  assign head = {head_q[12:0], mdio_i};
   always_comb begin
     unique case (head_q[4:0])
       5'd0: value = control_q;
@@ -166,7 +164,7 @@ module phy_model #(
           end
         end
         StHead: begin
-          head_q <= head;
+          head_q <= {head_q[10:0], mdio_i};
           if (bit_q == 6'd13) state_q <= StData;
         end
         default: begin

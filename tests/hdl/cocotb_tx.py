@@ -242,7 +242,7 @@ async def launch_within_a_clock_and_stamps_within_half_of_one(
     drift = 10 * (tx_ps - 8000) / 1000
     assert max(abs(e - drift) for e in launch) <= 8 + window
     assert abs(statistics.mean(launch) - drift) < 0.7
-    assert max(abs(e) for e in stamp) <= 4 + window + 0.02
+    assert max(abs(e) for e in stamp) <= 4 + window + 0.25  # 2^-32 s
     assert abs(statistics.mean(stamp)) < 0.4
     assert statistics.pstdev(stamp) <= 2.4
 
