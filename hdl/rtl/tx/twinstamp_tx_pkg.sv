@@ -53,4 +53,12 @@ package twinstamp_tx_pkg;
   parameter int unsigned TxFlagBadFcs = 4;    // wrong FCS was asked for
   parameter int unsigned TxFlagFirstByte = 5; // stamp refers to the first byte, not to the SFD
 
+  // Counters of frames sent, by their place in the port's memory; sizes stand where they do in counter_e.
+  typedef enum int unsigned {
+    TxCntOctetsGood = 0, TxCntOctetsBad = 1, TxCntGood = 2, TxCntBroadcast = 3, TxCntMulticast = 4,
+    TxCntBadFcs = 5, TxCntUnderruns = 6, TxCntDropped = 7, TxCntMalformed = 8, TxCntLaunches = 9,
+    TxCntLate = 10, TxCntSize64 = 16, TxCntSize127 = 17, TxCntSize255 = 18, TxCntSize511 = 19,
+    TxCntSize1023 = 20, TxCntSize1518 = 21, TxCntSizeLarger = 22
+  } tx_counter_e;
+
 endpackage
