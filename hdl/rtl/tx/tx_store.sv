@@ -3,8 +3,8 @@
 //
 // Host side, clk_i: AXI4-Stream, 64 bits, first byte lowest. Each frame is two header words (tx_head_t,
 // then the launch time) and ceil(length / 8) data words, tlast on the last, tkeep all ones but there, where
-// it covers exactly what is left. A frame that is not like this, or shorter than TxMinLength or longer than
-// TxMaxLength, is taken off the stream whole, thrown away and counted by a pulse of malformed_o.
+// it covers exactly what is left. A frame that is not like this, or shorter than MinLength or longer than
+// MaxLength, is taken off the stream whole, thrown away and counted by a pulse of malformed_o.
 // Back-pressure: tready falls while there is no room; nothing is ever dropped for want of room.
 // A frame that is complete is offered on meta_o. Whoever takes it lets it go through go_*, in the same order;
 // so a frame that the transmit side sees is all there, and its words stay until release_i gives them back.
@@ -16,6 +16,7 @@ module tx_store
 #(
   parameter int unsigned StoreLog2 = 15,  // 14 (one frame of 9 KiB at a time) to 17; less for proofs
   parameter int unsigned MetaLog2 = 5,
+  parameter int unsigned MinLength = TxMinLength,
   parameter int unsigned MaxLength = TxMaxLength
 ) (
   input  logic        clk_i,
@@ -66,7 +67,7 @@ module tx_store
   logic meta_full, length_ok, beat, commit, malformed;
   logic [7:0] keep_last;
   assign head = tx_head_t'(s_axis_tdata);
-  assign length_ok = head.length >= 14'(TxMinLength) && head.length <= 14'(MaxLength);
+  assign length_ok = head.length >= 14'(MinLength) && head.length <= 14'(MaxLength);
   assign used = write_q - free_q;
   assign meta_full = meta_w_q == {~meta_r_q[MetaLog2], meta_r_q[MetaLog2-1:0]};
   assign keep_last = head_q.length[2:0] == '0 ? 8'hFF : ~(8'hFF << head_q.length[2:0]);
@@ -144,7 +145,7 @@ module tx_store
   end
 
   // Across.
-  logic go_full, frame_valid;
+  logic go_full, frame_valid, reading_q;
   async_fifo #(.Width($bits(tx_frame_t)), .DepthLog2(2)) u_go (
     .wclk_i(clk_i), .wrst_ni(rst_ni), .wvalid_i(go_valid_i), .wdata_i(go_i), .wfull_o(go_full),
     .wlate_i(late_i[0]),
@@ -154,7 +155,7 @@ module tx_store
   assign go_ready_o = !go_full;
 
   // Out: `word_q` is being sent, `next_q` waits behind it.
-  logic reading_q, fetched_q, word_valid_q, next_valid_q;
+  logic fetched_q, word_valid_q, next_valid_q;
   logic [A-1:0] read_q;
   logic [10:0] fetch_left_q;
   logic [13:0] bytes_left_q;
