@@ -63,17 +63,16 @@ def table(output: Path) -> None:
     memories: list[str] = []
 
     def field(node: FieldNode) -> str:
-        return f'"{node.inst_name}": Field({node.low}, {node.width}, {node.is_sw_readable}, {node.is_sw_writable})'
+        access = f"{node.is_sw_readable}, {node.is_sw_writable}"
+        return f'"{node.inst_name}": Field({node.low}, {node.width}, {access})'
 
     def walk(node: Node) -> None:
         for child in node.children(unroll=True):
             name = child.get_path()[len(top.get_path()) + 1 :]
             if isinstance(child, RegNode):
                 inner = ", ".join(field(f) for f in child.fields())
-                registers.append(
-                    f'    "{name}": Register(0x{child.absolute_address:04X}, {child.get_property("regwidth")}, '
-                    f"{{{inner}}}),\n"
-                )
+                place = f"0x{child.absolute_address:04X}, {child.get_property('regwidth')}"
+                registers.append(f'    "{name}": Register({place}, {{{inner}}}),\n')
             elif isinstance(child, MemNode):
                 memories.append(f'    "{name}": (0x{child.absolute_address:04X}, {child.size}),\n')
             else:
@@ -87,14 +86,16 @@ def table(output: Path) -> None:
     magic_value = next(iter(magic.fields())).get_property("reset")
     text += f"MAGIC = 0x{magic_value:08X}\nMAP_MAJOR = {reset['major']}\nMAP_MINOR = {reset['minor']}\n\n"
     text += "# fmt: off\nREGISTERS: dict[str, Register] = {\n" + "".join(registers) + "}\n# fmt: on\n\n"
-    text += "# Memories: byte address, bytes.\nMEMORIES: dict[str, tuple[int, int]] = {\n" + "".join(memories) + "}\n"
+    text += "# Memories: byte address, bytes.\nMEMORIES: dict[str, tuple[int, int]] = {\n"
+    text += "".join(memories) + "}\n"
     (output / FILES[4]).parent.mkdir(parents=True, exist_ok=True)
     (output / FILES[4]).write_text(text)
 
 
 def peakrdl(*arguments: str) -> None:
     """Runs one exporter in the repository's root, so that no path of this machine gets into its output."""
-    subprocess.run([sys.executable, "-m", "peakrdl", *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "peakrdl", *arguments]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def main(output: Path) -> None:

@@ -22,13 +22,13 @@ if [ "${TRACE:-0}" = 1 ]; then
     libraries+=(-lz -llz4)
 fi
 if command -v ccache > /dev/null; then export OBJCACHE=ccache; fi
-verilator --cc -O3 --x-assign fast --x-initial fast -CFLAGS -fPIC --Mdir "$folder" -GSimulated=1 \
+verilator --cc -O3 --x-assign fast --x-initial fast -CFLAGS "-fPIC -fvisibility=hidden -fno-semantic-interposition" --Mdir "$folder" -GSimulated=1 \
     "${trace[@]}" "${common[@]}"
 # The precompiled header's name confuses this build of it: included plainly instead.
 make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native" OPT_GLOBAL="-O3" CFG_CXXFLAGS_PCH_I=-include \
     Vtwinstamp_card__ALL.a libverilated.a
 root=$(verilator --getenv VERILATOR_ROOT)
-g++ -std=c++20 -O3 -march=native -fPIC -shared -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror \
+g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror \
     -DVM_TRACE_FST="${TRACE:-0}" \
     -I"$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/card_sim.cpp hdl/sim/capi.cpp \
     -Wl,--whole-archive "$folder"/Vtwinstamp_card__ALL.a "$folder"/libverilated.a -Wl,--no-whole-archive \

@@ -6,11 +6,18 @@ using twinstamp::sim::CardSim;
 using twinstamp::sim::WireItem;
 using twinstamp::sim::WireTruth;
 
+#pragma GCC visibility push(default)
 extern "C" {
 // +1 whenever a signature or layout below changes.
-int ts_abi() { return 1; }
-CardSim* ts_new(uint64_t seed) { return new CardSim(seed); }
-void ts_delete(CardSim* card) { delete card; }
+int ts_abi() {
+    return 1;
+}
+CardSim* ts_new(uint64_t seed) {
+    return new CardSim(seed);
+}
+void ts_delete(CardSim* card) {
+    delete card;
+}
 void ts_set_clock(CardSim* card, int which, int64_t period_fs, uint32_t fraction, int64_t phase_fs) {
     card->set_clock(which, period_fs, fraction, phase_fs);
 }
@@ -20,22 +27,45 @@ void ts_set_memory(CardSim* card, uint64_t address, uint8_t* memory, uint64_t by
 void ts_set_stall(CardSim* card, uint32_t stall, uint32_t latency_min, uint32_t latency_max) {
     card->set_stall(stall, latency_min, latency_max);
 }
-void ts_set_error(CardSim* card, uint32_t after_bursts) { card->set_error(after_bursts); }
-void ts_set_window(CardSim* card, int64_t window_fs) { card->set_window(window_fs); }
+void ts_set_error(CardSim* card, uint32_t after_bursts) {
+    card->set_error(after_bursts);
+}
+void ts_set_window(CardSim* card, int64_t window_fs) {
+    card->set_window(window_fs);
+}
 void ts_send(CardSim* card, int port, const WireItem* items, uint64_t n, const uint8_t* bytes,
              uint64_t size) {
     card->send(port, items, n, bytes, size);
 }
-uint64_t ts_pending(CardSim* card, int port) { return card->pending(port); }
+uint64_t ts_pending(CardSim* card, int port) {
+    return card->pending(port);
+}
 uint64_t ts_truth(CardSim* card, int port, WireTruth* out, uint64_t room) {
     return card->truth(port, out, room);
 }
-void ts_run(CardSim* card, uint64_t cycles) { card->run_cycles(cycles); }
-uint64_t ts_run_wires(CardSim* card, uint64_t cycles) { return card->run_wires(cycles); }
-int ts_write(CardSim* card, uint32_t address, uint32_t data) { return card->write(address, data); }
-int ts_read(CardSim* card, uint32_t address, uint32_t* data) { return card->read(address, *data); }
-int64_t ts_now_fs(CardSim* card) { return card->now_fs(); }
-uint64_t ts_cycles(CardSim* card) { return card->cycles(); }
-uint64_t ts_bursts(CardSim* card) { return card->bursts(); }
-int ts_trace(CardSim* card, const char* path) { return card->trace(path); }
+void ts_run(CardSim* card, uint64_t cycles) {
+    card->run_cycles(cycles);
 }
+uint64_t ts_run_wires(CardSim* card, uint64_t cycles) {
+    return card->run_wires(cycles);
+}
+int ts_write(CardSim* card, uint32_t address, uint32_t data) {
+    return card->write(address, data);
+}
+int ts_read(CardSim* card, uint32_t address, uint32_t* data) {
+    return card->read(address, *data);
+}
+int64_t ts_now_fs(CardSim* card) {
+    return card->now_fs();
+}
+uint64_t ts_cycles(CardSim* card) {
+    return card->cycles();
+}
+uint64_t ts_bursts(CardSim* card) {
+    return card->bursts();
+}
+int ts_trace(CardSim* card, const char* path) {
+    return card->trace(path);
+}
+}
+#pragma GCC visibility pop

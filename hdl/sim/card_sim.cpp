@@ -115,7 +115,8 @@ uint64_t CardSim::truth(int port, WireTruth* out, uint64_t room) {
     Wire& wire = wires_[port];
     uint64_t ready = wire.started - wire.truth_base - (wire.active ? 1 : 0);
     for (const auto& pending : pending_truths_) {
-        if (pending.port == port && pending.index - wire.truth_base < ready) ready = pending.index - wire.truth_base;
+        if (pending.port == port && pending.index - wire.truth_base < ready)
+            ready = pending.index - wire.truth_base;
     }
     const uint64_t n = ready < room ? ready : room;
     std::memcpy(out, wire.truths.data(), n * sizeof(WireTruth));
@@ -201,15 +202,13 @@ void CardSim::drive_wire(int port) {
     }
 }
 
-void CardSim::memory_edge(bool aw, bool w, bool b) {
+void CardSim::memory_edge(bool b) {
     auto* top = top_.get();
     if (b) responses_.pop_front();
     if (stall_) {
         top->m_axi_awready = (random() & 0xFFFF) >= stall_;
         top->m_axi_wready = (random() & 0xFFFF) >= stall_;
     }
-    (void)aw;
-    (void)w;
     const bool valid = !responses_.empty() && responses_.front().due <= cycles_;
     top->m_axi_bvalid = valid;
     if (valid) top->m_axi_bresp = responses_.front().code;
@@ -221,7 +220,7 @@ void CardSim::resolve(const uint32_t before[4]) {
         return (u128{words[3]} << 96) | (u128{words[2]} << 64) | (u128{words[1]} << 32) | words[0];
     };
     const u128 c0 = wide(before), c1 = wide(card_time());
-    const int64_t span = clocks_[0].last_fs - (clocks_[0].last_fs - clocks_[0].period_fs);
+    const int64_t span = clocks_[0].period_fs;
     for (const auto& pending : pending_truths_) {
         const int64_t since = pending.at_fs - (clocks_[0].last_fs - clocks_[0].period_fs);
         // c0 stands from the edge before until this one.
@@ -234,14 +233,19 @@ void CardSim::resolve(const uint32_t before[4]) {
     pending_truths_.clear();
 }
 
-const uint32_t* CardSim::card_time() const { return top_->now_q72_o.data(); }
+const uint32_t* CardSim::card_time() const {
+    return top_->now_q72_o.data();
+}
 
 void CardSim::core_edge() {
     auto* top = top_.get();
     for (int p = 0; p < PORTS; ++p) {
         uint8_t late = top->late_i[p] & 4;
-        if (now_fs_ - clocks_[1 + p].last_fs < window_fs_) late |= static_cast<uint8_t>(random() & 3);
+        if (rx_edges_[p] == 1 && now_fs_ - clocks_[1 + p].last_fs < window_fs_)
+            late |= static_cast<uint8_t>(random() & 3);
         top->late_i[p] = late;
+        rx_edges_[p] = 0;
+        ++core_edges_[p];
     }
     // What stands on the bus before the edge is what the edge transfers.
     const bool aw = top->m_axi_awvalid && top->m_axi_awready;
@@ -256,15 +260,15 @@ void CardSim::core_edge() {
         burst_address_.push_back(address);
         burst_code_.push_back(code);
     }
-    if (w) {
-        // A beat may come before its address by AXI's rules; this card never does that.
-        uint64_t& address = burst_address_.front();
-        if (burst_code_.front() == OKAY) {
-            const uint64_t data = top->m_axi_wdata;
-            std::memcpy(memory_ + (address - memory_address_), &data, 8);
-        }
-        address += 8;
-        if (top->m_axi_wlast) {
+    if (w) beats_.push_back({top->m_axi_wdata, top->m_axi_wlast != 0});
+    // AXI lets data come before its address.
+    while (!beats_.empty() && !burst_address_.empty()) {
+        const Beat beat = beats_.front();
+        beats_.pop_front();
+        uint64_t& place = burst_address_.front();
+        if (burst_code_.front() == OKAY) std::memcpy(memory_ + (place - memory_address_), &beat.data, 8);
+        place += 8;
+        if (beat.last) {
             uint64_t due = cycles_ + latency_min_;
             if (latency_max_ > latency_min_) due += random() % (latency_max_ - latency_min_ + 1);
             if (due < last_due_) due = last_due_;
@@ -280,14 +284,17 @@ void CardSim::core_edge() {
     top->eval();
     ++cycles_;
     if (pending) resolve(before);
-    if (aw || w || b || stall_ || !responses_.empty()) memory_edge(aw, w, b);
+    if (aw || w || b || stall_ || !responses_.empty()) memory_edge(b);
 }
 
 void CardSim::rx_edge(int port) {
     auto* top = top_.get();
     uint8_t late = top->late_i[port] & 3;
-    if (now_fs_ - clocks_[0].last_fs < window_fs_) late |= static_cast<uint8_t>(random() & 4);
+    if (core_edges_[port] == 1 && now_fs_ - clocks_[0].last_fs < window_fs_)
+        late |= static_cast<uint8_t>(random() & 4);
     top->late_i[port] = late;
+    core_edges_[port] = 0;
+    ++rx_edges_[port];
     top->eval();
     drive_wire(port);
 }

@@ -57,9 +57,9 @@ enum : uint8_t {
 
 // Truth about one WireItem.
 struct WireTruth {
-    int64_t sfd_fs, first_fs;         // when SFD and first byte appeared on the pins; -1: not in it
-    uint64_t sfd_q32, first_q32;      // card time at those instants, interpolated between its edges
-    uint32_t sfd_rest, first_rest;    // 32 more fraction bits of those
+    int64_t sfd_fs, first_fs;       // when SFD and first byte appeared on the pins; -1: not in it
+    uint64_t sfd_q32, first_q32;    // card time at those instants, interpolated between its edges
+    uint32_t sfd_rest, first_rest;  // 32 more fraction bits of those
 };
 static_assert(sizeof(WireTruth) == 40);
 
@@ -115,6 +115,10 @@ class CardSim {
         bool first;
         int64_t at_fs;
     };
+    struct Beat {
+        uint64_t data;
+        bool last;
+    };
     struct Response {
         uint64_t due;
         uint8_t code;
@@ -124,7 +128,7 @@ class CardSim {
     void core_edge();
     void rx_edge(int port);
     void drive_wire(int port);
-    void memory_edge(bool aw, bool w, bool b);
+    void memory_edge(bool b);
     void resolve(const uint32_t before[4]);
     uint32_t random() { return static_cast<uint32_t>(random_()); }
 
@@ -137,6 +141,9 @@ class CardSim {
     int64_t now_fs_ = 0;
     uint64_t cycles_ = 0;
     int64_t window_fs_ = 50'000;
+    // Edges of one clock since the other's last: with two, the change that a flip-flop sees may be the
+    // earlier one, which is not near.
+    int rx_edges_[PORTS] = {}, core_edges_[PORTS] = {};
     Wire wires_[PORTS];
     std::vector<PendingTruth> pending_truths_;
 
@@ -147,6 +154,7 @@ class CardSim {
     uint32_t error_after_ = 0;
     std::deque<uint64_t> burst_address_;  // bursts whose data is to come
     std::deque<uint8_t> burst_code_;
+    std::deque<Beat> beats_;
     std::deque<Response> responses_;
     uint64_t last_due_ = 0;
 };

@@ -34,7 +34,8 @@ module stats_bench
   );
   port_counters u_rx (
     .clk_i(clk), .rst_ni(rst_n), .event_i(rx_event), .event_end_i(rx_end), .event_giant_i(rx_giant),
-    .event_stored_i(rx_stored), .event_dropped_i(rx_dropped), .discard_i(rx_discard), .flip_i(flip),
+    .event_stored_i(rx_stored), .event_dropped_i(rx_dropped), .discard_i(rx_discard),
+    .sent_i(1'b0), .sent_length_i('0), .flip_i(flip),
     .ready_o(rx_ready), .busy_o(rx_busy), .overflow_o(rx_overflow), .read_i(read), .read_address_i(address),
     .read_data_o(rx_data)
   );

@@ -886,7 +886,7 @@ module card_regs (
     end
     always_ff @(posedge clk or negedge arst_n) begin
         if(~arst_n) begin
-            field_storage.clock.slew_step.q64.value <= 36'h225c1;
+            field_storage.clock.slew_step.q64.value <= 36'h24076;
         end else begin
             if(field_combo.clock.slew_step.q64.load_next) begin
                 field_storage.clock.slew_step.q64.value <= field_combo.clock.slew_step.q64.next;
@@ -978,9 +978,6 @@ module card_regs (
         end else if(hwif_in.clock.status.load_refused.hwset) begin // HW Set
             next_c = '1;
             load_next_c = '1;
-        end else begin // HW Write
-            next_c = hwif_in.clock.status.load_refused.next;
-            load_next_c = '1;
         end
         field_combo.clock.status.load_refused.next = next_c;
         field_combo.clock.status.load_refused.load_next = load_next_c;
@@ -994,6 +991,7 @@ module card_regs (
             end
         end
     end
+    assign hwif_out.clock.status.load_refused.value = field_storage.clock.status.load_refused.value;
     // Field: twinstamp_card.clock.status.increment_refused
     always_comb begin
         automatic logic [0:0] next_c;
@@ -1005,9 +1003,6 @@ module card_regs (
             load_next_c = '1;
         end else if(hwif_in.clock.status.increment_refused.hwset) begin // HW Set
             next_c = '1;
-            load_next_c = '1;
-        end else begin // HW Write
-            next_c = hwif_in.clock.status.increment_refused.next;
             load_next_c = '1;
         end
         field_combo.clock.status.increment_refused.next = next_c;
@@ -1022,6 +1017,7 @@ module card_regs (
             end
         end
     end
+    assign hwif_out.clock.status.increment_refused.value = field_storage.clock.status.increment_refused.value;
     // Field: twinstamp_card.clock.bound.ns
     always_comb begin
         automatic logic [31:0] next_c;

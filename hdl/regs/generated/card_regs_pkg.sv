@@ -89,12 +89,10 @@ package card_regs_pkg;
     } clock_regs__slew_left__in_t;
 
     typedef struct {
-        logic next;
         logic hwset;
     } clock_regs__status__load_refused__in_t;
 
     typedef struct {
-        logic next;
         logic hwset;
     } clock_regs__status__increment_refused__in_t;
 
@@ -259,6 +257,19 @@ package card_regs_pkg;
     } clock_regs__control__out_t;
 
     typedef struct {
+        logic value;
+    } clock_regs__status__load_refused__out_t;
+
+    typedef struct {
+        logic value;
+    } clock_regs__status__increment_refused__out_t;
+
+    typedef struct {
+        clock_regs__status__load_refused__out_t load_refused;
+        clock_regs__status__increment_refused__out_t increment_refused;
+    } clock_regs__status__out_t;
+
+    typedef struct {
         logic [31:0] value;
     } clock_regs__bound__ns__out_t;
 
@@ -280,6 +291,7 @@ package card_regs_pkg;
         clock_regs__slew_step__out_t slew_step;
         clock_regs__load_time__out_t load_time;
         clock_regs__control__out_t control;
+        clock_regs__status__out_t status;
         clock_regs__bound__out_t bound;
         clock_regs__utc_offset__out_t utc_offset;
     } clock_regs__out_t;

@@ -169,7 +169,7 @@ typedef union {
 #define CLOCK_REGS__SLEW_STEP__Q64_bm 0xfffffffff
 #define CLOCK_REGS__SLEW_STEP__Q64_bp 0
 #define CLOCK_REGS__SLEW_STEP__Q64_bw 36
-#define CLOCK_REGS__SLEW_STEP__Q64_reset 0x225c1
+#define CLOCK_REGS__SLEW_STEP__Q64_reset 0x24076
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint64_t q64 :36;

@@ -146,7 +146,7 @@ module block_packer
 
   assign s_valid = state_q == StHead || (state_q == StCopy && data_valid_q);
   assign s_data = state_q == StHead ? head_word : head;
-  assign s_flush = state_q == StDrain || state_q == StHeadDrain;
+  assign s_flush = state_q == StDrain || state_q == StHeadDrain || state_q == StFault;
   assign s_set = (state_q == StJudge && !open_q) || state_q == StHeadSet;
   assign s_address = state_q == StHeadSet ? block_address : block_address + 64'(8 * BlockHeaderWords);
 

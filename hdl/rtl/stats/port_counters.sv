@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// One port's counters of what was received (RFC 2819), latched at an instant that all ports share.
+// One port's 64-bit counters, latched at an instant that all ports share.
 //
-// Clock: the core clock. gmii_rx keeps SFDs MinStampDistance (12) cycles apart and other events two, so at most
-// eleven additions come in twelve cycles.
-// Handshakes as counter_memory.
+// Clock: the core clock. An event adds to up to six counters, one a cycle; events wait in a queue of 16.
+// gmii_rx keeps SFDs MinStampDistance (12) cycles apart and other events two, so at most eleven additions
+// come in twelve cycles; frame_store can hold events up only for a few cycles, so the queue cannot overflow (overflow_o says if it did: a fault).
+// Additions go into one of two memories of differences. flip_i changes over to the other one at that very
+// cycle; then the differences of the first are added to the totals, which the host reads, and cleared
+// (busy_o meanwhile). flip_i is allowed only while ready_o. The first 32 cycles after reset clear everything.
 module port_counters
   import twinstamp_pkg::*;
 (
@@ -26,13 +29,32 @@ module port_counters
   output logic [63:0] read_data_o
 );
   typedef struct packed {
+    logic    bank;
     rx_end_t e;
     logic    giant;
     logic    stored;
     logic    dropped;
   } event_t;
+
+  // Queue of events.
+  event_t queue [16];
+  logic [4:0] wptr_q, rptr_q;
+  logic bank_q;
   event_t head;
-  logic [2:0] slot;
+  logic waiting, full;
+  assign waiting = wptr_q != rptr_q;
+  assign full = wptr_q == {~rptr_q[4], rptr_q[3:0]};
+  assign head = queue[rptr_q[3:0]];
+  always_ff @(posedge clk_i) begin
+    if (event_i) begin
+      queue[wptr_q[3:0]] <= '{bank: bank_q, e: event_end_i, giant: event_giant_i,
+                              stored: event_stored_i, dropped: event_dropped_i};
+    end
+  end
+
+  // What the event at the head adds in this cycle.
+  logic [2:0] slot_q;
+  logic [9:0] discards_q;     // not yet added
   logic noise, runt, bad, good, last, add;
   logic [4:0] index;
   logic [23:0] amount;
@@ -40,14 +62,18 @@ module port_counters
   assign runt = head.e.length < 24'd64;
   assign bad = !head.e.fcs_ok || head.e.rx_er;
   assign good = !runt && !bad && !head.giant;
-  assign last = noise || slot == 3'd5;
-
+  assign last = noise || slot_q == 3'd5;
   always_comb begin
     add = 1'b1;
     amount = 24'd1;
-    index = head.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
-    if (!noise) begin
-      unique case (slot)
+    index = '0;
+    if (!waiting) begin
+      index = 5'(CntDiscarded);
+      add = discards_q != '0;
+    end else if (noise) begin
+      index = head.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
+    end else begin
+      unique case (slot_q)
         3'd0: begin
           index = good ? 5'(CntOctetsGood) : 5'(CntOctetsBad);
           amount = head.e.length;
@@ -79,11 +105,108 @@ module port_counters
       endcase
     end
   end
+  logic add_bank;
+  assign add_bank = waiting ? head.bank : bank_q;
 
-  counter_memory #(.RawWidth($bits(event_t)), .ExtraIndex(5'(CntDiscarded))) u_memory (
-    .clk_i, .rst_ni, .event_i, .raw_i({event_end_i, event_giant_i, event_stored_i, event_dropped_i}),
-    .extra_i(discard_i), .raw_o(head), .slot_o(slot), .add_i(add), .index_i(index), .amount_i(amount),
-    .last_i(last), .flip_i, .busy_o, .overflow_o, .read_i, .read_address_i, .read_data_o
-  );
-  assign ready_o = !busy_o;
+  // Second cycle of an addition, second cycle of a step of the walk.
+  logic add_q, add_bank_q, walk_q, walking_q, clearing_q;
+  logic [4:0] add_index_q, walk_index_q, step_q;
+  logic [23:0] amount_q;
+  logic old_bank;
+  assign old_bank = !bank_q;
+  // Events from before the flip go first.
+  logic old_left;
+  assign old_left = (waiting && head.bank == old_bank) || (add_q && add_bank_q == old_bank);
+
+  logic [63:0] difference0 [32];
+  logic [63:0] difference1 [32];
+  logic [63:0] totals [32];
+  logic [63:0] read0_q, read1_q, total_q;
+  // Twice the same counter in a row: the memory's answer is a cycle too old.
+  logic again_q;
+  logic [63:0] added, added_q;
+  assign added = (again_q ? added_q : add_bank_q ? read1_q : read0_q) + 64'(amount_q);
+
+  logic we0, we1;
+  logic [4:0] ra0, ra1, wa0, wa1;
+  assign ra0 = (walking_q && !old_bank) ? step_q : index;
+  assign ra1 = (walking_q && old_bank) ? step_q : index;
+  assign we0 = clearing_q || (add_q && !add_bank_q) || (walk_q && !old_bank);
+  assign we1 = clearing_q || (add_q && add_bank_q) || (walk_q && old_bank);
+  assign wa0 = clearing_q ? step_q : (walk_q && !old_bank) ? walk_index_q : add_index_q;
+  assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
+  always_ff @(posedge clk_i) begin
+    if (add || walking_q) begin
+      read0_q <= difference0[ra0];
+      read1_q <= difference1[ra1];
+    end
+    if (we0) difference0[wa0] <= (clearing_q || (walk_q && !old_bank)) ? '0 : added;
+    if (we1) difference1[wa1] <= (clearing_q || (walk_q && old_bank)) ? '0 : added;
+    if (walking_q) total_q <= totals[step_q];
+    if (clearing_q) totals[step_q] <= '0;
+    else if (walk_q) totals[walk_index_q] <= total_q + (old_bank ? read1_q : read0_q);
+    if (read_i) read_data_o <= totals[read_address_i];
+  end
+
+  logic flipped_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      wptr_q <= '0;
+      rptr_q <= '0;
+      bank_q <= 1'b0;
+      slot_q <= '0;
+      discards_q <= '0;
+      add_q <= 1'b0;
+      again_q <= 1'b0;
+      added_q <= '0;
+      add_bank_q <= 1'b0;
+      add_index_q <= '0;
+      amount_q <= '0;
+      walk_q <= 1'b0;
+      walk_index_q <= '0;
+      walking_q <= 1'b0;
+      clearing_q <= 1'b1;
+      step_q <= '0;
+      flipped_q <= 1'b0;
+      overflow_o <= 1'b0;
+    end else begin
+      if (event_i) begin
+        wptr_q <= wptr_q + 5'd1;
+        if (full) overflow_o <= 1'b1;
+      end
+      if (waiting) begin
+        slot_q <= last ? '0 : slot_q + 3'd1;
+        if (last) rptr_q <= rptr_q + 5'd1;
+      end
+      discards_q <= discards_q + 10'(discard_i) - 10'(!waiting && discards_q != '0);
+      add_q <= add;
+      again_q <= add_q && index == add_index_q && add_bank == add_bank_q;
+      if (add_q) added_q <= added;
+      if (add) begin
+        add_bank_q <= add_bank;
+        add_index_q <= index;
+        amount_q <= amount;
+      end
+
+      if (flip_i) begin
+        bank_q <= !bank_q;
+        flipped_q <= 1'b1;
+      end
+      if (flipped_q && !old_left) begin
+        flipped_q <= 1'b0;
+        walking_q <= 1'b1;
+      end
+      walk_q <= walking_q;
+      walk_index_q <= step_q;
+      if (walking_q || clearing_q) begin
+        step_q <= step_q + 5'd1;
+        if (step_q == '1) begin
+          walking_q <= 1'b0;
+          clearing_q <= 1'b0;
+        end
+      end
+    end
+  end
+  assign ready_o = discards_q == '0 && !discard_i && !busy_o;
+  assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
 endmodule

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
@@ -44,7 +46,9 @@ class CardBatch(FrameBatch):
 
     def _header(self, word: int) -> npt.NDArray[np.uint64]:
         # The record's header is the 32 bytes before the frame.
-        return self.data.view("u8")[(self.offset // 8).astype("i8") - 4 + word]
+        words: npt.NDArray[np.uint64] = self.data.view("u8")
+        at: npt.NDArray[np.int64] = (self.offset // 8).astype("i8") - 4 + word
+        return words.take(at)
 
     @property
     def stamp_q32(self) -> npt.NDArray[np.uint64]:
@@ -125,6 +129,7 @@ class Card:
             for port in range(self.identity.ports)
         )
         self._ring: Any = None
+        self._running = False
         self._consumer = 0
         self._first = 0
 
@@ -204,9 +209,37 @@ class Card:
         """Sets card time; a new time-epoch. DeviceError when refused: locked, or a train is armed."""
         self.write("clock.load_time", q32)
         self.write_fields("clock.control", load=1)
+        self.transport.wait(1e-6)
         if self.fields("clock.status")["load_refused"]:
             self.write("clock.status", 1)
             raise DeviceError("the card refused a new time: its clock is locked or a train is armed")
+
+    def set_rate_ppb(self, ppb: float) -> None:
+        """Makes card time run ``ppb`` faster than the core clock's nominal rate (negative: slower).
+
+        Resolution 2^-48 of the rate. ConfigError beyond what the card takes, about -4% to +4.6%.
+        """
+        nominal = Fraction(1 << 72, self.identity.core_clock_hz)
+        increment = round(nominal * (1 + Fraction(ppb) / 10**9))
+        if not 0x21 << 40 <= increment < 0x24 << 40:
+            raise ConfigError(f"a rate of {ppb} ppb is beyond what the card takes (-40,000 to 46,000 ppm)")
+        self.write("clock.increment", increment)
+
+    def slew_ns(self, amount_ns: float, *, ppm: float = 1.0) -> None:
+        """Moves card time by ``amount_ns`` gradually, at ``ppm`` of its rate; replaces a slew under way.
+
+        amount_ns: within +-0.5 s. ppm: 0.001 to 400,000.
+        """
+        step = round(Fraction(ppm) / 10**6 * (1 << 64) / self.identity.core_clock_hz)
+        amount = round(Fraction(amount_ns) * (1 << 64) / 10**9)
+        if not 0.001 <= ppm <= 400_000:
+            raise ConfigError(f"a slew at {ppm} ppm: give 0.001 to 400,000")
+        if not -(1 << 63) <= amount < 1 << 63:
+            raise ConfigError(
+                f"a slew of {amount_ns} ns: give at most half a second; load a new time instead"
+            )
+        self.write("clock.slew_step", step)
+        self.write("clock.slew_amount", amount)
 
     # Ports and ring
 
@@ -228,7 +261,7 @@ class Card:
         """
         from twinstamp import _native
 
-        if self._ring is not None:
+        if self._running:
             raise ConfigError("the card is already receiving: stop() it first")
         if not 64 <= longest <= 9018:
             raise ConfigError(f"longest is {longest} bytes: give 64 to 9018")
@@ -242,6 +275,7 @@ class Card:
         self._consumer = 0
         self._ring = _native.CardRing(memory, size_log2, count_log2)
         self.write_fields("ring.control", enable=1)
+        self._running = True
         for port in range(self.identity.ports) if ports is None else ports:
             self.write(f"port[{port}].rx_limit", longest)
             self.write_fields(
@@ -252,11 +286,13 @@ class Card:
                 keep_runt=keep_runt,
                 keep_giant=keep_giant,
             )
+        self.transport.wait(1e-6)  # the setting crosses into the receive clocks
 
     def stop(self) -> None:
         """Ends receiving; what is in the card still comes through ``poll`` while there are free blocks."""
-        if self._ring is None:
+        if not self._running:
             return
+        self._running = False
         for port in range(self.identity.ports):
             self.write_fields(f"port[{port}].rx_control", enable=0)
         self.transport.wait(1e-6)
@@ -341,10 +377,8 @@ class Card:
     def close(self) -> None:
         """Stops the card and lets go of it. Further calls do nothing."""
         transport = self.transport
-        try:
+        with suppress(DeviceError):  # it is gone: nothing left to stop
             self.stop()
-        except DeviceError:
-            pass  # it is gone: nothing left to stop
         self._ring = None
         transport.close()
 

@@ -176,7 +176,7 @@ class SimulatedCard:
     # The world
 
     def set_clock(self, clock: str, *, ppb: float = 0.0, phase_fs: int | None = None) -> None:
-        """Frequency offset of "core" or "rx0".."rx3" from 125 MHz in ppb; phase_fs: its next edge from now."""
+        """Offset of "core" or "rx0".."rx3" from 125 MHz in ppb; phase_fs: its next edge from now."""
         names = ["core"] + [f"rx{port}" for port in range(PORTS)]
         if clock not in names:
             raise ConfigError(f"no clock {clock!r}: give one of {', '.join(names)}")
@@ -218,7 +218,7 @@ class SimulatedCard:
         return int(self._library.ts_pending(self._handle(), port))
 
     def truth(self, port: int) -> npt.NDArray[np.void]:
-        """WIRE_TRUTH of the events finished since the last call: when each was on the pins, and card time then."""
+        """WIRE_TRUTH of the events finished since the last call: when on the pins, and card time then."""
         parts = []
         while True:
             part = np.zeros(65_536, dtype=WIRE_TRUTH)

@@ -35,4 +35,3 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Ends the use of the card. Further calls do nothing."""
-

@@ -118,8 +118,9 @@ class CardRing {
                     const std::vector<std::uint32_t>& constants) {
         if (producer == next_) return nb::none();
         if (producer - next_ > blocks_ || producer - consumer_->index() > blocks_) {
-            throw std::runtime_error("producer index " + std::to_string(producer) + " is more than the ring's " +
-                                     std::to_string(blocks_) + " blocks ahead of " + std::to_string(next_));
+            throw std::runtime_error("producer index " + std::to_string(producer) +
+                                     " is more than the ring's " + std::to_string(blocks_) +
+                                     " blocks ahead of " + std::to_string(next_));
         }
         if (constants.size() < kPorts) throw std::invalid_argument("a constant per port");
         std::uint64_t n = 0;
@@ -144,7 +145,8 @@ class CardRing {
             std::uint64_t i = 0;
             for (std::uint32_t b = next_; b != last; ++b) i = walk(b, i, columns, shift, constants.data());
         }
-        auto lease = nb::cast(new CardLease(memory_, consumer_, next_, last - next_), nb::rv_policy::take_ownership);
+        auto lease =
+            nb::cast(new CardLease(memory_, consumer_, next_, last - next_), nb::rv_policy::take_ownership);
         nb::tuple arrays = columns.hand_out(memory_.data(), memory_.size(), lease, n);
         next_ = last;
         return nb::make_tuple(arrays, lease, first.epoch, (first.state & 3) == 3, bound, first.utc_offset_s);
@@ -218,8 +220,8 @@ class CardRing {
 void bind_card_ring(nb::module_& m) {
     nb::class_<CardLease>(m, "CardLease").def("release", &CardLease::release);
     nb::class_<CardRing>(m, "CardRing")
-        .def(nb::init<Memory, std::uint32_t, std::uint32_t>(), nb::arg("memory"),
-             nb::arg("size_log2"), nb::arg("count_log2"))
+        .def(nb::init<Memory, std::uint32_t, std::uint32_t>(), nb::arg("memory"), nb::arg("size_log2"),
+             nb::arg("count_log2"))
         .def("read", &CardRing::read, nb::arg("producer"), nb::arg("max_frames"), nb::arg("utc"),
              nb::arg("constants"))
         .def_prop_ro("consumer", &CardRing::consumer)
