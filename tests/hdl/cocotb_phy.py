@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MDIO by the letter of clause 22, link epochs, latency that changes with the link, loopbacks. Times in ps."""
+"""MDIO by the letter of clause 22, link epochs, latency changing with the link, loopbacks. Times in ps."""
 
 from __future__ import annotations
 
@@ -65,7 +65,11 @@ class Bus:
                 assert value >> 28 & 3 in (0b01, 0b10)
                 self.frames.append(
                     Management(
-                        value >> 28 & 3 == 0b10, value >> 23 & 31, value >> 18 & 31, value >> 16 & 3, value & 0xFFFF
+                        value >> 28 & 3 == 0b10,
+                        value >> 23 & 31,
+                        value >> 18 & 31,
+                        value >> 16 & 3,
+                        value & 0xFFFF,
                     )
                 )
                 bits, ones = [], 0
@@ -73,7 +77,15 @@ class Bus:
 
 async def start(dut: object, *, rx_ps: int = 8000, tx_ps: int = 8000) -> Bus:
     for name in (
-        "poll", "command", "command_write", "command_phy", "command_register", "command_data", "cable", "near", "far",
+        "poll",
+        "command",
+        "command_write",
+        "command_phy",
+        "command_register",
+        "command_data",
+        "cable",
+        "near",
+        "far",
     ):
         getattr(dut, name).value = 0
     dut.partner.value = 0x01E1
@@ -126,7 +138,13 @@ async def management_frames_are_clause_22(dut: object) -> None:
     assert await command(dut, 4) == (0xA5C3, 0)
     assert (await command(dut, 2, phy=30)) == (0xFFFF, 1)
     assert [(f.read, f.phy, f.register) for f in bus.frames] == [
-        (True, 1, 2), (True, 1, 3), (True, 1, 0), (False, 1, 4), (True, 1, 4), (False, 2, 4), (True, 1, 4),
+        (True, 1, 2),
+        (True, 1, 3),
+        (True, 1, 0),
+        (False, 1, 4),
+        (True, 1, 4),
+        (False, 2, 4),
+        (True, 1, 4),
         (True, 30, 2),
     ]
     assert (bus.frames[3].turnaround, bus.frames[3].data) == (0b10, 0xA5C3)
@@ -175,8 +193,14 @@ async def speed_is_what_both_offer_and_the_host_gets_in_between(dut: object) -> 
     await start(dut)
     dut.poll.value = 300
     dut.cable.value = 1
-    plan = [(0x01E1, 0b10, 2, 1), (0x01E1, 0b01, 2, 0), (0x0181, 0, 1, 1), (0x0081, 0, 1, 0), (0x0041, 0, 0, 1),
-            (0x0021, 0, 0, 0)]
+    plan = [
+        (0x01E1, 0b10, 2, 1),
+        (0x01E1, 0b01, 2, 0),
+        (0x0181, 0, 1, 1),
+        (0x0081, 0, 1, 0),
+        (0x0041, 0, 0, 1),
+        (0x0021, 0, 0, 0),
+    ]
     for partner, gigabit, speed, duplex in plan:
         dut.partner.value = partner
         dut.partner_gigabit.value = gigabit

@@ -49,7 +49,16 @@ class Bench:
 
     @classmethod
     async def start(cls, dut: object) -> Bench:
-        for name in ("rst_n", "latch", "tx_event", "tx_malformed", "rx_event", "rx_discard", "read", "address"):
+        for name in (
+            "rst_n",
+            "latch",
+            "tx_event",
+            "tx_malformed",
+            "rx_event",
+            "rx_discard",
+            "read",
+            "address",
+        ):
             getattr(dut, name).value = 0
         cocotb.start_soon(Clock(dut.clk, 8000, "ps").start())
         for _ in range(4):
@@ -122,13 +131,19 @@ class Bench:
         dut.rx_stored.value = fate == "stored"
         dut.rx_dropped.value = fate == "dropped"
         dut.rx_end.value = (
-            (kind != "unicast") << 32 | (kind == "broadcast") << 31 | 1 << 28 | er << 27 | fcs << 26 | tags << 24 | length
+            (kind != "unicast") << 32
+            | (kind == "broadcast") << 31
+            | 1 << 28
+            | er << 27
+            | fcs << 26
+            | tags << 24
+            | length
         )
         self.raw[fate] += 1
         rmon(self.rx, length, fcs and not er, kind, limit)
 
     async def check(self) -> None:
-        """Latches in the middle of the traffic; what came up to the latch is there, what came after is not."""
+        """Latches in the middle of the traffic: what came up to the latch is there, and no more."""
         dut = self.dut
         dut.latch.value = 1
         tx = rx = raw = None
@@ -171,7 +186,11 @@ class Bench:
 
     @staticmethod
     def hold(got: dict[str, int], want: Counter[str]) -> None:
-        wrong = {n: (got[n], want[n]) for n in got if n.startswith("etherStats") and n in want and got[n] != want[n]}
+        wrong = {
+            n: (got[n], want[n])
+            for n in got
+            if n.startswith("etherStats") and n in want and got[n] != want[n]
+        }
         assert not wrong, f"(got, want): {wrong}"
 
 
@@ -186,4 +205,7 @@ async def objects_of_rfc_2819_at_the_latch(dut: object, dense: bool) -> None:
             await FallingEdge(dut.clk)
         await bench.check()
     assert dut.tx_overflow.value == 0 and dut.rx_overflow.value == 0
-    print(f"dense {dense}: {bench.tx['etherStatsPkts']} sent, {bench.rx['etherStatsPkts']} received, {LATCHES} latches")
+    print(
+        f"dense {dense}: {bench.tx['etherStatsPkts']} sent, {bench.rx['etherStatsPkts']} received, "
+        f"{LATCHES} latches"
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transmit: frames, gaps, launch times, departure stamps, overflow, underrun. Times in ps, card time in 2^-32 s."""
+"""Transmit: frames, gaps, launch times, departure stamps, overflow, underrun. Times in ps or 2^-32 s."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import statistics
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import cocotb
 from cocotb.clock import Clock
@@ -50,7 +51,9 @@ def words(
     bad_fcs: bool = False,
     length: int | None = None,
 ) -> bytes:
-    head = (len(data) if length is None else length) | (launch_q32 is not None) << 16 | bad_fcs << 17 | tag << 32
+    head = (
+        (len(data) if length is None else length) | (launch_q32 is not None) << 16 | bad_fcs << 17 | tag << 32
+    )
     return head.to_bytes(8, "little") + (launch_q32 or 0).to_bytes(8, "little") + data
 
 
@@ -182,10 +185,7 @@ async def back_to_back_frames_keep_the_gap_and_no_more(dut: object, gap: int, wa
         for tag in range(12):
             await port.send(noise(60 + tag), tag=tag)
         times = [(await port.frame()) for _ in range(12)]
-        gaps = [
-            (t1 - t0) // port.period_ps - 8 - len(d) - 4
-            for (d, t0), (_, t1) in zip(times[2:], times[3:], strict=False)
-        ]
+        gaps = [(t1 - t0) // port.period_ps - 8 - len(d) - 4 for (d, t0), (_, t1) in pairwise(times[2:])]
         assert set(gaps) == {want}, gaps
 
 
@@ -194,8 +194,10 @@ async def launches(port: Port, count: int, spacing_ps: int) -> tuple[list[float]
     bench = port.bench
     asked = []
     for tag in range(count):
-        at = bench.q32_in(3_000_000 + random.randrange(8000)) if not asked else asked[-1] + (
-            (spacing_ps + random.randrange(-9000, 9000)) * 2**32 // 10**12
+        at = (
+            bench.q32_in(3_000_000 + random.randrange(8000))
+            if not asked
+            else asked[-1] + ((spacing_ps + random.randrange(-9000, 9000)) * 2**32 // 10**12)
         )
         asked.append(at)
         cocotb.start_soon(port.send(noise(60), tag=tag, launch_q32=at))
@@ -269,10 +271,10 @@ async def a_late_frame_is_reported_and_moves_no_other(dut: object) -> None:
         step = 2**32 // 10**6  # 1 us
         plan = [
             ("past", 60, bench.q32_in(-5_000_000)),
-            ("on time", 1500, start),                # 12.3 us on the wire
+            ("on time", 1500, start),  # 12.3 us on the wire
             ("behind the long one", 60, start + 5 * step),
             ("on time", 60, start + 40 * step),
-            ("0", 60, 0),                            # long over
+            ("0", 60, 0),  # long over
             ("on time", 60, start + 50 * step),
         ]
         for tag, (_, length, at) in enumerate(plan):
@@ -315,7 +317,10 @@ async def flushed_frames_are_reported_and_nothing_else_is_lost(dut: object) -> N
     assert bytes(broken.get_fcs()) == bytes(b ^ 0xFF for b in broken_fcs(data))
     await port.idle()
     assert [(r.tag, r.flags) for r in port.reports] == [
-        (1, 0), *((t, LAUNCH | DROPPED) for t in range(2, 9)), (9, 0), (10, BAD_FCS),
+        (1, 0),
+        *((t, LAUNCH | DROPPED) for t in range(2, 9)),
+        (9, 0),
+        (10, BAD_FCS),
     ]
     assert all(r.stamp_q32 == 0 for r in port.reports[1:8])
 
@@ -333,9 +338,9 @@ async def what_is_not_a_frame_is_counted_and_the_next_one_is_whole(dut: object) 
     bad = [
         words(noise(13), tag=0),
         words(noise(60), tag=0, length=9023),
-        words(noise(60), tag=0, length=52),   # too many words
-        words(noise(60), tag=0, length=61),   # tkeep
-        words(noise(60), tag=0, length=70),   # too few words
+        words(noise(60), tag=0, length=52),  # too many words
+        words(noise(60), tag=0, length=61),  # tkeep
+        words(noise(60), tag=0, length=70),  # too few words
         words(noise(60), tag=0)[:8],
         words(noise(60), tag=0)[:16],
         words(noise(60), tag=0)[:12],
@@ -361,7 +366,7 @@ async def a_full_report_queue_is_counted_and_holds_nothing_up(dut: object) -> No
     for tag in range(40):
         await port.send(noise(60), tag=tag)
     times = [(await port.frame())[1] for _ in range(40)]
-    assert {b - a for a, b in zip(times[3:], times[4:], strict=False)} == {84 * port.period_ps}
+    assert {b - a for a, b in pairwise(times[3:])} == {84 * port.period_ps}
     await port.idle()
     assert port.signal("lost").value == 8
     port.signal("report_ready").value = 1

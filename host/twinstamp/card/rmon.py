@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The card's raw counters under the names of RFC 2819 (RMON), RFC 2863 (interfaces) and RFC 3635 (Ether-like).
+"""The card's raw counters by the names of RFC 2819 (RMON), 2863 (interfaces) and 3635 (Ether-like).
 
-The card counts each frame once per group; the standard objects are sums of those. Alignment errors do not exist
-on GMII; etherStatsCollisions, the half-duplex objects of RFC 3635 and pause frames are not counted, so they
-are left out here rather than given as 0.
+The card counts each frame once per group; the standard objects are sums of those. Left out rather than
+given as 0: alignment errors, which do not exist on GMII, etherStatsCollisions, the half-duplex objects of
+RFC 3635 and pause frames, which are not counted.
 """
 
 from __future__ import annotations
