@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 FOLDER = ROOT / "build" / "hdl-formal"
 PORT = (
     "common/twinstamp_pkg", "common/sync_2ff", "common/reset_sync", "common/async_fifo", "rx/stamp_capture",
-    "tx/twinstamp_tx_pkg", "tx/gmii_tx", "tx/tx_store", "tx/tx_launch", "tx/tx_report", "tx/tx_port",
+    "tx/twinstamp_tx_pkg", "tx/tx_mac", "tx/tx_store", "tx/tx_launch", "tx/tx_report", "tx/tx_port",
 )  # fmt: skip
 TOPS = {
     "tx_port": PORT,

@@ -11,7 +11,7 @@ SOURCES = [
     RTL / "rx" / "stamp_capture.sv",
     *(
         RTL / "tx" / f"{n}.sv"
-        for n in ("twinstamp_tx_pkg", "gmii_tx", "tx_store", "tx_launch", "tx_report", "tx_port")
+        for n in ("twinstamp_tx_pkg", "tx_mac", "tx_store", "tx_launch", "tx_report", "tx_port")
     ),
     ROOT / "hdl" / "sim" / "late_gen.sv",
 ]

@@ -75,7 +75,7 @@ module tx_bench
     .tx_clk_i(clk), .txd_o(s_txd), .tx_en_o(s_tx_en), .tx_er_o(s_tx_er),
     .late_i('0)
   );
-  gmii_tx u_m (
+  tx_mac u_m (
     .clk_i(tx_clk), .rst_ni(rst_n), .cfg_first_byte_i(first_byte), .cfg_gap_i(gap),
     .frame_valid_i(m_frame_valid), .frame_drop_i(1'b0), .frame_bad_fcs_i(1'b0), .frame_ready_o(m_frame_ready),
     .byte_valid_i(m_byte_valid), .byte_i(m_byte), .byte_last_i(m_byte_last), .byte_ready_o(m_byte_ready),

@@ -108,7 +108,7 @@ module tx_port
   // says where; what it adds to the way of frame and bytes it adds to the lead.
   logic toggle, tx_end_valid, tx_end_full;
   tx_end_t tx_end;
-  gmii_tx u_mac (
+  tx_mac u_mac (
     .clk_i(tx_clk_i), .rst_ni(tx_rst_n), .cfg_first_byte_i(tx_first_byte), .cfg_gap_i(tx_gap),
     .frame_valid_i(frame_valid), .frame_drop_i(frame.drop), .frame_bad_fcs_i(frame.bad_fcs),
     .frame_ready_o(frame_ready), .byte_valid_i(byte_valid), .byte_i(byte_data), .byte_last_i(byte_last), .byte_ready_o(byte_ready),

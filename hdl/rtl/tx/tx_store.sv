@@ -9,7 +9,7 @@
 // A frame that is complete is offered on meta_o. Whoever takes it lets it go through go_*, in the same order;
 // so a frame that the transmit side sees is all there, and its words stay until release_i gives them back.
 // Transmit side, tx_clk_i: frame_o (handshake), then length bytes, from three periods after it on, without
-// gaps; none for a frame with drop set. A stage that changes bytes goes between here and gmii_tx.
+// gaps; none for a frame with drop set. A stage that changes bytes goes between here and tx_mac.
 // Latency: from go_valid_i to frame_valid_o as async_fifo. Room: 2^StoreLog2 bytes and 2^MetaLog2 frames.
 module tx_store
   import twinstamp_tx_pkg::*;

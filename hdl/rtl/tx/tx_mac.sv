@@ -11,7 +11,7 @@
 // so that the frame is wrong for a receiver that ignores either; the rest of the frame is taken and thrown
 // away, and end_o says so. frame_drop_i: takes the frame without its bytes (nobody may offer any).
 // Gap: at least cfg_gap_i periods without TX_EN, 12 when that is less.
-module gmii_tx
+module tx_mac
   import twinstamp_pkg::*;
   import twinstamp_tx_pkg::*;
 (
