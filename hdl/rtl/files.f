@@ -8,6 +8,10 @@ hdl/rtl/rx/gmii_rx.sv
 hdl/rtl/rx/stamp_capture.sv
 hdl/rtl/rx/frame_store.sv
 hdl/rtl/rx/rx_port.sv
+hdl/rtl/hash/frame_digest.sv
+hdl/rtl/tx/gmii_tx.sv
+hdl/rtl/tx/tx_fetch.sv
+hdl/rtl/tx/departure_store.sv
 hdl/rtl/clock/card_clock.sv
 hdl/rtl/ring/axi_stream_writer.sv
 hdl/rtl/ring/block_packer.sv

@@ -10,7 +10,7 @@ using twinstamp::sim::WireTruth;
 extern "C" {
 // +1 whenever a signature or layout below changes.
 int ts_abi() {
-    return 1;
+    return 2;
 }
 CardSim* ts_new(uint64_t seed) {
     return new CardSim(seed);
@@ -63,6 +63,12 @@ uint64_t ts_cycles(CardSim* card) {
 }
 uint64_t ts_bursts(CardSim* card) {
     return card->bursts();
+}
+void ts_connect(CardSim* card, int port, CardSim* to, int to_port, int64_t delay_fs) {
+    card->connect(port, *to, to_port, delay_fs);
+}
+void ts_run_until(CardSim* card, int64_t fs) {
+    card->run_until(fs);
 }
 int ts_trace(CardSim* card, const char* path) {
     return card->trace(path);

@@ -38,9 +38,11 @@ CardSim::CardSim(uint64_t seed) : random_(static_cast<std::mt19937::result_type>
     for (int c = 1; c <= PORTS; ++c) clocks_[c].next_fs = 1'000'000 + 1'500'000 * c;
     top_->rst_ni = 0;
     top_->clk_i = 0;
+    top_->clk_reg_i = 0;
     top_->rx_clk_i = 0;
     top_->m_axi_awready = 1;
     top_->m_axi_wready = 1;
+    top_->m_axi_arready = 1;
     top_->s_axil_bready = 1;
     top_->s_axil_rready = 1;
     for (int p = 0; p < PORTS; ++p) {
@@ -83,6 +85,81 @@ void CardSim::set_clock(int which, int64_t period_fs, uint32_t period_fraction, 
     if (phase_fs >= 0) {
         clock.next_fs = now_fs_ + 1 + phase_fs;
         clock.next_fraction = 0;
+    }
+    if (which != 0) return;
+    for (auto& ends : outgoing_) {
+        for (auto [card, port] : ends) card->follow(port);
+    }
+}
+
+void CardSim::connect(int port, CardSim& to, int to_port, int64_t delay_fs) {
+    auto cable = std::make_unique<Cable>();
+    cable->from = this;
+    cable->delay_fs = delay_fs;
+    to.cables_[to_port] = std::move(cable);
+    outgoing_[port].emplace_back(&to, to_port);
+    to.follow(to_port);
+}
+
+// The recovered clock: the sender's edges, a cable later.
+void CardSim::follow(int port) {
+    const Cable& cable = *cables_[port];
+    Clock clock = cable.from->clocks_[0];
+    clock.next_fs += cable.delay_fs;
+    while (clock.next_fs <= now_fs_) clock.advance();
+    clock.last_fs = clocks_[1 + port].last_fs;
+    clocks_[1 + port] = clock;
+}
+
+void CardSim::drive_cable(int port, Cable& cable) {
+    const uint8_t bit = static_cast<uint8_t>(1u << port);
+    if (cable.from != this) cable.from->run_until(now_fs_ - cable.delay_fs);
+    Wire& wire = wires_[port];
+    // Half a period of tolerance: a change of the clock leaves no byte behind.
+    const int64_t latest = now_fs_ - cable.delay_fs + 4'000'000;
+    if (cable.symbols.empty() || cable.symbols.front().left_fs > latest) {
+        cable.carrier = false;
+        wire.active = false;
+        top_->rx_dv_i &= static_cast<uint8_t>(~bit);
+        top_->rx_er_i &= static_cast<uint8_t>(~bit);
+        top_->rxd_i[port] = 0;
+        return;
+    }
+    const Cable::Symbol symbol = cable.symbols.front();
+    cable.symbols.pop_front();
+    if (!cable.carrier) {
+        cable.carrier = true;
+        cable.sfd_seen = cable.first_next = false;
+        wire.active = true;
+        ++wire.started;
+        wire.truths.push_back({-1, -1, 0, 0, 0, 0});
+    }
+    if (cable.first_next) {
+        cable.first_next = false;
+        wire.truths.back().first_fs = now_fs_;
+        pending_truths_.push_back({port, wire.started - 1, true, now_fs_});
+    } else if (!cable.sfd_seen && symbol.value == 0xD5) {
+        cable.sfd_seen = cable.first_next = true;
+        wire.truths.back().sfd_fs = now_fs_;
+        pending_truths_.push_back({port, wire.started - 1, false, now_fs_});
+    }
+    top_->rxd_i[port] = symbol.value;
+    top_->rx_dv_i |= bit;
+    if (symbol.error) {
+        top_->rx_er_i |= bit;
+    } else {
+        top_->rx_er_i &= static_cast<uint8_t>(~bit);
+    }
+}
+
+void CardSim::run_until(int64_t fs) {
+    for (;;) {
+        int64_t next = clocks_[0].next_fs;
+        for (int c = 1; c <= PORTS; ++c) {
+            if (clocks_[c].next_fs < next) next = clocks_[c].next_fs;
+        }
+        if (next > fs) return;
+        step();
     }
 }
 
@@ -278,6 +355,10 @@ void CardSim::core_edge() {
             burst_code_.pop_front();
         }
     }
+    const bool ar = top->m_axi_arvalid && top->m_axi_arready;
+    const bool r = top->m_axi_rvalid && top->m_axi_rready;
+    const uint64_t araddr = top->m_axi_araddr;
+    const int beats = top->m_axi_arlen + 1;
     uint32_t before[4];
     const bool pending = !pending_truths_.empty();
     if (pending) std::memcpy(before, card_time(), sizeof before);
@@ -285,6 +366,41 @@ void CardSim::core_edge() {
     ++cycles_;
     if (pending) resolve(before);
     if (aw || w || b || stall_ || !responses_.empty()) memory_edge(b);
+    if (ar) {
+        read_address_ = araddr;
+        read_left_ = beats;
+        read_due_ = cycles_ + latency_min_;
+        if (latency_max_ > latency_min_) read_due_ += random() % (latency_max_ - latency_min_ + 1);
+        const uint64_t end = araddr + 8ull * static_cast<uint64_t>(beats);
+        read_code_ = araddr < memory_address_ || end > memory_address_ + memory_bytes_ ? DECERR : OKAY;
+    }
+    if (read_left_ || r) read_edge(ar, r);
+    if (top->tx_en_o) {
+        for (int p = 0; p < PORTS; ++p) {
+            if (!(top->tx_en_o >> p & 1)) continue;
+            for (auto [card, port] : outgoing_[p]) {
+                card->cables_[port]->symbols.push_back(
+                    {now_fs_, top->txd_o[p], static_cast<uint8_t>(top->tx_er_o >> p & 1)});
+            }
+        }
+    }
+}
+
+// One read burst at a time: this card asks for no more.
+void CardSim::read_edge(bool ar, bool r) {
+    auto* top = top_.get();
+    if (r && !ar) {
+        --read_left_;
+        read_address_ += 8;
+    }
+    const bool valid = read_left_ > 0 && cycles_ >= read_due_ && !(stall_ && (random() & 0xFFFF) < stall_);
+    top->m_axi_rvalid = valid;
+    if (!valid) return;
+    uint64_t data = 0;
+    if (read_code_ == OKAY) std::memcpy(&data, memory_ + (read_address_ - memory_address_), 8);
+    top->m_axi_rdata = data;
+    top->m_axi_rresp = read_code_;
+    top->m_axi_rlast = read_left_ == 1;
 }
 
 void CardSim::rx_edge(int port) {
@@ -296,7 +412,11 @@ void CardSim::rx_edge(int port) {
     core_edges_[port] = 0;
     ++rx_edges_[port];
     top->eval();
-    drive_wire(port);
+    if (cables_[port]) {
+        drive_cable(port, *cables_[port]);
+    } else {
+        drive_wire(port);
+    }
 }
 
 void CardSim::step() {
@@ -311,6 +431,7 @@ void CardSim::step() {
     auto* top = top_.get();
     if (event == last_event_) {
         top->clk_i = 0;
+        top->clk_reg_i = 0;
         top->rx_clk_i = 0;
         top->eval();
     }
@@ -319,10 +440,13 @@ void CardSim::step() {
     last_event_ = event;
     if (event == 0) {
         top->clk_i = 1;
+        top->clk_reg_i = register_cycles_ != 0;
+        if (register_cycles_) --register_cycles_;
         top->rx_clk_i = 0;
         core_edge();
     } else {
         top->clk_i = 0;
+        top->clk_reg_i = 0;
         top->rx_clk_i = static_cast<uint8_t>(1u << (event - 1));
         rx_edge(event - 1);
     }
@@ -356,6 +480,7 @@ bool CardSim::write(uint32_t address, uint32_t data) {
     for (int i = 0; i < 1000; ++i) {
         const uint64_t cycle = cycles_;
         bool aw = false, w = false, b = false;
+        register_cycles_ = 65;
         while (cycles_ == cycle) {
             aw = top->s_axil_awvalid && top->s_axil_awready;
             w = top->s_axil_wvalid && top->s_axil_wready;
@@ -378,6 +503,7 @@ bool CardSim::read(uint32_t address, uint32_t& data) {
     for (int i = 0; i < 1000; ++i) {
         const uint64_t cycle = cycles_;
         bool ar = false, r = false;
+        register_cycles_ = 65;
         while (cycles_ == cycle) {
             ar = top->s_axil_arvalid && top->s_axil_arready;
             r = top->s_axil_rvalid;

@@ -82,7 +82,12 @@ class CardSim {
     uint64_t pending(int port) const { return wires_[port].items.size() + (wires_[port].active ? 1 : 0); }
     uint64_t truth(int port, WireTruth* out, uint64_t room);
 
+    // Joins this card's transmitter to another's (or its own) receiver: a cable of delay_fs, at least a
+    // period. The receiver's recovered clock follows this card's core clock from now on.
+    void connect(int port, CardSim& to, int to_port, int64_t delay_fs);
+
     void run_cycles(uint64_t n);
+    void run_until(int64_t fs);  // all edges at or before fs
     // Runs until the wire's queues are empty, or n cycles have passed; returns cycles run.
     uint64_t run_wires(uint64_t n);
     bool write(uint32_t address, uint32_t data);
@@ -109,6 +114,17 @@ class CardSim {
         std::vector<WireTruth> truths;
         uint64_t truth_base = 0;  // items whose truth was fetched
     };
+    // One direction of a cable: bytes on their way, by the core clock edge at which they left.
+    struct Cable {
+        struct Symbol {
+            int64_t left_fs;
+            uint8_t value, error;
+        };
+        CardSim* from = nullptr;
+        int64_t delay_fs = 0;
+        std::deque<Symbol> symbols;
+        bool carrier = false, sfd_seen = false, first_next = false;
+    };
     struct PendingTruth {
         int port;
         uint64_t index;
@@ -128,7 +144,10 @@ class CardSim {
     void core_edge();
     void rx_edge(int port);
     void drive_wire(int port);
+    void drive_cable(int port, Cable& cable);
+    void follow(int port);
     void memory_edge(bool b);
+    void read_edge(bool ar, bool r);
     void resolve(const uint32_t before[4]);
     uint32_t random() { return static_cast<uint32_t>(random_()); }
 
@@ -140,6 +159,7 @@ class CardSim {
     int last_event_ = -1;
     int64_t now_fs_ = 0;
     uint64_t cycles_ = 0;
+    uint32_t register_cycles_ = 64;  // cycles that the register block's clock still runs
     int64_t window_fs_ = 50'000;
     // Edges of one clock since the other's last: with two, the change that a flip-flop sees may be the
     // earlier one, which is not near.
@@ -147,11 +167,17 @@ class CardSim {
     Wire wires_[PORTS];
     std::vector<PendingTruth> pending_truths_;
 
+    std::unique_ptr<Cable> cables_[PORTS];                   // into this card's ports
+    std::vector<std::pair<CardSim*, int>> outgoing_[PORTS];  // where each transmitter goes
+
     uint8_t* memory_ = nullptr;
     uint64_t memory_address_ = 0, memory_bytes_ = 0;
     uint32_t stall_ = 0, latency_min_ = 8, latency_max_ = 8;
     uint64_t bursts_ = 0;
     uint32_t error_after_ = 0;
+    uint64_t read_address_ = 0, read_due_ = 0;  // the read burst under way
+    int read_left_ = 0;
+    uint8_t read_code_ = 0;
     std::deque<uint64_t> burst_address_;  // bursts whose data is to come
     std::deque<uint8_t> burst_code_;
     std::deque<Beat> beats_;

@@ -93,6 +93,7 @@ def test_rate_and_slew(make_card):
     for amount_ns in (1000, -1000):
         before_cycles, before = simulated.cycles, card.time_q32()
         card.slew_ns(amount_ns, ppm=1000)
+        simulated.run(100)
         assert card.fields("clock.status")["slewing"] == 1
         last = card.time_q32()
         for _ in range(20):

@@ -269,8 +269,15 @@ module card_regs (
             logic rx_limit;
             logic rx_constant;
             logic rx_status;
+            logic [1:0] tx_base;
+            logic tx_control;
+            logic tx_producer;
+            logic tx_consumer;
+            logic tx_status;
+            logic tx_lost;
         } port[4];
         logic counter_memory;
+        logic digest_key;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
     logic decoded_err;
@@ -330,9 +337,18 @@ module card_regs (
             decoded_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 14'h1004 + (14)'(i0) * 14'h100);
             decoded_reg_strb.port[i0].rx_constant = cpuif_req_masked & (cpuif_addr == 14'h1008 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
             decoded_reg_strb.port[i0].rx_status = cpuif_req_masked & (cpuif_addr == 14'h100c + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_base[0] = cpuif_req_masked & (cpuif_addr == 14'h1010 + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].tx_base[1] = cpuif_req_masked & (cpuif_addr == 14'h1014 + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].tx_control = cpuif_req_masked & (cpuif_addr == 14'h1018 + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].tx_producer = cpuif_req_masked & (cpuif_addr == 14'h101c + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 14'h1020 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 14'h1024 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 14'h1028 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
         end
         decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
+        decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
         decoded_err = '0;
         decoded_req_is_external = is_external;
     end
@@ -399,6 +415,14 @@ module card_regs (
                 logic trigger_q;
             } base;
         } ring;
+        struct {
+            struct {
+                logic [63:0] data;
+                logic [63:0] biten;
+                logic pending;
+                logic trigger_q;
+            } tx_base;
+        } port[4];
     } wbuf_storage_t;
     wbuf_storage_t wbuf_storage;
 
@@ -525,6 +549,33 @@ module card_regs (
                 wbuf_storage.ring.base.biten[63:32] <= wbuf_storage.ring.base.biten[63:32] | decoded_wr_biten;
             end
             wbuf_storage.ring.base.trigger_q <= decoded_reg_strb.ring.base[1] && decoded_req_is_wr;
+        end
+    end
+    for(genvar i0=0; i0<4; i0++) begin
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                wbuf_storage.port[i0].tx_base.pending <= '0;
+                wbuf_storage.port[i0].tx_base.data <= '0;
+                wbuf_storage.port[i0].tx_base.biten <= '0;
+                wbuf_storage.port[i0].tx_base.trigger_q <= '0;
+            end else begin
+                if(wbuf_storage.port[i0].tx_base.trigger_q) begin
+                    wbuf_storage.port[i0].tx_base.pending <= '0;
+                    wbuf_storage.port[i0].tx_base.data <= '0;
+                    wbuf_storage.port[i0].tx_base.biten <= '0;
+                end
+                if(decoded_reg_strb.port[i0].tx_base[0] && decoded_req_is_wr) begin
+                    wbuf_storage.port[i0].tx_base.pending <= '1;
+                    wbuf_storage.port[i0].tx_base.data[31:0] <= (wbuf_storage.port[i0].tx_base.data[31:0] & ~decoded_wr_biten) | (decoded_wr_data & decoded_wr_biten);
+                    wbuf_storage.port[i0].tx_base.biten[31:0] <= wbuf_storage.port[i0].tx_base.biten[31:0] | decoded_wr_biten;
+                end
+                if(decoded_reg_strb.port[i0].tx_base[1] && decoded_req_is_wr) begin
+                    wbuf_storage.port[i0].tx_base.pending <= '1;
+                    wbuf_storage.port[i0].tx_base.data[63:32] <= (wbuf_storage.port[i0].tx_base.data[63:32] & ~decoded_wr_biten) | (decoded_wr_data & decoded_wr_biten);
+                    wbuf_storage.port[i0].tx_base.biten[63:32] <= wbuf_storage.port[i0].tx_base.biten[63:32] | decoded_wr_biten;
+                end
+                wbuf_storage.port[i0].tx_base.trigger_q <= decoded_reg_strb.port[i0].tx_base[1] && decoded_req_is_wr;
+            end
         end
     end
     //--------------------------------------------------------------------------
@@ -674,6 +725,28 @@ module card_regs (
                     logic load_next;
                 } bytes;
             } rx_limit;
+            struct {
+                struct {
+                    logic [63:0] next;
+                    logic load_next;
+                } address;
+            } tx_base;
+            struct {
+                struct {
+                    logic next;
+                    logic load_next;
+                } enable;
+                struct {
+                    logic [4:0] next;
+                    logic load_next;
+                } size_log2;
+            } tx_control;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } index;
+            } tx_producer;
         } port[4];
     } field_combo_t;
     field_combo_t field_combo;
@@ -797,6 +870,24 @@ module card_regs (
                     logic [13:0] value;
                 } bytes;
             } rx_limit;
+            struct {
+                struct {
+                    logic [63:0] value;
+                } address;
+            } tx_base;
+            struct {
+                struct {
+                    logic value;
+                } enable;
+                struct {
+                    logic [4:0] value;
+                } size_log2;
+            } tx_control;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } index;
+            } tx_producer;
         } port[4];
     } field_storage_t;
     field_storage_t field_storage;
@@ -1393,6 +1484,98 @@ module card_regs (
             end
         end
         assign hwif_out.port[i0].rx_limit.bytes.value = field_storage.port[i0].rx_limit.bytes.value;
+        // Field: twinstamp_card.port[].tx_base.address
+        always_comb begin
+            automatic logic [63:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].tx_base.address.value;
+            load_next_c = '0;
+            if(wbuf_storage.port[i0].tx_base.pending && wbuf_storage.port[i0].tx_base.trigger_q) begin // SW write
+                next_c = (field_storage.port[i0].tx_base.address.value & ~wbuf_storage.port[i0].tx_base.biten[63:0]) | (wbuf_storage.port[i0].tx_base.data[63:0] & wbuf_storage.port[i0].tx_base.biten[63:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].tx_base.address.next = next_c;
+            field_combo.port[i0].tx_base.address.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].tx_base.address.value <= 64'h0;
+            end else begin
+                if(field_combo.port[i0].tx_base.address.load_next) begin
+                    field_storage.port[i0].tx_base.address.value <= field_combo.port[i0].tx_base.address.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].tx_base.address.value = field_storage.port[i0].tx_base.address.value;
+        // Field: twinstamp_card.port[].tx_control.enable
+        always_comb begin
+            automatic logic [0:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].tx_control.enable.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].tx_control && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].tx_control.enable.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].tx_control.enable.next = next_c;
+            field_combo.port[i0].tx_control.enable.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].tx_control.enable.value <= 1'h0;
+            end else begin
+                if(field_combo.port[i0].tx_control.enable.load_next) begin
+                    field_storage.port[i0].tx_control.enable.value <= field_combo.port[i0].tx_control.enable.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].tx_control.enable.value = field_storage.port[i0].tx_control.enable.value;
+        // Field: twinstamp_card.port[].tx_control.size_log2
+        always_comb begin
+            automatic logic [4:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].tx_control.size_log2.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].tx_control && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].tx_control.size_log2.value & ~decoded_wr_biten[8:4]) | (decoded_wr_data[8:4] & decoded_wr_biten[8:4]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].tx_control.size_log2.next = next_c;
+            field_combo.port[i0].tx_control.size_log2.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].tx_control.size_log2.value <= 5'hd;
+            end else begin
+                if(field_combo.port[i0].tx_control.size_log2.load_next) begin
+                    field_storage.port[i0].tx_control.size_log2.value <= field_combo.port[i0].tx_control.size_log2.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].tx_control.size_log2.value = field_storage.port[i0].tx_control.size_log2.value;
+        // Field: twinstamp_card.port[].tx_producer.index
+        always_comb begin
+            automatic logic [31:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].tx_producer.index.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].tx_producer && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].tx_producer.index.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].tx_producer.index.next = next_c;
+            field_combo.port[i0].tx_producer.index.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].tx_producer.index.value <= 32'h0;
+            end else begin
+                if(field_combo.port[i0].tx_producer.index.load_next) begin
+                    field_storage.port[i0].tx_producer.index.value <= field_combo.port[i0].tx_producer.index.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].tx_producer.index.value = field_storage.port[i0].tx_producer.index.value;
     end
     // External region: twinstamp_card.counter_memory
     assign hwif_out.counter_memory.req = decoded_reg_strb.counter_memory;
@@ -1400,6 +1583,12 @@ module card_regs (
     assign hwif_out.counter_memory.req_is_wr = decoded_req_is_wr;
     assign hwif_out.counter_memory.wr_data = decoded_wr_data;
     assign hwif_out.counter_memory.wr_biten = decoded_wr_biten;
+    // External region: twinstamp_card.digest_key
+    assign hwif_out.digest_key.req = decoded_reg_strb.digest_key;
+    assign hwif_out.digest_key.addr = decoded_addr[10:0];
+    assign hwif_out.digest_key.req_is_wr = decoded_req_is_wr;
+    assign hwif_out.digest_key.wr_data = decoded_wr_data;
+    assign hwif_out.digest_key.wr_biten = decoded_wr_biten;
 
     //--------------------------------------------------------------------------
     // Read double-buffers
@@ -1434,6 +1623,7 @@ module card_regs (
         automatic logic wr_ack;
         wr_ack = '0;
         wr_ack |= hwif_in.counter_memory.wr_ack;
+        wr_ack |= hwif_in.digest_key.wr_ack;
         external_wr_ack = wr_ack;
     end
     assign cpuif_wr_ack = external_wr_ack | (decoded_req & decoded_req_is_wr & ~decoded_req_is_external);
@@ -1448,6 +1638,7 @@ module card_regs (
         automatic logic rd_ack;
         rd_ack = '0;
         rd_ack |= hwif_in.counter_memory.rd_ack;
+        rd_ack |= hwif_in.digest_key.rd_ack;
         readback_external_rd_ack_c = rd_ack;
     end
 
@@ -1606,9 +1797,34 @@ module card_regs (
             if(rd_mux_addr == 14'h100c + (14)'(i0) * 14'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].rx_status.overflow.next;
             end
+            if(rd_mux_addr == 14'h1010 + (14)'(i0) * 14'h100) begin
+                readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[31:0];
+            end
+            if(rd_mux_addr == 14'h1014 + (14)'(i0) * 14'h100) begin
+                readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[63:32];
+            end
+            if(rd_mux_addr == 14'h1018 + (14)'(i0) * 14'h100) begin
+                readback_data_var[0] = field_storage.port[i0].tx_control.enable.value;
+                readback_data_var[8:4] = field_storage.port[i0].tx_control.size_log2.value;
+            end
+            if(rd_mux_addr == 14'h101c + (14)'(i0) * 14'h100) begin
+                readback_data_var[31:0] = field_storage.port[i0].tx_producer.index.value;
+            end
+            if(rd_mux_addr == 14'h1020 + (14)'(i0) * 14'h100) begin
+                readback_data_var[31:0] = hwif_in.port[i0].tx_consumer.index.next;
+            end
+            if(rd_mux_addr == 14'h1024 + (14)'(i0) * 14'h100) begin
+                readback_data_var[0] = hwif_in.port[i0].tx_status.error.next;
+            end
+            if(rd_mux_addr == 14'h1028 + (14)'(i0) * 14'h100) begin
+                readback_data_var[31:0] = hwif_in.port[i0].tx_lost.count.next;
+            end
         end
         if((rd_mux_addr >= 14'h2000) && (rd_mux_addr <= 14'h2000 + 14'h3ff)) begin
             readback_data_var = hwif_in.counter_memory.rd_data;
+        end
+        if((rd_mux_addr >= 14'h2800) && (rd_mux_addr <= 14'h2800 + 14'h7ff)) begin
+            readback_data_var = hwif_in.digest_key.rd_data;
         end
         readback_data = readback_data_var;
         readback_done = decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;

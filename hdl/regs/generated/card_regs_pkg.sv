@@ -6,7 +6,7 @@ package card_regs_pkg;
 
     localparam CARD_REGS_DATA_WIDTH = 32;
     localparam CARD_REGS_MIN_ADDR_WIDTH = 14;
-    localparam CARD_REGS_SIZE = 'h2400;
+    localparam CARD_REGS_SIZE = 'h3000;
 
     typedef struct {
         logic [31:0] next;
@@ -190,8 +190,35 @@ package card_regs_pkg;
     } port_regs__rx_status__in_t;
 
     typedef struct {
+        logic [31:0] next;
+    } port_regs__tx_consumer__index__in_t;
+
+    typedef struct {
+        port_regs__tx_consumer__index__in_t index;
+    } port_regs__tx_consumer__in_t;
+
+    typedef struct {
+        logic next;
+    } port_regs__tx_status__error__in_t;
+
+    typedef struct {
+        port_regs__tx_status__error__in_t error;
+    } port_regs__tx_status__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } port_regs__tx_lost__count__in_t;
+
+    typedef struct {
+        port_regs__tx_lost__count__in_t count;
+    } port_regs__tx_lost__in_t;
+
+    typedef struct {
         port_regs__rx_constant__in_t rx_constant;
         port_regs__rx_status__in_t rx_status;
+        port_regs__tx_consumer__in_t tx_consumer;
+        port_regs__tx_status__in_t tx_status;
+        port_regs__tx_lost__in_t tx_lost;
     } port_regs__in_t;
 
     typedef struct {
@@ -201,12 +228,19 @@ package card_regs_pkg;
     } twinstamp_card__counter_memory__external__in_t;
 
     typedef struct {
+        logic rd_ack;
+        logic [31:0] rd_data;
+        logic wr_ack;
+    } twinstamp_card__digest_key__external__in_t;
+
+    typedef struct {
         id_regs__in_t id;
         clock_regs__in_t clock;
         ring_regs__in_t ring;
         counter_regs__in_t counters;
         port_regs__in_t port[4];
         twinstamp_card__counter_memory__external__in_t counter_memory;
+        twinstamp_card__digest_key__external__in_t digest_key;
     } twinstamp_card__in_t;
 
     typedef struct {
@@ -403,8 +437,40 @@ package card_regs_pkg;
     } port_regs__rx_limit__out_t;
 
     typedef struct {
+        logic [63:0] value;
+    } port_regs__tx_base__address__out_t;
+
+    typedef struct {
+        port_regs__tx_base__address__out_t address;
+    } port_regs__tx_base__out_t;
+
+    typedef struct {
+        logic value;
+    } port_regs__tx_control__enable__out_t;
+
+    typedef struct {
+        logic [4:0] value;
+    } port_regs__tx_control__size_log2__out_t;
+
+    typedef struct {
+        port_regs__tx_control__enable__out_t enable;
+        port_regs__tx_control__size_log2__out_t size_log2;
+    } port_regs__tx_control__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } port_regs__tx_producer__index__out_t;
+
+    typedef struct {
+        port_regs__tx_producer__index__out_t index;
+    } port_regs__tx_producer__out_t;
+
+    typedef struct {
         port_regs__rx_control__out_t rx_control;
         port_regs__rx_limit__out_t rx_limit;
+        port_regs__tx_base__out_t tx_base;
+        port_regs__tx_control__out_t tx_control;
+        port_regs__tx_producer__out_t tx_producer;
     } port_regs__out_t;
 
     typedef struct {
@@ -416,10 +482,19 @@ package card_regs_pkg;
     } twinstamp_card__counter_memory__external__out_t;
 
     typedef struct {
+        logic req;
+        logic [10:0] addr;
+        logic req_is_wr;
+        logic [31:0] wr_data;
+        logic [31:0] wr_biten;
+    } twinstamp_card__digest_key__external__out_t;
+
+    typedef struct {
         clock_regs__out_t clock;
         ring_regs__out_t ring;
         counter_regs__out_t counters;
         port_regs__out_t port[4];
         twinstamp_card__counter_memory__external__out_t counter_memory;
+        twinstamp_card__digest_key__external__out_t digest_key;
     } twinstamp_card__out_t;
 endpackage

@@ -518,19 +518,107 @@ typedef union {
     uint32_t w;
 } port_regs__rx_status_t;
 
+// reg - port_regs::tx_base
+#define PORT_REGS__TX_BASE__ADDRESS_bm 0xffffffffffffffff
+#define PORT_REGS__TX_BASE__ADDRESS_bp 0
+#define PORT_REGS__TX_BASE__ADDRESS_bw 64
+#define PORT_REGS__TX_BASE__ADDRESS_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint64_t address :64;
+    } f;
+    uint64_t w;
+} port_regs__tx_base_t;
+
+// reg - port_regs::tx_control
+#define PORT_REGS__TX_CONTROL__ENABLE_bm 0x1
+#define PORT_REGS__TX_CONTROL__ENABLE_bp 0
+#define PORT_REGS__TX_CONTROL__ENABLE_bw 1
+#define PORT_REGS__TX_CONTROL__ENABLE_reset 0x0
+#define PORT_REGS__TX_CONTROL__SIZE_LOG2_bm 0x1f0
+#define PORT_REGS__TX_CONTROL__SIZE_LOG2_bp 4
+#define PORT_REGS__TX_CONTROL__SIZE_LOG2_bw 5
+#define PORT_REGS__TX_CONTROL__SIZE_LOG2_reset 0xd
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t :3;
+        uint32_t size_log2 :5;
+        uint32_t :23;
+    } f;
+    uint32_t w;
+} port_regs__tx_control_t;
+
+// reg - port_regs::tx_producer
+#define PORT_REGS__TX_PRODUCER__INDEX_bm 0xffffffff
+#define PORT_REGS__TX_PRODUCER__INDEX_bp 0
+#define PORT_REGS__TX_PRODUCER__INDEX_bw 32
+#define PORT_REGS__TX_PRODUCER__INDEX_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
+    } f;
+    uint32_t w;
+} port_regs__tx_producer_t;
+
+// reg - port_regs::tx_consumer
+#define PORT_REGS__TX_CONSUMER__INDEX_bm 0xffffffff
+#define PORT_REGS__TX_CONSUMER__INDEX_bp 0
+#define PORT_REGS__TX_CONSUMER__INDEX_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
+    } f;
+    uint32_t w;
+} port_regs__tx_consumer_t;
+
+// reg - port_regs::tx_status
+#define PORT_REGS__TX_STATUS__ERROR_bm 0x1
+#define PORT_REGS__TX_STATUS__ERROR_bp 0
+#define PORT_REGS__TX_STATUS__ERROR_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t error :1;
+        uint32_t :31;
+    } f;
+    uint32_t w;
+} port_regs__tx_status_t;
+
+// reg - port_regs::tx_lost
+#define PORT_REGS__TX_LOST__COUNT_bm 0xffffffff
+#define PORT_REGS__TX_LOST__COUNT_bp 0
+#define PORT_REGS__TX_LOST__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} port_regs__tx_lost_t;
+
 // regfile - port_regs
 typedef struct __attribute__ ((__packed__)) {
     port_regs__rx_control_t rx_control;
     port_regs__rx_limit_t rx_limit;
     port_regs__rx_constant_t rx_constant;
     port_regs__rx_status_t rx_status;
-    uint8_t RESERVED_10_ff[0xf0];
+    port_regs__tx_base_t tx_base;
+    port_regs__tx_control_t tx_control;
+    port_regs__tx_producer_t tx_producer;
+    port_regs__tx_consumer_t tx_consumer;
+    port_regs__tx_status_t tx_status;
+    port_regs__tx_lost_t tx_lost;
+    uint8_t RESERVED_2c_ff[0xd4];
 } port_regs__stride100_t;
 
 // mem - twinstamp_card::counter_memory
 typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[256];
 } twinstamp_card__counter_memory_t;
+
+// mem - twinstamp_card::digest_key
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t mem[512];
+} twinstamp_card__digest_key_t;
 
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
@@ -539,6 +627,7 @@ static_assert(sizeof(ring_regs_t) == 0x20, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(port_regs__stride100_t) == 0x100, "Packing error");
 static_assert(sizeof(twinstamp_card__counter_memory_t) == 0x400, "Packing error");
+static_assert(sizeof(twinstamp_card__digest_key_t) == 0x800, "Packing error");
 
 #ifdef __cplusplus
 }

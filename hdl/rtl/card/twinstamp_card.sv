@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The card: four GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
 //
-// Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), rx_clk_i[] one per port. rst_ni
+// Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), clk_reg_i (clk_i itself; a simulation
+// leaves edges out from 64 cycles after a bus access until the next one), rx_clk_i[] one per port. rst_ni
 // asserts at once, is released in each clock on its own. AXI4-Lite for registers, AXI4 for the ring.
 module twinstamp_card
   import twinstamp_pkg::*;
@@ -11,12 +12,17 @@ module twinstamp_card
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
+  input  logic        clk_reg_i,   // clk_i for the register block: may stand still while the bus is quiet
   input  logic        rst_ni,
 
   input  logic [3:0]  rx_clk_i,
   input  logic [7:0]  rxd_i [4],
   input  logic [3:0]  rx_dv_i,
   input  logic [3:0]  rx_er_i,
+
+  output logic [7:0]  txd_o [4],
+  output logic [3:0]  tx_en_o,
+  output logic [3:0]  tx_er_o,
 
   input  logic        s_axil_awvalid,
   output logic        s_axil_awready,
@@ -48,6 +54,16 @@ module twinstamp_card
   output logic        m_axi_bready,
   input  logic [1:0]  m_axi_bresp,
 
+  output logic        m_axi_arvalid,
+  input  logic        m_axi_arready,
+  output logic [63:0] m_axi_araddr,
+  output logic [7:0]  m_axi_arlen,
+  input  logic        m_axi_rvalid,
+  output logic        m_axi_rready,
+  input  logic [63:0] m_axi_rdata,
+  input  logic [1:0]  m_axi_rresp,
+  input  logic        m_axi_rlast,
+
   output logic [103:0] now_q72_o,
   input  logic [2:0]   late_i [4]   // simulation only, see sync_2ff; tie to 0
 );
@@ -57,7 +73,8 @@ module twinstamp_card
   // as it stood before the edge that sees it: 28 ns, less half a unit that the stamp's truncation takes off.
   localparam logic [31:0] RxConstantQ32 = 32'd120;
 
-  card_regs_pkg::twinstamp_card__in_t hwif_in;
+  // What registers read is a cycle old: registered, so that only clk_reg_i moves the register block.
+  card_regs_pkg::twinstamp_card__in_t hwif_in, hwif_in_q;
   card_regs_pkg::twinstamp_card__out_t hwif_out;
 
   logic [63:0] now_q32, slew_left;
@@ -67,14 +84,28 @@ module twinstamp_card
   logic counters_busy;
   logic [63:0] latched_at_q;
 
-  logic [Ports-1:0] ev, ev_giant, ev_stored, ev_dropped, discard, overflow;
+  logic [Ports-1:0] ev, ev_giant, ev_stored, ev_dropped, discard, overflow, counters_overflow;
   rx_end_t ev_end [Ports];
   logic [31:0] drops [Ports];
-  logic [StoreLog2-3:0] committed [Ports];
-  logic [StoreLog2-3:0] taken [Ports];
-  logic [Ports-1:0] store_read;
+  // Records for the packer: of the ports' frame stores, and departure stamps.
+  localparam int unsigned Sources = Ports + 1;
+  logic [StoreLog2-3:0] committed [Sources];
+  logic [StoreLog2-3:0] taken [Sources];
+  logic [Sources-1:0] store_read, discard_source;
   logic [StoreLog2-4:0] store_address;
-  logic [63:0] store_data [Ports];
+  logic [63:0] store_data [Sources];
+  assign discard = discard_source[Ports-1:0];
+
+  logic [Ports-1:0] hash_valid, hash_end, hash_ready, hash_done;
+  logic [63:0] hash_word [Ports];
+  logic [63:0] hash_digest;
+  frame_digest #(.Ports(Ports)) u_digest (
+    .clk_i, .rst_ni, .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
+    .done_o(hash_done), .digest_o(hash_digest),
+    .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
+    .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
+  );
+  assign hwif_in.digest_key.wr_ack = hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr;
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
     rx_port #(.StoreLog2(StoreLog2), .Port(p)) u_rx (
@@ -87,6 +118,8 @@ module twinstamp_card
       .keep_giant_i(hwif_out.port[p].rx_control.keep_giant.value),
       .limit_i(hwif_out.port[p].rx_limit.bytes.value),
       .store_i(store), .overflow_o(overflow[p]),
+      .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
+      .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
       .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
       .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
@@ -96,6 +129,53 @@ module twinstamp_card
     assign hwif_in.port[p].rx_constant.q32.next = RxConstantQ32;
     assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p];
   end
+
+  // Transmit.
+  localparam int unsigned TxDepthLog2 = 11;
+  logic [Ports-1:0] tx_enable, tx_valid, departure_valid, departure_ready, departure_late, sent;
+  logic [63:0] tx_base [Ports];
+  logic [4:0] tx_size [Ports];
+  logic [31:0] tx_producer [Ports];
+  logic [31:0] tx_consumer [Ports];
+  logic [TxDepthLog2:0] tx_room [Ports];
+  logic [63:0] tx_data;
+  logic tx_error;
+  logic [63:0] departure_q32 [Ports];
+  logic [63:0] departure_cookie [Ports];
+  logic [15:0] departure_length [Ports];
+  logic [15:0] sent_length [Ports];
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_tx
+    assign tx_enable[p] = hwif_out.port[p].tx_control.enable.value;
+    assign tx_size[p] = hwif_out.port[p].tx_control.size_log2.value;
+    assign tx_base[p] = hwif_out.port[p].tx_base.address.value;
+    assign tx_producer[p] = hwif_out.port[p].tx_producer.index.value;
+    assign hwif_in.port[p].tx_consumer.index.next = tx_consumer[p];
+    assign hwif_in.port[p].tx_status.error.next = tx_error;
+    gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
+      .room_o(tx_room[p]), .txd_o(txd_o[p]), .tx_en_o(tx_en_o[p]), .tx_er_o(tx_er_o[p]),
+      .departure_valid_o(departure_valid[p]), .departure_ready_i(departure_ready[p]),
+      .departure_q32_o(departure_q32[p]), .departure_cookie_o(departure_cookie[p]),
+      .departure_length_o(departure_length[p]), .departure_late_o(departure_late[p]),
+      .sent_o(sent[p]), .sent_length_o(sent_length[p]),
+      .lost_o(hwif_in.port[p].tx_lost.count.next)
+    );
+  end
+  tx_fetch #(.Ports(Ports), .DepthLog2(TxDepthLog2)) u_fetch (
+    .clk_i, .rst_ni, .enable_i(tx_enable), .base_i(tx_base), .size_log2_i(tx_size),
+    .producer_i(tx_producer), .consumer_o(tx_consumer), .error_o(tx_error), .room_i(tx_room),
+    .valid_o(tx_valid), .data_o(tx_data),
+    .arvalid(m_axi_arvalid), .arready(m_axi_arready), .araddr(m_axi_araddr), .arlen(m_axi_arlen),
+    .rvalid(m_axi_rvalid), .rready(m_axi_rready), .rdata(m_axi_rdata), .rresp(m_axi_rresp),
+    .rlast(m_axi_rlast)
+  );
+  departure_store #(.Ports(Ports), .StoreLog2(StoreLog2)) u_departures (
+    .clk_i, .rst_ni, .store_i(store), .epoch_i(epoch[7:0]),
+    .valid_i(departure_valid), .ready_o(departure_ready), .q32_i(departure_q32),
+    .cookie_i(departure_cookie), .length_i(departure_length), .late_i(departure_late),
+    .committed_o(committed[Ports]), .taken_i(taken[Ports]), .read_i(store_read[Ports]),
+    .read_address_i(store_address), .read_data_o(store_data[Ports])
+  );
 
   card_clock u_clock (
     .clk_i, .rst_ni,
@@ -112,7 +192,7 @@ module twinstamp_card
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
-  block_packer #(.Ports(Ports), .StoreLog2(StoreLog2)) u_packer (
+  block_packer #(.Ports(Ports), .Sources(Sources), .StoreLog2(StoreLog2)) u_packer (
     .clk_i, .rst_ni,
     .enable_i(hwif_out.ring.control.enable.value),
     .flush_i(hwif_out.ring.control.flush.value),
@@ -129,7 +209,7 @@ module twinstamp_card
     .locked_i(hwif_out.clock.control.locked.value),
     .slewing_i(slew_left != '0),
     .drops_i(drops), .committed_i(committed), .taken_o(taken), .read_o(store_read),
-    .read_address_o(store_address), .read_data_i(store_data), .discard_o(discard),
+    .read_address_o(store_address), .read_data_i(store_data), .discard_o(discard_source),
     .awvalid(m_axi_awvalid), .awready(m_axi_awready), .awaddr(m_axi_awaddr), .awlen(m_axi_awlen),
     .wvalid(m_axi_wvalid), .wready(m_axi_wready), .wdata(m_axi_wdata), .wlast(m_axi_wlast),
     .bvalid(m_axi_bvalid), .bready(m_axi_bready), .bresp(m_axi_bresp)
@@ -137,7 +217,7 @@ module twinstamp_card
 
   // Counters: one latch for all ports, as soon as all are ready.
   logic latch_q, flip;
-  logic [Ports-1:0] counters_ready, counters_copying, counters_overflow;
+  logic [Ports-1:0] counters_ready, counters_copying;
   logic counter_read, counter_read_q, counter_half_q;
   logic [1:0] counter_port_q;
   logic [63:0] counter_data [Ports];
@@ -148,6 +228,7 @@ module twinstamp_card
     port_counters u_counters (
       .clk_i, .rst_ni, .event_i(ev[p]), .event_end_i(ev_end[p]), .event_giant_i(ev_giant[p]),
       .event_stored_i(ev_stored[p]), .event_dropped_i(ev_dropped[p]), .discard_i(discard[p]),
+      .sent_i(sent[p]), .sent_length_i(sent_length[p]),
       .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
       .overflow_o(counters_overflow[p]),
       .read_i(counter_read), .read_address_i(hwif_out.counter_memory.addr[7:3]),
@@ -178,8 +259,8 @@ module twinstamp_card
 
   assign hwif_in.id.build.value.next = BuildId;
   assign hwif_in.id.features.flow_hash.next = 1'b0;
-  assign hwif_in.id.features.digest.next = 1'b0;
-  assign hwif_in.id.features.transmit.next = 1'b0;
+  assign hwif_in.id.features.digest.next = 1'b1;
+  assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;
   assign hwif_in.id.size.ports.next = 8'(Ports);
   assign hwif_in.id.size.counters.next = 8'(CountersUsed);
@@ -198,13 +279,14 @@ module twinstamp_card
   assign hwif_in.counters.status.busy.next = counters_busy;
   assign hwif_in.counters.at.q32.next = latched_at_q;
 
+  always_ff @(posedge clk_reg_i) hwif_in_q <= hwif_in;
   card_regs u_regs (
-    .clk(clk_i), .arst_n(rst_ni),
+    .clk(clk_reg_i), .arst_n(rst_ni),
     .s_axil_awready, .s_axil_awvalid, .s_axil_awaddr, .s_axil_awprot(3'b000),
     .s_axil_wready, .s_axil_wvalid, .s_axil_wdata, .s_axil_wstrb,
     .s_axil_bready, .s_axil_bvalid, .s_axil_bresp,
     .s_axil_arready, .s_axil_arvalid, .s_axil_araddr, .s_axil_arprot(3'b000),
     .s_axil_rready, .s_axil_rvalid, .s_axil_rdata, .s_axil_rresp,
-    .hwif_in, .hwif_out
+    .hwif_in(hwif_in_q), .hwif_out
   );
 endmodule

@@ -35,15 +35,22 @@ package twinstamp_pkg;
   parameter int unsigned FlagFirstByte = 5;  // stamp refers to the first byte, not to the SFD
   parameter int unsigned FlagTx = 6;       // departure stamp of a frame sent by the host
 
+  parameter int unsigned FlagLate = 7;     // it missed its launch time
+
+  // Flags of a record to be sent.
+  parameter int unsigned TxLaunch = 0;     // wait for the launch time
+  parameter int unsigned TxStamp = 1;      // give its departure stamp back
+
   // Counters of a port, by their place in the counter memory.
   typedef enum int unsigned {
     CntOctetsGood = 0, CntOctetsBad = 1, CntGood = 2, CntBroadcast = 3, CntMulticast = 4,
     CntFcsErrors = 5, CntUndersize = 6, CntFragments = 7, CntOversize = 8, CntJabbers = 9,
     CntNoSfd = 10, CntPreambleErrors = 11, CntStored = 12, CntDropped = 13, CntDiscarded = 14,
     CntNotWanted = 15, CntSize64 = 16, CntSize127 = 17, CntSize255 = 18, CntSize511 = 19,
-    CntSize1023 = 20, CntSize1518 = 21, CntSizeLarger = 22, CntTagged = 23
+    CntSize1023 = 20, CntSize1518 = 21, CntSizeLarger = 22, CntTagged = 23, CntTxFrames = 24,
+    CntTxOctets = 25
   } counter_e;
-  parameter int unsigned CountersUsed = 24;
+  parameter int unsigned CountersUsed = 26;
 
   // Reflected CRC-32 of IEEE 802.3, 3.2.9, over one byte; state starts at all ones.
   function automatic logic [31:0] crc32_byte(input logic [31:0] crc, input logic [7:0] data);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packs the ports' records into blocks of a single-producer single-consumer ring in host memory.
 //
-// Clock: the core clock. Ports are served in turn, a record each. A block (docs/card.md) is filled from
+// Clock: the core clock. Sources (the ports' frame stores, departure stamps) are
+// served in turn, a record each. A block (docs/card.md) is filled from
 // behind its 64-byte header; it closes when the next record does not fit, when its time-out has passed, on
 // flush_i, when the time-epoch changes and when the ring is disabled. Then the header is written, and after
 // the memory has acknowledged every write of the block producer_o moves.
@@ -13,6 +14,7 @@ module block_packer
   import twinstamp_pkg::*;
 #(
   parameter int unsigned Ports = 4,
+  parameter int unsigned Sources = 5,   // frame stores of the ports, then others
   parameter int unsigned StoreLog2 = 15
 ) (
   input  logic        clk_i,
@@ -39,12 +41,12 @@ module block_packer
   input  logic        slewing_i,
   input  logic [31:0] drops_i [Ports],
 
-  input  logic [StoreLog2-3:0] committed_i [Ports],
-  output logic [StoreLog2-3:0] taken_o [Ports],
-  output logic [Ports-1:0]     read_o,
+  input  logic [StoreLog2-3:0] committed_i [Sources],
+  output logic [StoreLog2-3:0] taken_o [Sources],
+  output logic [Sources-1:0]   read_o,
   output logic [StoreLog2-4:0] read_address_o,
-  input  logic [63:0]          read_data_i [Ports],
-  output logic [Ports-1:0]     discard_o,
+  input  logic [63:0]          read_data_i [Sources],
+  output logic [Sources-1:0]   discard_o,
 
   output logic        awvalid,
   input  logic        awready,
@@ -60,7 +62,7 @@ module block_packer
 );
   if (Ports < 1 || Ports > 4) $fatal(1, "block_packer: Ports must be 1 to 4 (the block header has room for 4)");
   localparam int unsigned A = StoreLog2 - 3;
-  localparam int unsigned PortBits = Ports > 1 ? $clog2(Ports) : 1;
+  localparam int unsigned PortBits = Sources > 1 ? $clog2(Sources) : 1;
 
   typedef enum logic [3:0] {
     StOff, StIdle, StPeek, StJudge, StCopy, StDrain, StHeadSet, StHead, StHeadDrain, StMark, StFault
@@ -68,9 +70,9 @@ module block_packer
   state_e state_q;
 
   logic [PortBits-1:0] port_q;
-  logic [A:0] taken_q [Ports];
-  logic [Ports-1:0] waiting;
-  for (genvar p = 0; p < int'(Ports); p++) begin : gen_waiting
+  logic [A:0] taken_q [Sources];
+  logic [Sources-1:0] waiting;
+  for (genvar p = 0; p < int'(Sources); p++) begin : gen_waiting
     assign waiting[p] = committed_i[p] != taken_q[p];
     assign taken_o[p] = taken_q[p];
   end
@@ -78,8 +80,8 @@ module block_packer
   logic [PortBits-1:0] next_port;
   always_comb begin
     next_port = port_q;
-    for (int unsigned i = Ports; i > 0; i--) begin
-      automatic logic [PortBits-1:0] candidate = PortBits'((32'(port_q) + i) % Ports);
+    for (int unsigned i = Sources; i > 0; i--) begin
+      automatic logic [PortBits-1:0] candidate = PortBits'((32'(port_q) + i) % Sources);
       if (waiting[candidate]) next_port = candidate;
     end
   end
@@ -161,7 +163,7 @@ module block_packer
     if (!rst_ni) begin
       state_q <= StOff;
       port_q <= '0;
-      for (int p = 0; p < int'(Ports); p++) taken_q[p] <= '0;
+      for (int p = 0; p < int'(Sources); p++) taken_q[p] <= '0;
       open_q <= 1'b0;
       opened_q <= '0;
       producer_q <= '0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Holds one port's frames as finished records until the packer fetches them; drops whole frames when full.
 //
-// Clock: the core clock. Takes an entry every cycle (five cycles for the end of a kept frame), so it never
-// holds the MAC up. A record is four header words and the frame's words (docs/card.md); the header is
+// Clock: the core clock. Takes an entry every cycle while the digest engine does; the end of a frame waits for
+// its digest (20 to 70 cycles) and five cycles more, in which the crossing's FIFO holds what comes. A record is four header words and the frame's words (docs/card.md); the header is
 // written behind the frame, in front of it, when all is known, and only then becomes visible (`committed_o`).
 // Overflow: a frame that finds too little room is left out whole and counted; it takes a sequence number,
 // so gaps in the sequence are drops.
@@ -31,6 +31,14 @@ module frame_store
   input  logic        keep_giant_i,
   input  logic        first_byte_i,
   input  logic [13:0] limit_i,
+
+  // To the digest engine: the words that are stored, then the captured length; its answer.
+  output logic        hash_valid_o,
+  output logic        hash_end_o,
+  output logic [63:0] hash_word_o,
+  input  logic        hash_ready_i,
+  input  logic        hash_done_i,
+  input  logic [63:0] hash_digest_i,
 
   // One pulse for each carrier event, and what became of it.
   output logic        event_o,
@@ -91,8 +99,7 @@ module frame_store
   assign no_room = needed >= (A+1)'(2**A);  // this word would not fit
 
   logic end_now;
-  assign end_now = valid_i && entry_i.is_end && !heading_q &&
-                   (!frame_end.has_stamp || stamp_valid_i);
+  assign end_now = valid_i && entry_i.is_end && ready_o;
   assign keep = wanted && !full_q && needed <= (A+1)'(2**A);
   assign drop = wanted && !keep;
 
@@ -110,6 +117,7 @@ module frame_store
 
   logic [63:0] stamp_q;
   logic [10:0] kept_words_q;
+  logic keep_q;
   always_comb begin
     we = 1'b0;
     waddr = committed_q[A-1:0] + A'(RecordHeaderWords) + A'(words_q);
@@ -121,15 +129,23 @@ module frame_store
         2'd0: wdata = head0_q;
         2'd1: wdata = stamp_q;
         2'd2: wdata = {32'b0, sequence_q};
-        default: wdata = '0;
+        default: wdata = digest_q;
       endcase
-    end else if (valid_i && !entry_i.is_end) begin
+    end else if (valid_i && ready_o && !entry_i.is_end) begin
       we = !skip_q && !full_q && !no_room && words_q < 11'(MaxStoredWords);
     end
   end
 
-  // An end waits for its stamp, which is always under way already.
-  assign ready_o = !heading_q && (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);
+  // An end waits for its stamp, which is always under way already. The engine gets every word that a frame
+  // may store and every end, also of frames that are not kept.
+  logic hashed, digest_wait_q;
+  logic [63:0] digest_q;
+  assign hashed = entry_i.is_end || words_q < 11'(MaxStoredWords);
+  assign ready_o = !heading_q && !digest_wait_q && hash_ready_i &&
+                   (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);
+  assign hash_valid_o = valid_i && ready_o && hashed && (!entry_i.is_end || frame);
+  assign hash_end_o = entry_i.is_end;
+  assign hash_word_o = entry_i.is_end ? {runt, 47'b0, caplen} : entry_i.data;
   assign stamp_ready_o = end_now && frame_end.has_stamp;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -150,9 +166,18 @@ module frame_store
       head0_q <= '0;
       stamp_q <= '0;
       kept_words_q <= '0;
+      digest_wait_q <= 1'b0;
+      keep_q <= 1'b0;
+      digest_q <= '0;
     end else begin
       event_o <= 1'b0;
-      if (heading_q) begin
+      if (digest_wait_q) begin
+        if (hash_done_i) begin
+          digest_wait_q <= 1'b0;
+          heading_q <= keep_q;
+          digest_q <= hash_digest_i;
+        end
+      end else if (heading_q) begin
         head_q <= head_q + 2'd1;
         if (head_q == 2'd3) begin
           heading_q <= 1'b0;
@@ -172,12 +197,16 @@ module frame_store
         head0_q <= {flags, stamp_epoch_i, 8'(Port),
                     frame_end.length > 24'd65539 ? 16'hFFFF : payload[15:0], caplen};
         stamp_q <= stamp_q32_i;
-        if (keep) heading_q <= 1'b1;
+        // Runts have no digest: they may come faster than the engine could follow.
+        digest_wait_q <= frame && !runt;
+        heading_q <= keep && runt;
+        digest_q <= '0;
+        keep_q <= keep;
         if (drop) begin
           sequence_q <= sequence_q + 32'd1;
           drops_q <= drops_q + 32'd1;
         end
-      end else if (valid_i && !entry_i.is_end) begin
+      end else if (valid_i && ready_o && !entry_i.is_end) begin
         if (!store_i) skip_q <= 1'b1;
         if (words_q < 11'(MaxStoredWords) && !full_q) begin
           if (no_room) full_q <= 1'b1;

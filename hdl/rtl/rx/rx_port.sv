@@ -27,6 +27,13 @@ module rx_port
   input  logic        store_i,
   output logic        overflow_o,
 
+  output logic        hash_valid_o,
+  output logic        hash_end_o,
+  output logic [63:0] hash_word_o,
+  input  logic        hash_ready_i,
+  input  logic        hash_done_i,
+  input  logic [63:0] hash_digest_i,
+
   output logic        event_o,
   output rx_end_t     event_end_o,
   output logic        event_giant_o,
@@ -67,7 +74,7 @@ module rx_port
 
   logic valid, ready;
   rx_entry_t entry;
-  async_fifo #(.Width($bits(rx_entry_t)), .DepthLog2(4)) u_fifo (
+  async_fifo #(.Width($bits(rx_entry_t)), .DepthLog2(6)) u_fifo (
     .wclk_i(rx_clk_i), .wrst_ni(rx_rst_n), .wvalid_i(rx_valid), .wdata_i(rx_entry), .wfull_o(rx_full),
     .wlate_i(late_i[2]),
     .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(valid), .rdata_o(entry), .rready_i(ready),
@@ -90,6 +97,7 @@ module rx_port
     .stamp_valid_i(stamp_valid), .stamp_q32_i(stamp_q32), .stamp_epoch_i(stamp_epoch),
     .stamp_ready_o(stamp_ready),
     .store_i, .keep_bad_i, .keep_runt_i, .keep_giant_i, .first_byte_i, .limit_i,
+    .hash_valid_o, .hash_end_o, .hash_word_o, .hash_ready_i, .hash_done_i, .hash_digest_i,
     .event_o, .event_end_o, .event_giant_o, .event_stored_o, .event_dropped_o, .drops_o,
     .committed_o, .taken_i, .read_i, .read_address_i, .read_data_o
   );

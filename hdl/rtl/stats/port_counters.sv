@@ -18,6 +18,8 @@ module port_counters
   input  logic        event_stored_i,
   input  logic        event_dropped_i,
   input  logic        discard_i,
+  input  logic        sent_i,
+  input  logic [15:0] sent_length_i,
   input  logic        flip_i,
   output logic        ready_o,
   output logic        busy_o,
@@ -55,6 +57,12 @@ module port_counters
   // What the event at the head adds in this cycle.
   logic [2:0] slot_q;
   logic [9:0] discards_q;     // not yet added
+  logic [3:0] sent_q;
+  logic [17:0] sent_octets_q;
+  logic discard_now, sent_now, octets_now;
+  assign discard_now = !waiting && discards_q != '0;
+  assign sent_now = !waiting && discards_q == '0 && sent_q != '0;
+  assign octets_now = !waiting && discards_q == '0 && sent_q == '0 && sent_octets_q != '0;
   logic noise, runt, bad, good, last, add;
   logic [4:0] index;
   logic [23:0] amount;
@@ -68,8 +76,10 @@ module port_counters
     amount = 24'd1;
     index = '0;
     if (!waiting) begin
-      index = 5'(CntDiscarded);
-      add = discards_q != '0;
+      // What can wait, in the cycles that are left.
+      index = discard_now ? 5'(CntDiscarded) : sent_now ? 5'(CntTxFrames) : 5'(CntTxOctets);
+      amount = discard_now ? 24'd1 : sent_now ? 24'(sent_q) : 24'(sent_octets_q);
+      add = discard_now || sent_now || octets_now;
     end else if (noise) begin
       index = head.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
     end else begin
@@ -156,6 +166,8 @@ module port_counters
       bank_q <= 1'b0;
       slot_q <= '0;
       discards_q <= '0;
+      sent_q <= '0;
+      sent_octets_q <= '0;
       add_q <= 1'b0;
       again_q <= 1'b0;
       added_q <= '0;
@@ -178,7 +190,9 @@ module port_counters
         slot_q <= last ? '0 : slot_q + 3'd1;
         if (last) rptr_q <= rptr_q + 5'd1;
       end
-      discards_q <= discards_q + 10'(discard_i) - 10'(!waiting && discards_q != '0);
+      discards_q <= discards_q + 10'(discard_i) - 10'(discard_now);
+      sent_q <= (sent_now ? '0 : sent_q) + 4'(sent_i);
+      sent_octets_q <= (octets_now ? '0 : sent_octets_q) + (sent_i ? 18'(sent_length_i) : '0);
       add_q <= add;
       again_q <= add_q && index == add_index_q && add_bank == add_bank_q;
       if (add_q) added_q <= added;
@@ -207,6 +221,7 @@ module port_counters
       end
     end
   end
-  assign ready_o = discards_q == '0 && !discard_i && !busy_o;
+  assign ready_o = discards_q == '0 && !discard_i && sent_q == '0 && sent_octets_q == '0 && !sent_i &&
+                   !busy_o;
   assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
 endmodule

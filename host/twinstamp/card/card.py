@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
-from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.errors import ConfigError, DeviceError, OverloadError
 from twinstamp.frames import LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
 
 if TYPE_CHECKING:
@@ -25,9 +26,15 @@ COUNTERS = (
     "octets_good", "octets_bad", "good", "broadcast", "multicast", "fcs_errors", "undersize", "fragments",
     "oversize", "jabbers", "no_sfd", "preamble_errors", "stored", "dropped", "discarded", "not_wanted",
     "size_64", "size_127", "size_255", "size_511", "size_1023", "size_1518", "size_larger", "tagged",
+    "tx_frames", "tx_octets",
 )  # fmt: skip
 _COUNTERS_PER_PORT = 32
 _POLL_S = 1e-3
+_TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
+_LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
+_TX_LAUNCH = 1
+_TX_STAMP = 2
+_LONGEST = 9022  # 9018 bytes with FCS, and two tags
 
 # Bits of CardBatch.record_flags
 RECORD_BAD_FCS = 0x01
@@ -74,6 +81,15 @@ class CardBatch(FrameBatch):
     def record_flags(self) -> npt.NDArray[np.uint16]:
         """RECORD_* bits, u16[n]; a copy."""
         return (self._header(0) >> 48).astype("u2")
+
+
+class Departure(NamedTuple):
+    """When a frame left: card time of its SFD on the pins, 32.32 s; late: it missed its launch time."""
+
+    port: int
+    cookie: int
+    stamp_q32: int
+    late: bool
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,10 @@ class Card:
             for port in range(self.identity.ports)
         )
         self._ring: Any = None
+        self._memory: Any = None
+        self._address = 0
+        self._tx_memory: list[npt.NDArray[np.uint8]] = []
+        self._tx_index: list[int] = []
         self._running = False
         self._consumer = 0
         self._first = 0
@@ -267,7 +287,8 @@ class Card:
             raise ConfigError(f"longest is {longest} bytes: give 64 to 9018")
         size_log2, count_log2, cycles = self._shape
         self._wait_for("ring.status", "idle", 1)
-        memory, address = self.transport.map_ring(1 << (size_log2 + count_log2))
+        self._map()
+        memory, address = self._memory[: 1 << (size_log2 + count_log2)], self._address
         self.write("ring.base", address)
         self.write_fields("ring.shape", size_log2=size_log2, count_log2=count_log2)
         self.write("ring.timeout", cycles)
@@ -287,6 +308,94 @@ class Card:
                 keep_giant=keep_giant,
             )
         self.transport.wait(1e-6)  # the setting crosses into the receive clocks
+
+    def load_digest_key(self, key: bytes) -> None:
+        """Loads the key of ``CardBatch.digest``: the bytes of ``twinstamp_kernels.hashkey.expand(seed)``.
+
+        The card computes the first half of the digest of profile ``exact``. Not while receiving.
+        """
+        if self._running:
+            raise ConfigError("the digest's key cannot change while the card receives: stop() first")
+        words = struct.unpack(f"<{len(key) // 4}I", key)
+        if len(words) < _LIMBS_AT + 80:
+            raise ConfigError(f"a key of {len(key)} bytes: give those of twinstamp_kernels.hashkey.expand")
+        base = MEMORIES["digest_key"][0]
+        for i in range(258):
+            self.transport.write32(base + 4 * i, words[i])
+        for i in range(80):
+            self.transport.write32(base + 4 * (320 + i), words[_LIMBS_AT + i])
+
+    def _map(self) -> None:
+        """Memory: the record ring, then a transmit ring per port."""
+        if self._memory is not None:
+            return
+        size_log2, count_log2, _ = self._shape
+        rings = 1 << (size_log2 + count_log2)
+        self._memory, self._address = self.transport.map_memory(
+            rings + self.identity.ports * (8 << _TX_WORDS_LOG2)
+        )
+        for port in range(self.identity.ports):
+            start = rings + port * (8 << _TX_WORDS_LOG2)
+            self._tx_memory.append(self._memory[start : start + (8 << _TX_WORDS_LOG2)])
+            self._tx_index.append(0)
+            self.write(f"port[{port}].tx_base", self._address + start)
+            self.write(f"port[{port}].tx_producer", 0)
+            self.write_fields(f"port[{port}].tx_control", enable=1, size_log2=_TX_WORDS_LOG2)
+
+    def send(
+        self,
+        port: int,
+        frame: bytes,
+        *,
+        launch_q32: int | None = None,
+        stamp: bool = False,
+        cookie: int = 0,
+        timeout_s: float = 1.0,
+    ) -> None:
+        """Hands ``frame`` (from the destination address on, without FCS) to the card for ``port``.
+
+        launch_q32: card time, 32.32 s, at which its SFD is to leave (at the first cycle not before);
+        frames of a port leave in the order they were sent. stamp: its departure comes back through
+        ``departures()`` with ``cookie`` (64 bits). Short frames are padded to 60 bytes. Waits for room for
+        ``timeout_s`` of card time.
+
+        Errors: ConfigError for a bad frame or port; DeviceError when memory refused a read; OverloadError
+        when there was no room.
+        """
+        import numpy as np
+
+        if not 0 <= port < self.identity.ports:
+            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        if not 14 <= len(frame) <= _LONGEST:
+            raise ConfigError(f"a frame of {len(frame)} bytes: give 14 to {_LONGEST}, without FCS")
+        for name, value in (("launch_q32", launch_q32 or 0), ("cookie", cookie)):
+            if not 0 <= value < 1 << 64:
+                raise ConfigError(f"{name} is {value}: give 0 to 2^64-1")
+        self._map()
+        flags = (0 if launch_q32 is None else _TX_LAUNCH) | (_TX_STAMP if stamp else 0)
+        header = struct.pack("<HHBBHQQQ", len(frame), 0, 0, 0, flags, launch_q32 or 0, cookie, 0)
+        record = np.frombuffer(header + frame + bytes(-len(frame) % 8), dtype=np.uint64)
+        ring = self._tx_memory[port].view("u8")
+        index = self._tx_index[port]
+        while True:
+            used = (index - self.read(f"port[{port}].tx_consumer")) & 0xFFFFFFFF
+            if used + len(record) <= len(ring):
+                break
+            if self.read(f"port[{port}].tx_status"):
+                raise DeviceError("the card stopped sending: host memory refused a read")
+            if timeout_s <= 0:
+                raise OverloadError(f"port {port}: no room for {len(frame)} bytes within the time given")
+            timeout_s -= self.transport.wait(min(timeout_s, _POLL_S))
+        at = index % len(ring)
+        first = min(len(record), len(ring) - at)
+        ring[at : at + first] = record[:first]
+        ring[: len(record) - first] = record[first:]
+        self._tx_index[port] = (index + len(record)) & 0xFFFFFFFF
+        self.write(f"port[{port}].tx_producer", self._tx_index[port])
+
+    def departures(self) -> list[Departure]:
+        """Departure stamps that ``poll`` or ``receive`` came across since the last call; needs ``start``."""
+        return [] if self._ring is None else [Departure(*d) for d in self._ring.departures()]
 
     def stop(self) -> None:
         """Ends receiving; what is in the card still comes through ``poll`` while there are free blocks."""

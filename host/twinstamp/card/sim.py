@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
 RING_ADDRESS = 0x1_0000_0000
-_ABI = 1
+_ABI = 2
 _LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
@@ -84,6 +84,8 @@ def _load() -> ctypes.CDLL:
         ("ts_now_fs", i64, [pointer]),
         ("ts_cycles", u64, [pointer]),
         ("ts_bursts", u64, [pointer]),
+        ("ts_connect", None, [pointer, ctypes.c_int, pointer, ctypes.c_int, i64]),
+        ("ts_run_until", None, [pointer, i64]),
         ("ts_trace", ctypes.c_int, [pointer, ctypes.c_char_p]),
     ):
         function = getattr(library, name)
@@ -139,6 +141,7 @@ class SimulatedCard:
         self._card = self._library.ts_new(seed)
         self._memory: npt.NDArray[np.uint8] | None = None
         self.step_cycles = step_cycles
+        self._feeds: list[SimulatedCard] = []  # kept alive: this one's edges run them
 
     def read32(self, address: int) -> int:
         value = ctypes.c_uint32()
@@ -150,7 +153,7 @@ class SimulatedCard:
         if not self._library.ts_write(self._handle(), address, value):
             raise DeviceError(f"the card's bus does not answer a write at 0x{address:04X}")
 
-    def map_ring(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
+    def map_memory(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
         self._memory = np.zeros(size, dtype=np.uint8)
         self._library.ts_set_memory(self._handle(), RING_ADDRESS, self._memory.ctypes.data, size)
         return self._memory, RING_ADDRESS
@@ -212,6 +215,23 @@ class SimulatedCard:
         self._library.ts_send(
             self._handle(), port, items.ctypes.data, len(items), data.ctypes.data, len(data)
         )
+
+    def connect(self, port: int, to: SimulatedCard, to_port: int, *, delay_ns: float = 50.0) -> None:
+        """A cable from this card's transmitter to a receiver (this card's too), one direction.
+
+        The receiver's clock follows this card's core clock from now on. When one of joined cards moves on,
+        the ones that feed it are brought along. delay_ns: 8 to 10^9. A connection lasts as long as the cards.
+        """
+        if not (0 <= port < PORTS and 0 <= to_port < PORTS):
+            raise ConfigError(f"no port {port} or {to_port}: cards have 0 to {PORTS - 1}")
+        if not 8 <= delay_ns <= 1e9:
+            raise ConfigError(f"a cable of {delay_ns} ns: give 8 to 10^9")
+        self._library.ts_connect(self._handle(), port, to._handle(), to_port, round(delay_ns * 10**6))
+        to._feeds.append(self)
+
+    def run_until(self, fs: int) -> None:
+        """Runs all edges at or before simulated time ``fs``."""
+        self._library.ts_run_until(self._handle(), fs)
 
     def pending(self, port: int) -> int:
         """Carrier events still to go on that wire."""

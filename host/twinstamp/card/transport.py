@@ -24,8 +24,11 @@ class Transport(Protocol):
     def write32(self, address: int, value: int) -> None:
         """Writes ``value`` (0..2^32-1) to the register word at byte ``address``."""
 
-    def map_ring(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
-        """``size`` bytes that the card can write: as an array, and as the card addresses them."""
+    def map_memory(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
+        """``size`` bytes that the card can read and write: as an array, and as the card addresses them.
+
+        Called once: the driver lays out its rings in it. The address is a multiple of 4096.
+        """
 
     def wait(self, seconds: float) -> float:
         """Lets card time go on by ``seconds`` at most, less when there may be something new.

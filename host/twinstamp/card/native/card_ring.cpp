@@ -53,7 +53,7 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == kRecordHeader);
 
-enum : std::uint16_t { kBadFcs = 1, kRxEr = 2 };
+enum : std::uint16_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
 enum : std::uint16_t { kFrameBadFcs = 0x0002 };  // FLAG_BAD_FCS of twinstamp.frames
 
 // 32.32 seconds to the nearest nanosecond; ties go up.
@@ -61,6 +61,13 @@ std::int64_t q32_to_ns(std::uint64_t q32) {
     const std::uint64_t fraction = ((q32 & 0xFFFFFFFFu) * 1'000'000'000u + 0x80000000u) >> 32;
     return static_cast<std::int64_t>((q32 >> 32) * 1'000'000'000u + fraction);
 }
+
+// When a frame that the host sent left the card.
+struct Departure {
+    std::uint8_t port;
+    bool late;
+    std::uint64_t cookie, stamp_q32;
+};
 
 // Which blocks are given back: a consumer index that moves over all that are, in order. Leases share it.
 class Consumer {
@@ -113,7 +120,8 @@ class CardRing {
     }
 
     // Blocks up to `producer` as one batch of at most about max_frames records (whole blocks; one at least)
-    // that share their clock's epoch, lock and UTC offset. None where there is nothing new.
+    // that share their clock's epoch, lock and UTC offset. None where there is nothing new. Departure stamps
+    // are put aside for departures(), so a batch may be empty.
     nb::object read(std::uint32_t producer, std::uint64_t max_frames, bool utc,
                     const std::vector<std::uint32_t>& constants) {
         if (producer == next_) return nb::none();
@@ -144,6 +152,7 @@ class CardRing {
             nb::gil_scoped_release unlocked;
             std::uint64_t i = 0;
             for (std::uint32_t b = next_; b != last; ++b) i = walk(b, i, columns, shift, constants.data());
+            n = i;
         }
         auto lease =
             nb::cast(new CardLease(memory_, consumer_, next_, last - next_), nb::rv_policy::take_ownership);
@@ -155,6 +164,15 @@ class CardRing {
     std::uint32_t consumer() const { return consumer_->index(); }
     std::uint32_t next() const { return next_; }
     nb::tuple drops() const { return nb::make_tuple(drops_[0], drops_[1], drops_[2], drops_[3]); }
+
+    // (port, cookie, stamp_q32, late) of the departures met since the last call.
+    nb::list departures() {
+        nb::list out;
+        for (const Departure& d : departures_)
+            out.append(nb::make_tuple(d.port, d.cookie, d.stamp_q32, d.late));
+        departures_.clear();
+        return out;
+    }
 
   private:
     const std::uint8_t* block(std::uint32_t index) const {
@@ -179,19 +197,26 @@ class CardRing {
         return header;
     }
     std::uint64_t walk(std::uint32_t index, std::uint64_t i, BatchColumns& columns, std::int64_t shift,
-                       const std::uint32_t* constants) const {
+                       const std::uint32_t* constants) {
         const std::uint8_t* start = block(index);
         BlockHeader header;
         std::memcpy(&header, start, sizeof header);
         std::uint64_t at = kBlockHeader;
         const std::uint64_t base = static_cast<std::uint64_t>(start - memory_.data());
-        for (std::uint32_t r = 0; r < header.records; ++r, ++i) {
+        for (std::uint32_t r = 0; r < header.records; ++r) {
             RecordHeader record;
             if (at + sizeof record > header.used) overrun(index, r);
             std::memcpy(&record, start + at, sizeof record);
             __builtin_prefetch(start + at + 1024);
             const std::uint64_t next = at + sizeof record + ((record.caplen + 7u) & ~7u);
             if (next > header.used || record.port >= kPorts) overrun(index, r);
+            if (record.flags & kDeparture) [[unlikely]] {
+                departures_.push_back({record.port, (record.flags & kLate) != 0,
+                                       std::uint64_t{record.flow_hash} << 32 | record.sequence,
+                                       record.stamp_q32});
+                at = next;
+                continue;
+            }
             columns.offset[i] = base + at + sizeof record;
             columns.caplen[i] = record.caplen;
             columns.length[i] = record.length;
@@ -199,6 +224,7 @@ class CardRing {
             columns.port[i] = record.port;
             columns.flags[i] = record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0;
             at = next;
+            ++i;
         }
         if (at != header.used) overrun(index, header.records);
         return i;
@@ -213,6 +239,7 @@ class CardRing {
     std::uint32_t next_ = 0;
     std::shared_ptr<Consumer> consumer_;
     std::uint32_t drops_[kPorts] = {};
+    std::vector<Departure> departures_;
 };
 
 }  // namespace
@@ -224,6 +251,7 @@ void bind_card_ring(nb::module_& m) {
              nb::arg("count_log2"))
         .def("read", &CardRing::read, nb::arg("producer"), nb::arg("max_frames"), nb::arg("utc"),
              nb::arg("constants"))
+        .def("departures", &CardRing::departures)
         .def_prop_ro("consumer", &CardRing::consumer)
         .def_prop_ro("next", &CardRing::next)
         .def_prop_ro("drops", &CardRing::drops);

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fetches the ports' transmit records from rings of words in host memory over AXI4.
+//
+// Clock: the core clock. Ports in turn, one read burst at a time, at most 32 words, never across 256 bytes;
+// a burst is asked for only when the port's FIFO has room for all of it. Indices count words and run free;
+// consumer_o moves when a burst's data has come, after which the host may reuse the memory.
+// A read error stops everything (error_o) until all ports are disabled.
+module tx_fetch #(
+  parameter int unsigned Ports = 4,
+  parameter int unsigned DepthLog2 = 11
+) (
+  input  logic             clk_i,
+  input  logic             rst_ni,
+  input  logic [Ports-1:0] enable_i,
+  input  logic [63:0]      base_i [Ports],
+  input  logic [4:0]       size_log2_i [Ports],  // in words
+  input  logic [31:0]      producer_i [Ports],
+  output logic [31:0]      consumer_o [Ports],
+  output logic             error_o,
+
+  input  logic [DepthLog2:0] room_i [Ports],
+  output logic [Ports-1:0] valid_o,
+  output logic [63:0]      data_o,
+
+  output logic        arvalid,
+  input  logic        arready,
+  output logic [63:0] araddr,
+  output logic [7:0]  arlen,
+  input  logic        rvalid,
+  output logic        rready,
+  input  logic [63:0] rdata,
+  input  logic [1:0]  rresp,
+  input  logic        rlast
+);
+  localparam int unsigned PortBits = Ports > 1 ? $clog2(Ports) : 1;
+  logic [PortBits-1:0] port_q, next_port;
+  logic [31:0] consumer_q [Ports];
+  logic busy_q, ar_q;
+  logic [5:0] beats_q;
+
+  logic [Ports-1:0] wants;
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_wants
+    assign wants[p] = enable_i[p] && producer_i[p] != consumer_q[p] &&
+                      room_i[p] >= (DepthLog2+1)'(32);
+    assign consumer_o[p] = consumer_q[p];
+  end
+  always_comb begin
+    next_port = port_q;
+    for (int unsigned i = Ports; i > 0; i--) begin
+      automatic logic [PortBits-1:0] candidate = PortBits'((32'(port_q) + i) % Ports);
+      if (wants[candidate]) next_port = candidate;
+    end
+  end
+  logic [31:0] left, place;
+  logic [5:0] to_boundary, beats;
+  assign left = producer_i[next_port] - consumer_q[next_port];
+  assign place = consumer_q[next_port] & ((32'd1 << size_log2_i[next_port]) - 32'd1);
+  assign to_boundary = 6'd32 - {1'b0, place[4:0]};
+  assign beats = left < 32'(to_boundary) ? left[5:0] : to_boundary;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      port_q <= '0;
+      for (int p = 0; p < int'(Ports); p++) consumer_q[p] <= '0;
+      busy_q <= 1'b0;
+      ar_q <= 1'b0;
+      beats_q <= '0;
+      araddr <= '0;
+      error_o <= 1'b0;
+    end else begin
+      for (int p = 0; p < int'(Ports); p++) begin
+        if (!enable_i[p] && !(busy_q && port_q == PortBits'(p))) consumer_q[p] <= '0;
+      end
+      if (enable_i == '0 && !busy_q) error_o <= 1'b0;
+      if (arvalid && arready) ar_q <= 1'b0;
+      if (!busy_q && wants != '0 && !error_o) begin
+        busy_q <= 1'b1;
+        ar_q <= 1'b1;
+        port_q <= next_port;
+        beats_q <= beats;
+        araddr <= base_i[next_port] + {29'b0, place, 3'b000};
+      end
+      if (rvalid && rready) begin
+        if (rresp != 2'b00) error_o <= 1'b1;
+        if (rlast) begin
+          busy_q <= 1'b0;
+          consumer_q[port_q] <= consumer_q[port_q] + 32'(beats_q);
+        end
+      end
+    end
+  end
+  assign arvalid = ar_q;
+  assign arlen = 8'(beats_q) - 8'd1;
+  assign rready = busy_q;
+  assign data_o = rdata;
+  always_comb begin
+    valid_o = '0;
+    valid_o[port_q] = rvalid && rready && rresp == 2'b00;
+  end
+endmodule

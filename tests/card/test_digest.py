@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card's digest against the definition on Python's integers, under its own random key."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from twinstamp.card.sim import PORTS, frames
+from twinstamp_kernels import hashkey
+
+from tests.kernels import digest_model
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_digest_of_every_kind_of_length(make_card, seed):
+    simulated, card = make_card(seed=seed, block_log2=18)
+    rng = random.Random(seed)
+    key = hashkey.expand(rng.randbytes(32))
+    card.load_digest_key(key)
+    card.start()
+    model = digest_model.unpack_key(key)
+    sent = []
+    for port in range(PORTS):
+        sizes = [60, 61, 63, 64, 65, 1016, 1020, 1023, 1024, 1025, 1032, 2048, 2049, 1514]
+        sizes += [rng.randint(60, 1600) for _ in range(30)]
+        if port == 0:
+            sizes += [9014, 60]
+        rng.shuffle(sizes)
+        sent.append([rng.randbytes(size) for size in sizes])
+        simulated.send(port, frames(sent[port]))
+    got: list[list[int]] = [[] for _ in range(PORTS)]
+    for batch in card.receive(2e-3):
+        for port in range(PORTS):
+            got[port] += batch.digest[batch.port == port].tolist()
+    for port in range(PORTS):
+        assert got[port] == [digest_model.digest(model, 0, frame)[0] for frame in sent[port]]
+
+
+def test_runts_have_no_digest_and_leave_nothing_behind(make_card):
+    simulated, card = make_card()
+    key = hashkey.expand(bytes(range(32)))
+    card.load_digest_key(key)
+    card.start(keep_runt=True)
+    model = digest_model.unpack_key(key)
+    rng = random.Random(9)
+    contents = [rng.randbytes(rng.choice((20, 33, 59, 60, 80))) for _ in range(200)]
+    simulated.send(3, frames(contents, gap=1, preamble=0))
+    got: list[int] = []
+    for batch in card.receive(2e-3):
+        got += batch.digest.tolist()
+    assert got == [digest_model.digest(model, 0, c)[0] if len(c) >= 60 else 0 for c in contents]
