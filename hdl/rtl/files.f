@@ -14,6 +14,10 @@ hdl/rtl/hash/flow_hash.sv
 hdl/rtl/hash/flow_stream.sv
 hdl/rtl/rx/rx_port.sv
 hdl/rtl/hash/frame_digest.sv
+hdl/rtl/phy/mdio_master.sv
+hdl/rtl/phy/phy_link.sv
+hdl/rtl/phy/gmii_elastic.sv
+hdl/rtl/phy/gmii_loopback.sv
 hdl/rtl/tx/gmii_tx.sv
 hdl/rtl/tx/tx_fetch.sv
 hdl/rtl/tx/departure_store.sv

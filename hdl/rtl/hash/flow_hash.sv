@@ -365,7 +365,13 @@ module flow_hash (
   // low_o of a finished sum; high_o is a clock later.
   assign sum_ready = (mixing && op_q[5].last) || (engine_q == EnCharacter && op_q[6].last);
 
-  logic done_q;
+  // Nothing moves between frames: less to switch, and to simulate.
+  logic done_q, moving, active;
+  always_comb begin
+    moving = op.valid;
+    for (int i = 1; i <= int'(Stages); i++) moving = moving || op_q[i].valid;
+  end
+  assign active = moving || engine_q != EnIdle || head_valid || done_q;
   logic [63:0] shifted;
   assign shifted = engine_q == EnCharacter ? high ^ (high >> 30)
                  : engine_q == EnMix1      ? low ^ (low >> 27)
@@ -379,7 +385,7 @@ module flow_hash (
       done_q <= 1'b0;
       x_q <= '0;
       for (int i = 1; i <= int'(Stages); i++) op_q[i] <= '0;
-    end else begin
+    end else if (active) begin
       done_q <= 1'b0;
       op_q[1] <= op;
       for (int i = 2; i <= int'(Stages); i++) op_q[i] <= op_q[i-1];
@@ -409,7 +415,7 @@ module flow_hash (
     end
   end
 
-  always_ff @(posedge clk_i) begin
+  always_ff @(posedge clk_i) if (op.valid) begin
     if (mixing) begin
       a_q <= product_q[0] ? x_q[63:32] : x_q[31:0];
       b_q <= mix_word;
@@ -418,7 +424,7 @@ module flow_hash (
       b_q <= key_word;
     end
   end
-  mul32 u_multiply (.clk_i, .a_i(a_q), .b_i(b_q), .product_o(product));
+  mul32 u_multiply (.clk_i, .enable_i(moving), .a_i(a_q), .b_i(b_q), .product_o(product));
   limb_sum u_sum (
     .clk_i, .valid_i(op_q[4].valid), .first_i(op_q[4].first), .column_i(op_q[4].column),
     .product_i(product), .low_o(low), .high_o(high)

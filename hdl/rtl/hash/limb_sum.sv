@@ -31,7 +31,7 @@ module limb_sum (
   end
   assign low_sum = {1'b0, first_i ? 64'b0 : low_q} + {1'b0, low_part};
 
-  always_ff @(posedge clk_i) begin
+  always_ff @(posedge clk_i) if (valid_i || valid_q) begin
     if (valid_i) low_q <= low_sum[63:0];
     carry_q <= low_sum[64];
     high_part_q <= high_part;

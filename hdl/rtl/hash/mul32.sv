@@ -2,9 +2,10 @@
 // 32 x 32 bit multiplier for one product a clock, made for 18-bit multipliers.
 //
 // Clock: clk_i, no reset (no state but the pipeline). Latency: product_o belongs to the operands of three
-// clocks before. No back-pressure.
+// clocks before, of which each has enable_i. No back-pressure.
 module mul32 (
   input  logic        clk_i,
+  input  logic        enable_i,
   input  logic [31:0] a_i,
   input  logic [31:0] b_i,
   output logic [63:0] product_o
@@ -13,7 +14,7 @@ module mul32 (
   logic [63:0] outer_q, product_q;
   logic [32:0] middle_q;
 
-  always_ff @(posedge clk_i) begin
+  always_ff @(posedge clk_i) if (enable_i) begin
     ll_q <= {16'b0, a_i[15:0]} * {16'b0, b_i[15:0]};
     lh_q <= {16'b0, a_i[15:0]} * {16'b0, b_i[31:16]};
     hl_q <= {16'b0, a_i[31:16]} * {16'b0, b_i[15:0]};

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from twinstamp.card import rmon
 from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
 from twinstamp.errors import ConfigError, DeviceError, OverloadError
 from twinstamp.frames import LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
@@ -91,6 +92,20 @@ class Departure(NamedTuple):
     cookie: int
     stamp_q32: int
     late: bool
+
+
+class Link(NamedTuple):
+    """A port's link as last polled.
+
+    speed: bit/s; frames pass at 10^9 only. epoch: how often the link came up; the PHY's latency may differ
+    from one epoch to the next. answers: the PHY answered the last poll.
+    """
+
+    up: bool
+    speed: int
+    full_duplex: bool
+    epoch: int
+    answers: bool
 
 
 @dataclass(frozen=True)
@@ -261,6 +276,56 @@ class Card:
             )
         self.write("clock.slew_step", step)
         self.write("clock.slew_amount", amount)
+
+    # Links
+
+    def links(self) -> tuple[Link, ...]:
+        """Each port's link. The card looks every ``port[i].phy.poll`` cycles (1 ms where not changed)."""
+        out = []
+        for port in range(self.identity.ports):
+            while True:
+                epoch = self.read(f"port[{port}].phy.epochs")
+                status = self.fields(f"port[{port}].phy.status")
+                if self.read(f"port[{port}].phy.epochs") == epoch:
+                    break
+            up = bool(status["link"])
+            speed = 10 ** (7 + status["speed"]) if up else 0
+            out.append(Link(up, speed, up and bool(status["full_duplex"]), epoch, bool(status["answers"])))
+        return tuple(out)
+
+    def mdio_read(self, port: int, register: int, *, phy: int | None = None) -> int:
+        """A register of the port's PHY (or of the one at address ``phy`` on its bus), clause 22.
+
+        DeviceError when nobody answers.
+        """
+        return self._mdio(port, register, phy, 0, write=False)
+
+    def mdio_write(self, port: int, register: int, value: int, *, phy: int | None = None) -> None:
+        """Writes a PHY's register; nobody says whether it was taken."""
+        self._mdio(port, register, phy, value, write=True)
+
+    def _mdio(self, port: int, register: int, phy: int | None, value: int, *, write: bool) -> int:
+        base = f"port[{port}].phy"
+        if not 0 <= port < self.identity.ports:
+            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        address = self.fields(f"{base}.control")["address"] if phy is None else phy
+        self._wait_for(f"{base}.answer", "busy", 0)
+        self.write_fields(f"{base}.command", data=value, register=register, address=address, write=write)
+        self.transport.wait(1e-6)
+        self._wait_for(f"{base}.answer", "busy", 0)
+        answer = self.fields(f"{base}.answer")
+        if answer["error"] and not write:
+            raise DeviceError(f"port {port}: no PHY answers at address {address}")
+        return answer["data"]
+
+    def set_loopback(self, port: int, where: str = "off") -> None:
+        """For tests. near: what the port sends comes back; far: what it receives goes out, too; off."""
+        if where not in ("off", "near", "far"):
+            raise ConfigError(f"loopback {where!r}: give off, near or far")
+        if not 0 <= port < self.identity.ports:
+            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        self.write_fields(f"port[{port}].loopback", near=where == "near", far=where == "far")
+        self.transport.wait(1e-6)
 
     # Ports and ring
 
@@ -491,6 +556,10 @@ class Card:
             words = [self.transport.read32(at + 4 * i) for i in range(2 * len(COUNTERS))]
             out.append({name: words[2 * i] | words[2 * i + 1] << 32 for i, name in enumerate(COUNTERS)})
         return out
+
+    def statistics(self) -> list[dict[str, dict[str, int]]]:
+        """``counters()`` of each port as "received" and "sent", by the names of RFC 2819, 2863 and 3635."""
+        return [{"received": rmon.received(raw), "sent": rmon.sent(raw)} for raw in self.counters()]
 
     def _wait_for(self, register: str, field: str, value: int) -> None:
         for _ in range(1000):
