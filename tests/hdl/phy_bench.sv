@@ -68,8 +68,11 @@ module phy_bench (
   logic late_rx, late_tx;
   late_gen u_late_rx (.from_clk_i(tx_clk), .late_o(late_rx));
   late_gen u_late_tx (.from_clk_i(rx_clk), .late_o(late_tx));
+  logic tx_rst_n, rx_rst_n;
+  reset_sync u_tx_reset (.clk_i(tx_clk), .rst_ni(rst_n), .rst_no(tx_rst_n));
+  reset_sync u_rx_reset (.clk_i(rx_clk), .rst_ni(rst_n), .rst_no(rx_rst_n));
   gmii_loopback u_loopback (
-    .rst_ni(rst_n), .near_i(near), .far_i(far),
+    .tx_rst_ni(tx_rst_n), .rx_rst_ni(rx_rst_n), .near_i(near), .far_i(far),
     .tx_clk_i(tx_clk), .mac_txd_i(mac_txd), .mac_tx_en_i(mac_tx_en), .mac_tx_er_i(mac_tx_er),
     .txd_o(pin_txd), .tx_en_o(pin_tx_en), .tx_er_o(pin_tx_er),
     .rx_clk_i(rx_clk), .rxd_i(pin_rxd), .rx_dv_i(pin_rx_dv), .rx_er_i(pin_rx_er),

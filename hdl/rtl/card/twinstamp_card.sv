@@ -118,9 +118,12 @@ module twinstamp_card
   logic [7:0] mac_rxd [Ports];
   logic [7:0] mac_txd [Ports];
   logic [Ports-1:0] mac_rx_dv, mac_rx_er, mac_tx_en, mac_tx_er;
+  logic [Ports-1:0] rx_rst_n;
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_phy
+    reset_sync u_rx_reset (.clk_i(rx_clk_i[p]), .rst_ni, .rst_no(rx_rst_n[p]));
     gmii_loopback u_loopback (
-      .rst_ni, .near_i(hwif_out.port[p].loopback.near.value), .far_i(hwif_out.port[p].loopback.far.value),
+      .tx_rst_ni(rst_ni), .rx_rst_ni(rx_rst_n[p]),
+      .near_i(hwif_out.port[p].loopback.near.value), .far_i(hwif_out.port[p].loopback.far.value),
       .tx_clk_i(clk_i), .mac_txd_i(mac_txd[p]), .mac_tx_en_i(mac_tx_en[p]), .mac_tx_er_i(mac_tx_er[p]),
       .txd_o(txd_o[p]), .tx_en_o(tx_en_o[p]), .tx_er_o(tx_er_o[p]),
       .rx_clk_i(rx_clk_i[p]), .rxd_i(rxd_i[p]), .rx_dv_i(rx_dv_i[p]), .rx_er_i(rx_er_i[p]),
@@ -151,7 +154,7 @@ module twinstamp_card
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
     rx_port #(.StoreLog2(StoreLog2), .Port(p), .FlowHash(FlowHash)) u_rx (
-      .rx_clk_i(rx_clk_i[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
+      .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
       .clk_i, .rst_ni, .now_q32_i(now_q32), .epoch_i(epoch[7:0]),
       .enable_i(hwif_out.port[p].rx_control.enable.value),
       .first_byte_i(hwif_out.port[p].rx_control.stamp_first_byte.value),

@@ -5,9 +5,10 @@
 // receive goes back out, the receive MAC sees it too, the transmit MAC's frames go nowhere (its reports say
 // sent). The PHY's own loopback is bit 14 of its control register. A change acts once both inputs of the
 // switch are idle.
-// Latency: one tx_clk_i period to the pins (registers: tx_port's PinPeriods is 1), none from them.
+// Resets: each released in its clock. Latency: one tx_clk_i period to the pins (registers), none from them.
 module gmii_loopback (
-  input  logic       rst_ni,
+  input  logic       tx_rst_ni,
+  input  logic       rx_rst_ni,
   input  logic       near_i,
   input  logic       far_i,
 
@@ -29,32 +30,28 @@ module gmii_loopback (
 
   input  logic [1:0] late_i   // simulation: [0] into tx_clk_i, [1] into rx_clk_i
 );
-  logic tx_rst_n, rx_rst_n;
-  reset_sync u_tx_reset (.clk_i(tx_clk_i), .rst_ni, .rst_no(tx_rst_n));
-  reset_sync u_rx_reset (.clk_i(rx_clk_i), .rst_ni, .rst_no(rx_rst_n));
-
   logic near_rx, near_tx, far_tx;
-  sync_2ff u_near_rx (.clk_i(rx_clk_i), .rst_ni(rx_rst_n), .late_i(late_i[1]), .d_i(near_i), .q_o(near_rx));
+  sync_2ff u_near_rx (.clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .late_i(late_i[1]), .d_i(near_i), .q_o(near_rx));
   sync_2ff #(.Width(2)) u_tx (
-    .clk_i(tx_clk_i), .rst_ni(tx_rst_n), .late_i(late_i[0]), .d_i({near_i, far_i}), .q_o({near_tx, far_tx})
+    .clk_i(tx_clk_i), .rst_ni(tx_rst_ni), .late_i(late_i[0]), .d_i({near_i, far_i}), .q_o({near_tx, far_tx})
   );
 
   logic [7:0] near_data, far_data;
   logic near_en, near_er, far_en, far_er;
   gmii_elastic u_near (
-    .in_clk_i(tx_clk_i), .in_rst_ni(tx_rst_n), .data_i(mac_txd_i), .en_i(mac_tx_en_i), .er_i(mac_tx_er_i),
-    .out_clk_i(rx_clk_i), .out_rst_ni(rx_rst_n), .data_o(near_data), .en_o(near_en), .er_o(near_er),
+    .in_clk_i(tx_clk_i), .in_rst_ni(tx_rst_ni), .data_i(mac_txd_i), .en_i(mac_tx_en_i), .er_i(mac_tx_er_i),
+    .out_clk_i(rx_clk_i), .out_rst_ni(rx_rst_ni), .data_o(near_data), .en_o(near_en), .er_o(near_er),
     .late_i({late_i[1], late_i[0]})
   );
   gmii_elastic u_far (
-    .in_clk_i(rx_clk_i), .in_rst_ni(rx_rst_n), .data_i(rxd_i), .en_i(rx_dv_i), .er_i(rx_er_i),
-    .out_clk_i(tx_clk_i), .out_rst_ni(tx_rst_n), .data_o(far_data), .en_o(far_en), .er_o(far_er),
+    .in_clk_i(rx_clk_i), .in_rst_ni(rx_rst_ni), .data_i(rxd_i), .en_i(rx_dv_i), .er_i(rx_er_i),
+    .out_clk_i(tx_clk_i), .out_rst_ni(tx_rst_ni), .data_o(far_data), .en_o(far_en), .er_o(far_er),
     .late_i({late_i[0], late_i[1]})
   );
 
   logic rx_near_q, tx_far_q, tx_quiet_q;
-  always_ff @(posedge rx_clk_i or negedge rx_rst_n) begin
-    if (!rx_rst_n) rx_near_q <= 1'b0;
+  always_ff @(posedge rx_clk_i or negedge rx_rst_ni) begin
+    if (!rx_rst_ni) rx_near_q <= 1'b0;
     else if (!near_en && !rx_dv_i) rx_near_q <= near_rx;
   end
   always_comb begin
@@ -62,8 +59,8 @@ module gmii_loopback (
     else {mac_rx_dv_o, mac_rx_er_o, mac_rxd_o} = {rx_dv_i, rx_er_i, rxd_i};
   end
 
-  always_ff @(posedge tx_clk_i or negedge tx_rst_n) begin
-    if (!tx_rst_n) begin
+  always_ff @(posedge tx_clk_i or negedge tx_rst_ni) begin
+    if (!tx_rst_ni) begin
       tx_far_q <= 1'b0;
       tx_quiet_q <= 1'b0;
       {tx_en_o, tx_er_o, txd_o} <= '0;
