@@ -112,11 +112,22 @@ $(HDL_READY): pyproject.toml tools/requirements.py $(PYTHON_READY)
 RTL_FILES := $(shell sed 's/\#.*//' hdl/rtl/files.f)
 SIM_FILES := $(wildcard hdl/sim/*.cpp hdl/sim/*.h)
 
-hdl: $(SIM)  ## the simulated card: RTL through Verilator, with its harness, as one library
+# Blocks with a bench of their own.
+HASH_SIM := build/hdl/libflow_stream.so
+HASH_FILES := $(addprefix hdl/rtl/hash/,limb_sum.sv mul32.sv token_fifo.sv flow_hash.sv flow_stream.sv)
+HASH_BENCH := hdl/sim/hash/hash_bench.cpp
+
+hdl: $(SIM) $(HASH_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
 
 $(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
 	@echo "hdl: building the simulated card"
 	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
+
+$(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of flow_stream"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ flow_stream $(HASH_BENCH) $(HASH_FILES) > build/hdl-hash.log 2>&1 \
+	    || { cat build/hdl-hash.log; exit 1; }
 
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
@@ -131,6 +142,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
+	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .

@@ -7,8 +7,17 @@ hdl/rtl/common/async_fifo.sv
 hdl/rtl/rx/gmii_rx.sv
 hdl/rtl/rx/stamp_capture.sv
 hdl/rtl/rx/frame_store.sv
+hdl/rtl/hash/limb_sum.sv
+hdl/rtl/hash/mul32.sv
+hdl/rtl/hash/token_fifo.sv
+hdl/rtl/hash/flow_hash.sv
+hdl/rtl/hash/flow_stream.sv
 hdl/rtl/rx/rx_port.sv
 hdl/rtl/hash/frame_digest.sv
+hdl/rtl/phy/mdio_master.sv
+hdl/rtl/phy/phy_link.sv
+hdl/rtl/phy/gmii_elastic.sv
+hdl/rtl/phy/gmii_loopback.sv
 hdl/rtl/tx/gmii_tx.sv
 hdl/rtl/tx/tx_fetch.sv
 hdl/rtl/tx/departure_store.sv

@@ -10,7 +10,7 @@ using twinstamp::sim::WireTruth;
 extern "C" {
 // +1 whenever a signature or layout below changes.
 int ts_abi() {
-    return 2;
+    return 3;
 }
 CardSim* ts_new(uint64_t seed) {
     return new CardSim(seed);
@@ -66,6 +66,15 @@ uint64_t ts_bursts(CardSim* card) {
 }
 void ts_connect(CardSim* card, int port, CardSim* to, int to_port, int64_t delay_fs) {
     card->connect(port, *to, to_port, delay_fs);
+}
+void ts_plug(CardSim* card, int port, int cable, uint32_t partner, uint32_t gigabit) {
+    card->plug(port, cable != 0, static_cast<uint16_t>(partner), static_cast<uint8_t>(gigabit));
+}
+void ts_set_phy(CardSim* card, int port, int64_t least_fs, int64_t most_fs, uint64_t negotiation) {
+    card->set_phy(port, least_fs, most_fs, negotiation);
+}
+int ts_phy(CardSim* card, int port, int64_t* tx_fs, int64_t* rx_fs) {
+    return card->phy(port, *tx_fs, *rx_fs);
 }
 void ts_run_until(CardSim* card, int64_t fs) {
     card->run_until(fs);

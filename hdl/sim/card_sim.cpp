@@ -51,6 +51,7 @@ CardSim::CardSim(uint64_t seed) : random_(static_cast<std::mt19937::result_type>
     }
     top_->rx_dv_i = 0;
     top_->rx_er_i = 0;
+    top_->mdio_i = 15;
     top_->eval();
     run_cycles(8);
     top_->rst_ni = 1;
@@ -95,6 +96,7 @@ void CardSim::set_clock(int which, int64_t period_fs, uint32_t period_fraction, 
 void CardSim::connect(int port, CardSim& to, int to_port, int64_t delay_fs) {
     auto cable = std::make_unique<Cable>();
     cable->from = this;
+    cable->from_port = port;
     cable->delay_fs = delay_fs;
     to.cables_[to_port] = std::move(cable);
     outgoing_[port].emplace_back(&to, to_port);
@@ -105,7 +107,7 @@ void CardSim::connect(int port, CardSim& to, int to_port, int64_t delay_fs) {
 void CardSim::follow(int port) {
     const Cable& cable = *cables_[port];
     Clock clock = cable.from->clocks_[0];
-    clock.next_fs += cable.delay_fs;
+    clock.next_fs += path_fs(port);
     while (clock.next_fs <= now_fs_) clock.advance();
     clock.last_fs = clocks_[1 + port].last_fs;
     clocks_[1 + port] = clock;
@@ -113,10 +115,12 @@ void CardSim::follow(int port) {
 
 void CardSim::drive_cable(int port, Cable& cable) {
     const uint8_t bit = static_cast<uint8_t>(1u << port);
-    if (cable.from != this) cable.from->run_until(now_fs_ - cable.delay_fs);
+    const int64_t path = path_fs(port);
+    if (cable.from != this) cable.from->run_until(now_fs_ - path);
+    if (!phys_[port].carries()) cable.symbols.clear();
     Wire& wire = wires_[port];
     // Half a period of tolerance: a change of the clock leaves no byte behind.
-    const int64_t latest = now_fs_ - cable.delay_fs + 4'000'000;
+    const int64_t latest = now_fs_ - path + 4'000'000;
     if (cable.symbols.empty() || cable.symbols.front().left_fs > latest) {
         cable.carrier = false;
         wire.active = false;
@@ -218,7 +222,7 @@ void CardSim::drive_wire(int port) {
         }
         const WireItem& next = wire.items.front();
         // idle counts this byte time too.
-        if (wire.idle <= next.gap || now_fs_ < next.not_before_fs) {
+        if (wire.idle <= next.gap || now_fs_ < next.not_before_fs || !phys_[port].carries()) {
             if (top_->rx_dv_i & bit) {
                 top_->rx_dv_i &= static_cast<uint8_t>(~bit);
                 top_->rx_er_i &= static_cast<uint8_t>(~bit);
@@ -375,15 +379,60 @@ void CardSim::core_edge() {
         read_code_ = araddr < memory_address_ || end > memory_address_ + memory_bytes_ ? DECERR : OKAY;
     }
     if (read_left_ || r) read_edge(ar, r);
+    if (top->mdc_o != mdc_) management_edge();
+    if (cycles_ >= link_due_) links_up();
     if (top->tx_en_o) {
         for (int p = 0; p < PORTS; ++p) {
-            if (!(top->tx_en_o >> p & 1)) continue;
+            if (!(top->tx_en_o >> p & 1) || !phys_[p].carries()) continue;
             for (auto [card, port] : outgoing_[p]) {
                 card->cables_[port]->symbols.push_back(
                     {now_fs_, top->txd_o[p], static_cast<uint8_t>(top->tx_er_o >> p & 1)});
             }
         }
     }
+}
+
+void CardSim::plug(int port, bool cable, uint16_t partner, uint8_t gigabit) {
+    phys_[port].plug(cable, partner, gigabit, cycles_);
+    watch_links();
+}
+
+void CardSim::set_phy(int port, int64_t least_fs, int64_t most_fs, uint64_t negotiation) {
+    latency_least_fs_[port] = least_fs;
+    latency_most_fs_[port] = most_fs;
+    phys_[port].set_negotiation(negotiation);
+}
+
+void CardSim::watch_links() {
+    link_due_ = Phy::NEVER_DUE;
+    for (const Phy& phy : phys_) link_due_ = phy.due() < link_due_ ? phy.due() : link_due_;
+}
+
+void CardSim::management_edge() {
+    const auto rose = static_cast<uint8_t>(top_->mdc_o & ~mdc_);
+    mdc_ = top_->mdc_o;
+    for (int p = 0; p < PORTS; ++p) {
+        if (!(rose >> p & 1)) continue;
+        const bool master = !(top_->mdio_oe_o >> p & 1) || (top_->mdio_o >> p & 1);
+        if (phys_[p].rise(master && phys_[p].wire(), cycles_)) watch_links();
+        const auto bit = static_cast<uint8_t>(1u << p);
+        top_->mdio_i = static_cast<uint8_t>((top_->mdio_i & ~bit) | (phys_[p].wire() ? bit : 0));
+    }
+}
+
+void CardSim::links_up() {
+    for (int p = 0; p < PORTS; ++p) {
+        if (phys_[p].due() > cycles_) continue;
+        phys_[p].come_up();
+        const auto span = static_cast<uint64_t>(latency_most_fs_[p] - latency_least_fs_[p]) + 1;
+        for (int64_t* latency : {&tx_latency_fs_[p], &rx_latency_fs_[p]}) {
+            const uint64_t drawn = (uint64_t{random()} << 32 | random()) % span;
+            *latency = latency_least_fs_[p] + static_cast<int64_t>(drawn);
+        }
+        if (cables_[p]) follow(p);
+        for (auto [card, port] : outgoing_[p]) card->follow(port);
+    }
+    watch_links();
 }
 
 // One read burst at a time: this card asks for no more.

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "phy.h"
+
 class VerilatedContext;
 class Vtwinstamp_card;
 class VerilatedFstC;
@@ -82,6 +84,18 @@ class CardSim {
     uint64_t pending(int port) const { return wires_[port].items.size() + (wires_[port].active ? 1 : 0); }
     uint64_t truth(int port, WireTruth* out, uint64_t room);
 
+    // The PHY of a port: its cable, and what the other end offers; while its link is down nothing is received
+    // or sent (what waits on a wire waits on).
+    void plug(int port, bool cable, uint16_t partner, uint8_t gigabit);
+    // Latency of each direction, drawn from least to most whenever the link comes up (it changes what cables
+    // take from pins to pins), from then on; cycles of negotiation.
+    void set_phy(int port, int64_t least_fs, int64_t most_fs, uint64_t negotiation);
+    bool phy(int port, int64_t& tx_fs, int64_t& rx_fs) const {
+        tx_fs = tx_latency_fs_[port];
+        rx_fs = rx_latency_fs_[port];
+        return phys_[port].link();
+    }
+
     // Joins this card's transmitter to another's (or its own) receiver: a cable of delay_fs, at least a
     // period. The receiver's recovered clock follows this card's core clock from now on.
     void connect(int port, CardSim& to, int to_port, int64_t delay_fs);
@@ -121,6 +135,7 @@ class CardSim {
             uint8_t value, error;
         };
         CardSim* from = nullptr;
+        int from_port = 0;
         int64_t delay_fs = 0;
         std::deque<Symbol> symbols;
         bool carrier = false, sfd_seen = false, first_next = false;
@@ -146,6 +161,14 @@ class CardSim {
     void drive_wire(int port);
     void drive_cable(int port, Cable& cable);
     void follow(int port);
+    // From the sender's pins to this card's.
+    int64_t path_fs(int port) const {
+        const Cable& cable = *cables_[port];
+        return cable.delay_fs + cable.from->tx_latency_fs_[cable.from_port] + rx_latency_fs_[port];
+    }
+    void management_edge();
+    void watch_links();
+    void links_up();
     void memory_edge(bool b);
     void read_edge(bool ar, bool r);
     void resolve(const uint32_t before[4]);
@@ -169,6 +192,12 @@ class CardSim {
 
     std::unique_ptr<Cable> cables_[PORTS];                   // into this card's ports
     std::vector<std::pair<CardSim*, int>> outgoing_[PORTS];  // where each transmitter goes
+
+    Phy phys_[PORTS];
+    int64_t latency_least_fs_[PORTS] = {}, latency_most_fs_[PORTS] = {};
+    int64_t tx_latency_fs_[PORTS] = {}, rx_latency_fs_[PORTS] = {};
+    uint64_t link_due_ = Phy::NEVER_DUE;  // cycle of the next link that comes up
+    uint8_t mdc_ = 0;
 
     uint8_t* memory_ = nullptr;
     uint64_t memory_address_ = 0, memory_bytes_ = 0;

@@ -275,9 +275,19 @@ module card_regs (
             logic tx_consumer;
             logic tx_status;
             logic tx_lost;
+            logic loopback;
+            struct {
+                logic control;
+                logic poll;
+                logic status;
+                logic epochs;
+                logic command;
+                logic answer;
+            } phy;
         } port[4];
         logic counter_memory;
         logic digest_key;
+        logic flow_key;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
     logic decoded_err;
@@ -344,11 +354,20 @@ module card_regs (
             decoded_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 14'h1020 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
             decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 14'h1024 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
             decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 14'h1028 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 14'h102c + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 14'h1040 + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 14'h1044 + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 14'h1048 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 14'h104c + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 14'h1050 + (14)'(i0) * 14'h100);
+            decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 14'h1054 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
         end
         decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
         decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
+        decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
         decoded_err = '0;
         decoded_req_is_external = is_external;
     end
@@ -747,6 +766,48 @@ module card_regs (
                     logic load_next;
                 } index;
             } tx_producer;
+            struct {
+                struct {
+                    logic next;
+                    logic load_next;
+                } near;
+                struct {
+                    logic next;
+                    logic load_next;
+                } far;
+            } loopback;
+            struct {
+                struct {
+                    struct {
+                        logic [4:0] next;
+                        logic load_next;
+                    } address;
+                } control;
+                struct {
+                    struct {
+                        logic [31:0] next;
+                        logic load_next;
+                    } cycles;
+                } poll;
+                struct {
+                    struct {
+                        logic [15:0] next;
+                        logic load_next;
+                    } data;
+                    struct {
+                        logic [4:0] next;
+                        logic load_next;
+                    } register;
+                    struct {
+                        logic [4:0] next;
+                        logic load_next;
+                    } address;
+                    struct {
+                        logic next;
+                        logic load_next;
+                    } write;
+                } command;
+            } phy;
         } port[4];
     } field_combo_t;
     field_combo_t field_combo;
@@ -888,6 +949,40 @@ module card_regs (
                     logic [31:0] value;
                 } index;
             } tx_producer;
+            struct {
+                struct {
+                    logic value;
+                } near;
+                struct {
+                    logic value;
+                } far;
+            } loopback;
+            struct {
+                struct {
+                    struct {
+                        logic [4:0] value;
+                    } address;
+                } control;
+                struct {
+                    struct {
+                        logic [31:0] value;
+                    } cycles;
+                } poll;
+                struct {
+                    struct {
+                        logic [15:0] value;
+                    } data;
+                    struct {
+                        logic [4:0] value;
+                    } register;
+                    struct {
+                        logic [4:0] value;
+                    } address;
+                    struct {
+                        logic value;
+                    } write;
+                } command;
+            } phy;
         } port[4];
     } field_storage_t;
     field_storage_t field_storage;
@@ -1576,6 +1671,191 @@ module card_regs (
             end
         end
         assign hwif_out.port[i0].tx_producer.index.value = field_storage.port[i0].tx_producer.index.value;
+        // Field: twinstamp_card.port[].loopback.near
+        always_comb begin
+            automatic logic [0:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].loopback.near.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].loopback && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].loopback.near.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].loopback.near.next = next_c;
+            field_combo.port[i0].loopback.near.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].loopback.near.value <= 1'h0;
+            end else begin
+                if(field_combo.port[i0].loopback.near.load_next) begin
+                    field_storage.port[i0].loopback.near.value <= field_combo.port[i0].loopback.near.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].loopback.near.value = field_storage.port[i0].loopback.near.value;
+        // Field: twinstamp_card.port[].loopback.far
+        always_comb begin
+            automatic logic [0:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].loopback.far.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].loopback && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].loopback.far.value & ~decoded_wr_biten[1:1]) | (decoded_wr_data[1:1] & decoded_wr_biten[1:1]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].loopback.far.next = next_c;
+            field_combo.port[i0].loopback.far.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].loopback.far.value <= 1'h0;
+            end else begin
+                if(field_combo.port[i0].loopback.far.load_next) begin
+                    field_storage.port[i0].loopback.far.value <= field_combo.port[i0].loopback.far.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].loopback.far.value = field_storage.port[i0].loopback.far.value;
+        // Field: twinstamp_card.port[].phy.control.address
+        always_comb begin
+            automatic logic [4:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.control.address.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.control && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.control.address.value & ~decoded_wr_biten[4:0]) | (decoded_wr_data[4:0] & decoded_wr_biten[4:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.control.address.next = next_c;
+            field_combo.port[i0].phy.control.address.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.control.address.value <= 5'h1;
+            end else begin
+                if(field_combo.port[i0].phy.control.address.load_next) begin
+                    field_storage.port[i0].phy.control.address.value <= field_combo.port[i0].phy.control.address.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].phy.control.address.value = field_storage.port[i0].phy.control.address.value;
+        // Field: twinstamp_card.port[].phy.poll.cycles
+        always_comb begin
+            automatic logic [31:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.poll.cycles.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.poll && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.poll.cycles.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.poll.cycles.next = next_c;
+            field_combo.port[i0].phy.poll.cycles.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.poll.cycles.value <= 32'h1e848;
+            end else begin
+                if(field_combo.port[i0].phy.poll.cycles.load_next) begin
+                    field_storage.port[i0].phy.poll.cycles.value <= field_combo.port[i0].phy.poll.cycles.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].phy.poll.cycles.value = field_storage.port[i0].phy.poll.cycles.value;
+        // Field: twinstamp_card.port[].phy.command.data
+        always_comb begin
+            automatic logic [15:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.command.data.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.command && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.command.data.value & ~decoded_wr_biten[15:0]) | (decoded_wr_data[15:0] & decoded_wr_biten[15:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.command.data.next = next_c;
+            field_combo.port[i0].phy.command.data.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.command.data.value <= 16'h0;
+            end else begin
+                if(field_combo.port[i0].phy.command.data.load_next) begin
+                    field_storage.port[i0].phy.command.data.value <= field_combo.port[i0].phy.command.data.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].phy.command.data.value = field_storage.port[i0].phy.command.data.value;
+        assign hwif_out.port[i0].phy.command.data.swmod = decoded_reg_strb.port[i0].phy.command && decoded_req_is_wr && |(decoded_wr_biten[15:0]);
+        // Field: twinstamp_card.port[].phy.command.register
+        always_comb begin
+            automatic logic [4:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.command.register.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.command && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.command.register.value & ~decoded_wr_biten[20:16]) | (decoded_wr_data[20:16] & decoded_wr_biten[20:16]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.command.register.next = next_c;
+            field_combo.port[i0].phy.command.register.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.command.register.value <= 5'h0;
+            end else begin
+                if(field_combo.port[i0].phy.command.register.load_next) begin
+                    field_storage.port[i0].phy.command.register.value <= field_combo.port[i0].phy.command.register.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].phy.command.register.value = field_storage.port[i0].phy.command.register.value;
+        // Field: twinstamp_card.port[].phy.command.address
+        always_comb begin
+            automatic logic [4:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.command.address.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.command && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.command.address.value & ~decoded_wr_biten[25:21]) | (decoded_wr_data[25:21] & decoded_wr_biten[25:21]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.command.address.next = next_c;
+            field_combo.port[i0].phy.command.address.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.command.address.value <= 5'h1;
+            end else begin
+                if(field_combo.port[i0].phy.command.address.load_next) begin
+                    field_storage.port[i0].phy.command.address.value <= field_combo.port[i0].phy.command.address.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].phy.command.address.value = field_storage.port[i0].phy.command.address.value;
+        // Field: twinstamp_card.port[].phy.command.write
+        always_comb begin
+            automatic logic [0:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.command.write.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.command && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.command.write.value & ~decoded_wr_biten[31:31]) | (decoded_wr_data[31:31] & decoded_wr_biten[31:31]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.command.write.next = next_c;
+            field_combo.port[i0].phy.command.write.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.command.write.value <= 1'h0;
+            end else begin
+                if(field_combo.port[i0].phy.command.write.load_next) begin
+                    field_storage.port[i0].phy.command.write.value <= field_combo.port[i0].phy.command.write.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].phy.command.write.value = field_storage.port[i0].phy.command.write.value;
     end
     // External region: twinstamp_card.counter_memory
     assign hwif_out.counter_memory.req = decoded_reg_strb.counter_memory;
@@ -1589,6 +1869,12 @@ module card_regs (
     assign hwif_out.digest_key.req_is_wr = decoded_req_is_wr;
     assign hwif_out.digest_key.wr_data = decoded_wr_data;
     assign hwif_out.digest_key.wr_biten = decoded_wr_biten;
+    // External region: twinstamp_card.flow_key
+    assign hwif_out.flow_key.req = decoded_reg_strb.flow_key;
+    assign hwif_out.flow_key.addr = decoded_addr[6:0];
+    assign hwif_out.flow_key.req_is_wr = decoded_req_is_wr;
+    assign hwif_out.flow_key.wr_data = decoded_wr_data;
+    assign hwif_out.flow_key.wr_biten = decoded_wr_biten;
 
     //--------------------------------------------------------------------------
     // Read double-buffers
@@ -1624,6 +1910,7 @@ module card_regs (
         wr_ack = '0;
         wr_ack |= hwif_in.counter_memory.wr_ack;
         wr_ack |= hwif_in.digest_key.wr_ack;
+        wr_ack |= hwif_in.flow_key.wr_ack;
         external_wr_ack = wr_ack;
     end
     assign cpuif_wr_ack = external_wr_ack | (decoded_req & decoded_req_is_wr & ~decoded_req_is_external);
@@ -1639,6 +1926,7 @@ module card_regs (
         rd_ack = '0;
         rd_ack |= hwif_in.counter_memory.rd_ack;
         rd_ack |= hwif_in.digest_key.rd_ack;
+        rd_ack |= hwif_in.flow_key.rd_ack;
         readback_external_rd_ack_c = rd_ack;
     end
 
@@ -1668,7 +1956,7 @@ module card_regs (
             readback_data_var[31:0] = 32'h54574e53;
         end
         if(rd_mux_addr == 14'h4) begin
-            readback_data_var[15:0] = 16'h0;
+            readback_data_var[15:0] = 16'h2;
             readback_data_var[31:16] = 16'h1;
         end
         if(rd_mux_addr == 14'h8) begin
@@ -1679,6 +1967,8 @@ module card_regs (
             readback_data_var[1] = hwif_in.id.features.digest.next;
             readback_data_var[2] = hwif_in.id.features.transmit.next;
             readback_data_var[3] = hwif_in.id.features.simulated.next;
+            readback_data_var[4] = hwif_in.id.features.phy.next;
+            readback_data_var[5] = hwif_in.id.features.loopback.next;
         end
         if(rd_mux_addr == 14'h10) begin
             readback_data_var[7:0] = hwif_in.id.size.ports.next;
@@ -1819,12 +2109,45 @@ module card_regs (
             if(rd_mux_addr == 14'h1028 + (14)'(i0) * 14'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].tx_lost.count.next;
             end
+            if(rd_mux_addr == 14'h102c + (14)'(i0) * 14'h100) begin
+                readback_data_var[0] = field_storage.port[i0].loopback.near.value;
+                readback_data_var[1] = field_storage.port[i0].loopback.far.value;
+            end
+            if(rd_mux_addr == 14'h1040 + (14)'(i0) * 14'h100) begin
+                readback_data_var[4:0] = field_storage.port[i0].phy.control.address.value;
+            end
+            if(rd_mux_addr == 14'h1044 + (14)'(i0) * 14'h100) begin
+                readback_data_var[31:0] = field_storage.port[i0].phy.poll.cycles.value;
+            end
+            if(rd_mux_addr == 14'h1048 + (14)'(i0) * 14'h100) begin
+                readback_data_var[0] = hwif_in.port[i0].phy.status.link.next;
+                readback_data_var[1] = hwif_in.port[i0].phy.status.answers.next;
+                readback_data_var[2] = hwif_in.port[i0].phy.status.full_duplex.next;
+                readback_data_var[5:4] = hwif_in.port[i0].phy.status.speed.next;
+            end
+            if(rd_mux_addr == 14'h104c + (14)'(i0) * 14'h100) begin
+                readback_data_var[31:0] = hwif_in.port[i0].phy.epochs.count.next;
+            end
+            if(rd_mux_addr == 14'h1050 + (14)'(i0) * 14'h100) begin
+                readback_data_var[15:0] = field_storage.port[i0].phy.command.data.value;
+                readback_data_var[20:16] = field_storage.port[i0].phy.command.register.value;
+                readback_data_var[25:21] = field_storage.port[i0].phy.command.address.value;
+                readback_data_var[31] = field_storage.port[i0].phy.command.write.value;
+            end
+            if(rd_mux_addr == 14'h1054 + (14)'(i0) * 14'h100) begin
+                readback_data_var[15:0] = hwif_in.port[i0].phy.answer.data.next;
+                readback_data_var[30] = hwif_in.port[i0].phy.answer.busy.next;
+                readback_data_var[31] = hwif_in.port[i0].phy.answer.error.next;
+            end
         end
         if((rd_mux_addr >= 14'h2000) && (rd_mux_addr <= 14'h2000 + 14'h3ff)) begin
             readback_data_var = hwif_in.counter_memory.rd_data;
         end
         if((rd_mux_addr >= 14'h2800) && (rd_mux_addr <= 14'h2800 + 14'h7ff)) begin
             readback_data_var = hwif_in.digest_key.rd_data;
+        end
+        if((rd_mux_addr >= 14'h3000) && (rd_mux_addr <= 14'h3000 + 14'h7f)) begin
+            readback_data_var = hwif_in.flow_key.rd_data;
         end
         readback_data = readback_data_var;
         readback_done = decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;

@@ -6,7 +6,7 @@ package card_regs_pkg;
 
     localparam CARD_REGS_DATA_WIDTH = 32;
     localparam CARD_REGS_MIN_ADDR_WIDTH = 14;
-    localparam CARD_REGS_SIZE = 'h3000;
+    localparam CARD_REGS_SIZE = 'h3080;
 
     typedef struct {
         logic [31:0] next;
@@ -33,10 +33,20 @@ package card_regs_pkg;
     } id_regs__features__simulated__in_t;
 
     typedef struct {
+        logic next;
+    } id_regs__features__phy__in_t;
+
+    typedef struct {
+        logic next;
+    } id_regs__features__loopback__in_t;
+
+    typedef struct {
         id_regs__features__flow_hash__in_t flow_hash;
         id_regs__features__digest__in_t digest;
         id_regs__features__transmit__in_t transmit;
         id_regs__features__simulated__in_t simulated;
+        id_regs__features__phy__in_t phy;
+        id_regs__features__loopback__in_t loopback;
     } id_regs__features__in_t;
 
     typedef struct {
@@ -214,11 +224,67 @@ package card_regs_pkg;
     } port_regs__tx_lost__in_t;
 
     typedef struct {
+        logic next;
+    } phy_regs__status__link__in_t;
+
+    typedef struct {
+        logic next;
+    } phy_regs__status__answers__in_t;
+
+    typedef struct {
+        logic next;
+    } phy_regs__status__full_duplex__in_t;
+
+    typedef struct {
+        logic [1:0] next;
+    } phy_regs__status__speed__in_t;
+
+    typedef struct {
+        phy_regs__status__link__in_t link;
+        phy_regs__status__answers__in_t answers;
+        phy_regs__status__full_duplex__in_t full_duplex;
+        phy_regs__status__speed__in_t speed;
+    } phy_regs__status__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } phy_regs__epochs__count__in_t;
+
+    typedef struct {
+        phy_regs__epochs__count__in_t count;
+    } phy_regs__epochs__in_t;
+
+    typedef struct {
+        logic [15:0] next;
+    } phy_regs__answer__data__in_t;
+
+    typedef struct {
+        logic next;
+    } phy_regs__answer__busy__in_t;
+
+    typedef struct {
+        logic next;
+    } phy_regs__answer__error__in_t;
+
+    typedef struct {
+        phy_regs__answer__data__in_t data;
+        phy_regs__answer__busy__in_t busy;
+        phy_regs__answer__error__in_t error;
+    } phy_regs__answer__in_t;
+
+    typedef struct {
+        phy_regs__status__in_t status;
+        phy_regs__epochs__in_t epochs;
+        phy_regs__answer__in_t answer;
+    } phy_regs__in_t;
+
+    typedef struct {
         port_regs__rx_constant__in_t rx_constant;
         port_regs__rx_status__in_t rx_status;
         port_regs__tx_consumer__in_t tx_consumer;
         port_regs__tx_status__in_t tx_status;
         port_regs__tx_lost__in_t tx_lost;
+        phy_regs__in_t phy;
     } port_regs__in_t;
 
     typedef struct {
@@ -234,6 +300,12 @@ package card_regs_pkg;
     } twinstamp_card__digest_key__external__in_t;
 
     typedef struct {
+        logic rd_ack;
+        logic [31:0] rd_data;
+        logic wr_ack;
+    } twinstamp_card__flow_key__external__in_t;
+
+    typedef struct {
         id_regs__in_t id;
         clock_regs__in_t clock;
         ring_regs__in_t ring;
@@ -241,6 +313,7 @@ package card_regs_pkg;
         port_regs__in_t port[4];
         twinstamp_card__counter_memory__external__in_t counter_memory;
         twinstamp_card__digest_key__external__in_t digest_key;
+        twinstamp_card__flow_key__external__in_t flow_key;
     } twinstamp_card__in_t;
 
     typedef struct {
@@ -466,11 +539,72 @@ package card_regs_pkg;
     } port_regs__tx_producer__out_t;
 
     typedef struct {
+        logic value;
+    } port_regs__loopback__near__out_t;
+
+    typedef struct {
+        logic value;
+    } port_regs__loopback__far__out_t;
+
+    typedef struct {
+        port_regs__loopback__near__out_t near;
+        port_regs__loopback__far__out_t far;
+    } port_regs__loopback__out_t;
+
+    typedef struct {
+        logic [4:0] value;
+    } phy_regs__control__address__out_t;
+
+    typedef struct {
+        phy_regs__control__address__out_t address;
+    } phy_regs__control__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } phy_regs__poll__cycles__out_t;
+
+    typedef struct {
+        phy_regs__poll__cycles__out_t cycles;
+    } phy_regs__poll__out_t;
+
+    typedef struct {
+        logic [15:0] value;
+        logic swmod;
+    } phy_regs__command__data__out_t;
+
+    typedef struct {
+        logic [4:0] value;
+    } phy_regs__command__register__out_t;
+
+    typedef struct {
+        logic [4:0] value;
+    } phy_regs__command__address__out_t;
+
+    typedef struct {
+        logic value;
+    } phy_regs__command__write__out_t;
+
+    typedef struct {
+        phy_regs__command__data__out_t data;
+        phy_regs__command__register__out_t register;
+        phy_regs__command__address__out_t address;
+        phy_regs__command__write__out_t write;
+    } phy_regs__command__out_t;
+
+    typedef struct {
+        phy_regs__control__out_t control;
+        phy_regs__poll__out_t poll;
+        phy_regs__command__out_t command;
+    } phy_regs__out_t;
+
+    typedef struct {
         port_regs__rx_control__out_t rx_control;
         port_regs__rx_limit__out_t rx_limit;
         port_regs__tx_base__out_t tx_base;
         port_regs__tx_control__out_t tx_control;
         port_regs__tx_producer__out_t tx_producer;
+        port_regs__loopback__out_t loopback;
+        phy_regs__out_t phy;
     } port_regs__out_t;
 
     typedef struct {
@@ -490,11 +624,20 @@ package card_regs_pkg;
     } twinstamp_card__digest_key__external__out_t;
 
     typedef struct {
+        logic req;
+        logic [6:0] addr;
+        logic req_is_wr;
+        logic [31:0] wr_data;
+        logic [31:0] wr_biten;
+    } twinstamp_card__flow_key__external__out_t;
+
+    typedef struct {
         clock_regs__out_t clock;
         ring_regs__out_t ring;
         counter_regs__out_t counters;
         port_regs__out_t port[4];
         twinstamp_card__counter_memory__external__out_t counter_memory;
         twinstamp_card__digest_key__external__out_t digest_key;
+        twinstamp_card__flow_key__external__out_t flow_key;
     } twinstamp_card__out_t;
 endpackage

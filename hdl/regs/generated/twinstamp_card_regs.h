@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x0
+#define ID_REGS__VERSION__MINOR_reset 0x2
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -64,13 +64,21 @@ typedef union {
 #define ID_REGS__FEATURES__SIMULATED_bm 0x8
 #define ID_REGS__FEATURES__SIMULATED_bp 3
 #define ID_REGS__FEATURES__SIMULATED_bw 1
+#define ID_REGS__FEATURES__PHY_bm 0x10
+#define ID_REGS__FEATURES__PHY_bp 4
+#define ID_REGS__FEATURES__PHY_bw 1
+#define ID_REGS__FEATURES__LOOPBACK_bm 0x20
+#define ID_REGS__FEATURES__LOOPBACK_bp 5
+#define ID_REGS__FEATURES__LOOPBACK_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t flow_hash :1;
         uint32_t digest :1;
         uint32_t transmit :1;
         uint32_t simulated :1;
-        uint32_t :28;
+        uint32_t phy :1;
+        uint32_t loopback :1;
+        uint32_t :26;
     } f;
     uint32_t w;
 } id_regs__features_t;
@@ -595,6 +603,143 @@ typedef union {
     uint32_t w;
 } port_regs__tx_lost_t;
 
+// reg - port_regs::loopback
+#define PORT_REGS__LOOPBACK__NEAR_bm 0x1
+#define PORT_REGS__LOOPBACK__NEAR_bp 0
+#define PORT_REGS__LOOPBACK__NEAR_bw 1
+#define PORT_REGS__LOOPBACK__NEAR_reset 0x0
+#define PORT_REGS__LOOPBACK__FAR_bm 0x2
+#define PORT_REGS__LOOPBACK__FAR_bp 1
+#define PORT_REGS__LOOPBACK__FAR_bw 1
+#define PORT_REGS__LOOPBACK__FAR_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t near :1;
+        uint32_t far :1;
+        uint32_t :30;
+    } f;
+    uint32_t w;
+} port_regs__loopback_t;
+
+// reg - phy_regs::control
+#define PHY_REGS__CONTROL__ADDRESS_bm 0x1f
+#define PHY_REGS__CONTROL__ADDRESS_bp 0
+#define PHY_REGS__CONTROL__ADDRESS_bw 5
+#define PHY_REGS__CONTROL__ADDRESS_reset 0x1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t address :5;
+        uint32_t :27;
+    } f;
+    uint32_t w;
+} phy_regs__control_t;
+
+// reg - phy_regs::poll
+#define PHY_REGS__POLL__CYCLES_bm 0xffffffff
+#define PHY_REGS__POLL__CYCLES_bp 0
+#define PHY_REGS__POLL__CYCLES_bw 32
+#define PHY_REGS__POLL__CYCLES_reset 0x1e848
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
+    } f;
+    uint32_t w;
+} phy_regs__poll_t;
+
+// reg - phy_regs::status
+#define PHY_REGS__STATUS__LINK_bm 0x1
+#define PHY_REGS__STATUS__LINK_bp 0
+#define PHY_REGS__STATUS__LINK_bw 1
+#define PHY_REGS__STATUS__ANSWERS_bm 0x2
+#define PHY_REGS__STATUS__ANSWERS_bp 1
+#define PHY_REGS__STATUS__ANSWERS_bw 1
+#define PHY_REGS__STATUS__FULL_DUPLEX_bm 0x4
+#define PHY_REGS__STATUS__FULL_DUPLEX_bp 2
+#define PHY_REGS__STATUS__FULL_DUPLEX_bw 1
+#define PHY_REGS__STATUS__SPEED_bm 0x30
+#define PHY_REGS__STATUS__SPEED_bp 4
+#define PHY_REGS__STATUS__SPEED_bw 2
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t link :1;
+        uint32_t answers :1;
+        uint32_t full_duplex :1;
+        uint32_t :1;
+        uint32_t speed :2;
+        uint32_t :26;
+    } f;
+    uint32_t w;
+} phy_regs__status_t;
+
+// reg - phy_regs::epochs
+#define PHY_REGS__EPOCHS__COUNT_bm 0xffffffff
+#define PHY_REGS__EPOCHS__COUNT_bp 0
+#define PHY_REGS__EPOCHS__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} phy_regs__epochs_t;
+
+// reg - phy_regs::command
+#define PHY_REGS__COMMAND__DATA_bm 0xffff
+#define PHY_REGS__COMMAND__DATA_bp 0
+#define PHY_REGS__COMMAND__DATA_bw 16
+#define PHY_REGS__COMMAND__DATA_reset 0x0
+#define PHY_REGS__COMMAND__REGISTER_bm 0x1f0000
+#define PHY_REGS__COMMAND__REGISTER_bp 16
+#define PHY_REGS__COMMAND__REGISTER_bw 5
+#define PHY_REGS__COMMAND__REGISTER_reset 0x0
+#define PHY_REGS__COMMAND__ADDRESS_bm 0x3e00000
+#define PHY_REGS__COMMAND__ADDRESS_bp 21
+#define PHY_REGS__COMMAND__ADDRESS_bw 5
+#define PHY_REGS__COMMAND__ADDRESS_reset 0x1
+#define PHY_REGS__COMMAND__WRITE_bm 0x80000000
+#define PHY_REGS__COMMAND__WRITE_bp 31
+#define PHY_REGS__COMMAND__WRITE_bw 1
+#define PHY_REGS__COMMAND__WRITE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t data :16;
+        uint32_t register_ :5;
+        uint32_t address :5;
+        uint32_t :5;
+        uint32_t write :1;
+    } f;
+    uint32_t w;
+} phy_regs__command_t;
+
+// reg - phy_regs::answer
+#define PHY_REGS__ANSWER__DATA_bm 0xffff
+#define PHY_REGS__ANSWER__DATA_bp 0
+#define PHY_REGS__ANSWER__DATA_bw 16
+#define PHY_REGS__ANSWER__BUSY_bm 0x40000000
+#define PHY_REGS__ANSWER__BUSY_bp 30
+#define PHY_REGS__ANSWER__BUSY_bw 1
+#define PHY_REGS__ANSWER__ERROR_bm 0x80000000
+#define PHY_REGS__ANSWER__ERROR_bp 31
+#define PHY_REGS__ANSWER__ERROR_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t data :16;
+        uint32_t :14;
+        uint32_t busy :1;
+        uint32_t error :1;
+    } f;
+    uint32_t w;
+} phy_regs__answer_t;
+
+// regfile - phy_regs
+typedef struct __attribute__ ((__packed__)) {
+    phy_regs__control_t control;
+    phy_regs__poll_t poll;
+    phy_regs__status_t status;
+    phy_regs__epochs_t epochs;
+    phy_regs__command_t command;
+    phy_regs__answer_t answer;
+} phy_regs_t;
+
 // regfile - port_regs
 typedef struct __attribute__ ((__packed__)) {
     port_regs__rx_control_t rx_control;
@@ -607,7 +752,10 @@ typedef struct __attribute__ ((__packed__)) {
     port_regs__tx_consumer_t tx_consumer;
     port_regs__tx_status_t tx_status;
     port_regs__tx_lost_t tx_lost;
-    uint8_t RESERVED_2c_ff[0xd4];
+    port_regs__loopback_t loopback;
+    uint8_t RESERVED_30_3f[0x10];
+    phy_regs_t phy;
+    uint8_t RESERVED_58_ff[0xa8];
 } port_regs__stride100_t;
 
 // mem - twinstamp_card::counter_memory
@@ -620,6 +768,11 @@ typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[512];
 } twinstamp_card__digest_key_t;
 
+// mem - twinstamp_card::flow_key
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t mem[32];
+} twinstamp_card__flow_key_t;
+
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
@@ -628,6 +781,7 @@ static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(port_regs__stride100_t) == 0x100, "Packing error");
 static_assert(sizeof(twinstamp_card__counter_memory_t) == 0x400, "Packing error");
 static_assert(sizeof(twinstamp_card__digest_key_t) == 0x800, "Packing error");
+static_assert(sizeof(twinstamp_card__flow_key_t) == 0x80, "Packing error");
 
 #ifdef __cplusplus
 }

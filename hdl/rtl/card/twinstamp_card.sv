@@ -9,6 +9,7 @@ module twinstamp_card
 #(
   parameter int unsigned StoreLog2 = 15,
   parameter logic [31:0] BuildId = 32'd0,
+  parameter bit FlowHash = 1'b1,
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
@@ -23,6 +24,11 @@ module twinstamp_card
   output logic [7:0]  txd_o [4],
   output logic [3:0]  tx_en_o,
   output logic [3:0]  tx_er_o,
+
+  output logic [3:0]  mdc_o,
+  output logic [3:0]  mdio_o,
+  output logic [3:0]  mdio_oe_o,
+  input  logic [3:0]  mdio_i,
 
   input  logic        s_axil_awvalid,
   output logic        s_axil_awready,
@@ -105,11 +111,50 @@ module twinstamp_card
     .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
     .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
   );
+  assign hwif_in.flow_key.wr_ack = hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr;
   assign hwif_in.digest_key.wr_ack = hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr;
 
-  for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-    rx_port #(.StoreLog2(StoreLog2), .Port(p)) u_rx (
+  // Between MACs and pins.
+  logic [7:0] mac_rxd [Ports];
+  logic [7:0] mac_txd [Ports];
+  logic [Ports-1:0] mac_rx_dv, mac_rx_er, mac_tx_en, mac_tx_er;
+  logic [Ports-1:0] rx_rst_n;
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_phy
+    reset_sync u_rx_reset (.clk_i(rx_clk_i[p]), .rst_ni, .rst_no(rx_rst_n[p]));
+    gmii_loopback u_loopback (
+      .tx_rst_ni(rst_ni), .rx_rst_ni(rx_rst_n[p]),
+      .near_i(hwif_out.port[p].loopback.near.value), .far_i(hwif_out.port[p].loopback.far.value),
+      .tx_clk_i(clk_i), .mac_txd_i(mac_txd[p]), .mac_tx_en_i(mac_tx_en[p]), .mac_tx_er_i(mac_tx_er[p]),
+      .txd_o(txd_o[p]), .tx_en_o(tx_en_o[p]), .tx_er_o(tx_er_o[p]),
       .rx_clk_i(rx_clk_i[p]), .rxd_i(rxd_i[p]), .rx_dv_i(rx_dv_i[p]), .rx_er_i(rx_er_i[p]),
+      .mac_rxd_o(mac_rxd[p]), .mac_rx_dv_o(mac_rx_dv[p]), .mac_rx_er_o(mac_rx_er[p]),
+      .late_i(late_i[p][2:1])
+    );
+    // The fields of a command are there a cycle after the write.
+    logic command_q;
+    always_ff @(posedge clk_i or negedge rst_ni) begin
+      if (!rst_ni) command_q <= 1'b0;
+      else command_q <= hwif_out.port[p].phy.command.data.swmod;
+    end
+    phy_link u_link (
+      .clk_i, .rst_ni, .poll_i(hwif_out.port[p].phy.poll.cycles.value),
+      .phy_i(hwif_out.port[p].phy.control.address.value), .command_i(command_q),
+      .command_write_i(hwif_out.port[p].phy.command.write.value),
+      .command_phy_i(hwif_out.port[p].phy.command.address.value),
+      .command_register_i(hwif_out.port[p].phy.command.register.value),
+      .command_data_i(hwif_out.port[p].phy.command.data.value),
+      .busy_o(hwif_in.port[p].phy.answer.busy.next), .data_o(hwif_in.port[p].phy.answer.data.next),
+      .error_o(hwif_in.port[p].phy.answer.error.next), .link_o(hwif_in.port[p].phy.status.link.next),
+      .speed_o(hwif_in.port[p].phy.status.speed.next),
+      .full_duplex_o(hwif_in.port[p].phy.status.full_duplex.next),
+      .answers_o(hwif_in.port[p].phy.status.answers.next), .ups_o(hwif_in.port[p].phy.epochs.count.next),
+      .mdc_o(mdc_o[p]), .mdio_o(mdio_o[p]), .mdio_oe_o(mdio_oe_o[p]), .mdio_i(mdio_i[p])
+    );
+  end
+
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
+    rx_port #(.StoreLog2(StoreLog2), .Port(p), .FlowHash(FlowHash)) u_rx (
+      .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
       .clk_i, .rst_ni, .now_q32_i(now_q32), .epoch_i(epoch[7:0]),
       .enable_i(hwif_out.port[p].rx_control.enable.value),
       .first_byte_i(hwif_out.port[p].rx_control.stamp_first_byte.value),
@@ -120,6 +165,8 @@ module twinstamp_card
       .store_i(store), .overflow_o(overflow[p]),
       .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
       .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest),
+      .flow_key_write_i(hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr),
+      .flow_key_address_i(hwif_out.flow_key.addr[6:2]), .flow_key_data_i(hwif_out.flow_key.wr_data),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
       .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
       .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
@@ -153,7 +200,7 @@ module twinstamp_card
     assign hwif_in.port[p].tx_status.error.next = tx_error;
     gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
       .clk_i, .rst_ni, .now_q32_i(now_q32), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
-      .room_o(tx_room[p]), .txd_o(txd_o[p]), .tx_en_o(tx_en_o[p]), .tx_er_o(tx_er_o[p]),
+      .room_o(tx_room[p]), .txd_o(mac_txd[p]), .tx_en_o(mac_tx_en[p]), .tx_er_o(mac_tx_er[p]),
       .departure_valid_o(departure_valid[p]), .departure_ready_i(departure_ready[p]),
       .departure_q32_o(departure_q32[p]), .departure_cookie_o(departure_cookie[p]),
       .departure_length_o(departure_length[p]), .departure_late_o(departure_late[p]),
@@ -258,8 +305,10 @@ module twinstamp_card
       hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
 
   assign hwif_in.id.build.value.next = BuildId;
-  assign hwif_in.id.features.flow_hash.next = 1'b0;
+  assign hwif_in.id.features.flow_hash.next = FlowHash;
   assign hwif_in.id.features.digest.next = 1'b1;
+  assign hwif_in.id.features.phy.next = 1'b1;
+  assign hwif_in.id.features.loopback.next = 1'b1;
   assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;
   assign hwif_in.id.size.ports.next = 8'(Ports);

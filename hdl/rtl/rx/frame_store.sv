@@ -2,8 +2,9 @@
 // Holds one port's frames as finished records until the packer fetches them; drops whole frames when full.
 //
 // Clock: the core clock. Takes an entry every cycle while the digest engine does; the end of a frame waits for
-// its digest (20 to 70 cycles) and five cycles more, in which the crossing's FIFO holds what comes. A record is four header words and the frame's words (docs/card.md); the header is
-// written behind the frame, in front of it, when all is known, and only then becomes visible (`committed_o`).
+// its digest (20 to 70 cycles) and flow hash (30 to 80), and five cycles more, in which the crossing's FIFO holds
+// what comes. A record is four header words and the frame's words (docs/card.md); the header is written behind
+// the frame, in front of it, when all is known, and only then becomes visible (`committed_o`).
 // Overflow: a frame that finds too little room is left out whole and counted; it takes a sequence number,
 // so gaps in the sequence are drops.
 // Room: 2^StoreLog2 bytes; 14 (one frame of 9 KiB at a time) to 17.
@@ -39,6 +40,11 @@ module frame_store
   input  logic        hash_ready_i,
   input  logic        hash_done_i,
   input  logic [63:0] hash_digest_i,
+
+  // Flow hashes: one for each frame that has more than an FCS, in order.
+  input  logic        flow_valid_i,
+  input  logic [31:0] flow_i,
+  output logic        flow_ready_o,
 
   // One pulse for each carrier event, and what became of it.
   output logic        event_o,
@@ -117,7 +123,8 @@ module frame_store
 
   logic [63:0] stamp_q;
   logic [10:0] kept_words_q;
-  logic keep_q, digest_wait_q;
+  logic keep_q, digest_wait_q, flow_wait_q;
+  logic [31:0] flow_q;
   logic [63:0] digest_q;
   always_comb begin
     we = 1'b0;
@@ -129,7 +136,7 @@ module frame_store
       unique case (head_q)
         2'd0: wdata = head0_q;
         2'd1: wdata = stamp_q;
-        2'd2: wdata = {32'b0, sequence_q};
+        2'd2: wdata = {flow_q, sequence_q};
         default: wdata = digest_q;
       endcase
     end else if (valid_i && ready_o && !entry_i.is_end) begin
@@ -141,10 +148,11 @@ module frame_store
   // may store and every end, also of frames that are not kept.
   logic hashed;
   assign hashed = entry_i.is_end || words_q < 11'(MaxStoredWords);
-  assign ready_o = !heading_q && !digest_wait_q && hash_ready_i &&
+  assign ready_o = !heading_q && !digest_wait_q && !flow_wait_q && hash_ready_i &&
                    (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);
   assign hash_valid_o = valid_i && ready_o && hashed && (!entry_i.is_end || frame);
   assign hash_end_o = entry_i.is_end;
+  assign flow_ready_o = flow_wait_q;
   assign hash_word_o = entry_i.is_end ? {runt, 47'b0, caplen} : entry_i.data;
   assign stamp_ready_o = end_now && frame_end.has_stamp;
 
@@ -167,16 +175,22 @@ module frame_store
       stamp_q <= '0;
       kept_words_q <= '0;
       digest_wait_q <= 1'b0;
+      flow_wait_q <= 1'b0;
+      flow_q <= '0;
       keep_q <= 1'b0;
       digest_q <= '0;
     end else begin
       event_o <= 1'b0;
-      if (digest_wait_q) begin
-        if (hash_done_i) begin
+      if (digest_wait_q || flow_wait_q) begin
+        if (digest_wait_q && hash_done_i) begin
           digest_wait_q <= 1'b0;
-          heading_q <= keep_q;
           digest_q <= hash_digest_i;
         end
+        if (flow_wait_q && flow_valid_i) begin
+          flow_wait_q <= 1'b0;
+          flow_q <= flow_i;
+        end
+        if ((!digest_wait_q || hash_done_i) && (!flow_wait_q || flow_valid_i)) heading_q <= keep_q;
       end else if (heading_q) begin
         head_q <= head_q + 2'd1;
         if (head_q == 2'd3) begin
@@ -199,7 +213,9 @@ module frame_store
         stamp_q <= stamp_q32_i;
         // Runts have no digest: they may come faster than the engine could follow.
         digest_wait_q <= frame && !runt;
-        heading_q <= keep && runt;
+        flow_wait_q <= frame && frame_end.length > 24'd4;
+        heading_q <= keep && runt && frame_end.length <= 24'd4;
+        flow_q <= '0;
         digest_q <= '0;
         keep_q <= keep;
         if (drop) begin

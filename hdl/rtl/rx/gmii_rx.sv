@@ -7,6 +7,8 @@
 // Stream: words of eight bytes (first byte lowest, the last word padded with zeros), then one entry with an
 // rx_end_t for each carrier event while enabled. At most one entry a cycle; nine for 72 bytes. No
 // back-pressure: whoever reads must keep up (frame_store always does), a full FIFO is a fault.
+// Bytes, for the flow hash: those of the words, one a cycle at most; byte_last_o behind the last one, alone, for
+// each frame of more than an FCS.
 // Carrier events in which no frame starts give an end entry only. Two SFDs closer than MinStampDistance
 // cycles: the second is taken for noise, so that each toggle can be told in the core clock.
 module gmii_rx
@@ -22,6 +24,10 @@ module gmii_rx
   input  logic       cfg_enable_i,
   input  logic       cfg_first_byte_i,
   output logic       stamp_toggle_o,
+  output logic       byte_valid_o,
+  output logic       byte_first_o,
+  output logic       byte_last_o,
+  output logic [7:0] byte_o,
   output logic       valid_o,
   output rx_entry_t  entry_o
 );
@@ -185,6 +191,11 @@ module gmii_rx
       endcase
     end
   end
+
+  assign byte_valid_o = state_q == StFrame && dv_q && length_q >= 24'd4 && length_q < 24'(8 * MaxStoredWords + 4);
+  assign byte_first_o = length_q == 24'd4;
+  assign byte_last_o = state_q == StFrame && !dv_q && length_q > 24'd4;
+  assign byte_o = delay_q[7:0];
 
   assign stamp_toggle_o = toggle_q;
   assign valid_o = word_valid_q || end_valid_q;

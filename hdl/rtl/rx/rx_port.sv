@@ -7,9 +7,11 @@ module rx_port
   import twinstamp_pkg::*;
 #(
   parameter int unsigned StoreLog2 = 15,
-  parameter int unsigned Port = 0
+  parameter int unsigned Port = 0,
+  parameter bit FlowHash = 1'b1
 ) (
   input  logic        rx_clk_i,
+  input  logic        rx_rst_ni,   // released in rx_clk_i
   input  logic [7:0]  rxd_i,
   input  logic        rx_dv_i,
   input  logic        rx_er_i,
@@ -34,6 +36,10 @@ module rx_port
   input  logic        hash_done_i,
   input  logic [63:0] hash_digest_i,
 
+  input  logic        flow_key_write_i,   // in clk_i, while the port does not receive
+  input  logic [4:0]  flow_key_address_i,
+  input  logic [31:0] flow_key_data_i,
+
   output logic        event_o,
   output rx_end_t     event_end_o,
   output logic        event_giant_o,
@@ -51,31 +57,31 @@ module rx_port
   // core clock, [2] configuration and FIFO into the receive clock.
   input  logic [2:0]  late_i
 );
-  logic rx_rst_n;
-  reset_sync u_reset (.clk_i(rx_clk_i), .rst_ni, .rst_no(rx_rst_n));
-
   logic rx_enable, rx_first_byte;
   sync_2ff #(.Width(2)) u_config (
-    .clk_i(rx_clk_i), .rst_ni(rx_rst_n), .late_i(late_i[2]),
+    .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .late_i(late_i[2]),
     .d_i({enable_i, first_byte_i}), .q_o({rx_enable, rx_first_byte})
   );
 
+  logic byte_valid, byte_first, byte_last;
+  logic [7:0] byte_data;
   logic toggle, rx_valid, rx_full, full_seen_q;
   rx_entry_t rx_entry;
   gmii_rx u_mac (
-    .clk_i(rx_clk_i), .rst_ni(rx_rst_n), .rxd_i, .rx_dv_i, .rx_er_i,
+    .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .rxd_i, .rx_dv_i, .rx_er_i,
     .cfg_enable_i(rx_enable), .cfg_first_byte_i(rx_first_byte),
-    .stamp_toggle_o(toggle), .valid_o(rx_valid), .entry_o(rx_entry)
+    .stamp_toggle_o(toggle), .byte_valid_o(byte_valid), .byte_first_o(byte_first), .byte_last_o(byte_last),
+    .byte_o(byte_data), .valid_o(rx_valid), .entry_o(rx_entry)
   );
-  always_ff @(posedge rx_clk_i or negedge rx_rst_n) begin
-    if (!rx_rst_n) full_seen_q <= 1'b0;
+  always_ff @(posedge rx_clk_i or negedge rx_rst_ni) begin
+    if (!rx_rst_ni) full_seen_q <= 1'b0;
     else if (rx_valid && rx_full) full_seen_q <= 1'b1;
   end
 
   logic valid, ready;
   rx_entry_t entry;
   async_fifo #(.Width($bits(rx_entry_t)), .DepthLog2(6)) u_fifo (
-    .wclk_i(rx_clk_i), .wrst_ni(rx_rst_n), .wvalid_i(rx_valid), .wdata_i(rx_entry), .wfull_o(rx_full),
+    .wclk_i(rx_clk_i), .wrst_ni(rx_rst_ni), .wvalid_i(rx_valid), .wdata_i(rx_entry), .wfull_o(rx_full),
     .wlate_i(late_i[2]),
     .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(valid), .rdata_o(entry), .rready_i(ready),
     .rlate_i(late_i[1])
@@ -92,12 +98,40 @@ module rx_port
   sync_2ff u_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(full_seen_q), .q_o(fifo_overflow));
   assign overflow_o = stamp_overflow || fifo_overflow;
 
+  // A result for each frame that has more than an FCS; 0 for one that came too close behind others.
+  logic flow_valid, flow_ready;
+  logic [31:0] flow;
+  if (FlowHash) begin : gen_flow
+    logic flow_done, flow_ok;
+    logic [31:0] flow_hash, unused_low;
+    flow_stream u_flow (
+      .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .key_clk_i(clk_i), .key_write_i(flow_key_write_i),
+      .key_address_i(flow_key_address_i), .key_data_i(flow_key_data_i),
+      .valid_i(byte_valid), .data_i(byte_data), .first_i(byte_first), .last_i(byte_last), .abort_i(1'b0),
+      .done_o(flow_done), .ok_o(flow_ok), .flow_o({flow_hash, unused_low})
+    );
+    // Never more results than frames in u_fifo, each of which has two entries.
+    async_fifo #(.Width(32), .DepthLog2(6)) u_flow_fifo (
+      .wclk_i(rx_clk_i), .wrst_ni(rx_rst_ni), .wvalid_i(flow_done), .wdata_i(flow_ok ? flow_hash : '0),
+      .wfull_o(), .wlate_i(late_i[2]),
+      .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(flow_valid), .rdata_o(flow), .rready_i(flow_ready),
+      .rlate_i(late_i[1])
+    );
+  end else begin : gen_no_flow
+    logic unused;
+    assign unused = ^{byte_valid, byte_first, byte_last, byte_data, flow_ready, flow_key_write_i,
+                      flow_key_address_i, flow_key_data_i};
+    assign flow_valid = 1'b1;
+    assign flow = '0;
+  end
+
   frame_store #(.StoreLog2(StoreLog2), .Port(Port)) u_store (
     .clk_i, .rst_ni, .valid_i(valid), .entry_i(entry), .ready_o(ready),
     .stamp_valid_i(stamp_valid), .stamp_q32_i(stamp_q32), .stamp_epoch_i(stamp_epoch),
     .stamp_ready_o(stamp_ready),
     .store_i, .keep_bad_i, .keep_runt_i, .keep_giant_i, .first_byte_i, .limit_i,
     .hash_valid_o, .hash_end_o, .hash_word_o, .hash_ready_i, .hash_done_i, .hash_digest_i,
+    .flow_valid_i(flow_valid), .flow_i(flow), .flow_ready_o(flow_ready),
     .event_o, .event_end_o, .event_giant_o, .event_stored_o, .event_dropped_o, .drops_o,
     .committed_o, .taken_i, .read_i, .read_address_i, .read_data_o
   );

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends one port's frames to GMII: waits for the launch time, preamble, SFD, padding, FCS, inter-frame gap.
 //
-// Clock: the core clock, which is the transmit clock; pins change at its edge. Records come as a stream of
+// Clock: the core clock, which is the transmit clock. Behind it is one more register before the pins
+// (gmii_loopback). Records come as a stream of
 // words (docs/card.md: four header words, then the frame); a frame starts only when all of its words are
 // in the FIFO, so it never runs dry. Launch: the SFD appears on the pins at the first edge at which card
 // time is not before the launch time. Where that is missed by more than a cycle (data came late, a frame
@@ -12,7 +13,7 @@ module gmii_tx
   import twinstamp_pkg::*;
 #(
   parameter int unsigned DepthLog2 = 11,     // FIFO in words; a longest frame must fit: 11 to 13
-  parameter logic [31:0] LeadQ32 = 32'd309   // from the decision to the SFD: nine cycles, 2^-32 s
+  parameter logic [31:0] LeadQ32 = 32'd343   // from the decision to the SFD on the pins: ten cycles, 2^-32 s
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -60,7 +61,7 @@ module gmii_tx
   logic [63:0] launch_q, cookie_q;
   logic [31:0] crc_q;
   logic [2:0] count_q;
-  logic late_q, sfd_now_q;
+  logic late_q, sfd_next_q, sfd_now_q;
   logic [D:0] words;
   assign words = (D+1)'((length_q + 16'd7) >> 3);
 
@@ -102,6 +103,7 @@ module gmii_tx
       count_q <= '0;
       late_q <= 1'b0;
       sfd_now_q <= 1'b0;
+      sfd_next_q <= 1'b0;
       txd_o <= '0;
       tx_en_o <= 1'b0;
       departure_valid_o <= 1'b0;
@@ -116,7 +118,8 @@ module gmii_tx
       if (in_valid_i) wptr_q <= wptr_q + (D+1)'(1);
       if (next_word) rptr_q <= rptr_q + (D+1)'(1);
       sent_o <= 1'b0;
-      sfd_now_q <= 1'b0;
+      sfd_next_q <= 1'b0;
+      sfd_now_q <= sfd_next_q;
       if (departure_ready_i) departure_valid_o <= 1'b0;
       // The SFD went onto the pins at the last edge: card time is now that edge's.
       if (sfd_now_q && flags_q[TxStamp]) begin
@@ -171,7 +174,7 @@ module gmii_tx
         StSfd: begin
           txd_o <= 8'hD5;
           tx_en_o <= 1'b1;
-          sfd_now_q <= 1'b1;
+          sfd_next_q <= 1'b1;
           count_q <= '0;
           state_q <= length_q == '0 ? StPad : StData;
         end

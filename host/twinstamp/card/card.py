@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from twinstamp.card import rmon
 from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
 from twinstamp.errors import (
     CardMapError,
@@ -39,6 +40,7 @@ _COUNTERS_PER_PORT = 32
 _POLL_S = 1e-3
 _NO_ANSWER = 0xFFFFFFFF  # what a bus reads where nobody drives it
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
+_FLOW_KEY_BYTES = 96
 _LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
 _TX_STAMP = 2
@@ -125,6 +127,20 @@ class CardStatistics(NamedTuple):
     ports: tuple[dict[str, int], ...]
     frames: int
     dropped: int
+
+
+class Link(NamedTuple):
+    """A port's link as last polled.
+
+    speed: bit/s; frames pass at 10^9 only. epoch: how often the link came up; the PHY's latency may differ
+    from one epoch to the next. answers: the PHY answered the last poll.
+    """
+
+    up: bool
+    speed: int
+    full_duplex: bool
+    epoch: int
+    answers: bool
 
 
 @dataclass(frozen=True)
@@ -332,6 +348,56 @@ class Card:
         self.write("clock.slew_amount", amount)
         self.transport.wait(1e-7)  # until it is under way
 
+    # Links
+
+    def links(self) -> tuple[Link, ...]:
+        """Each port's link. The card looks every ``port[i].phy.poll`` cycles (1 ms where not changed)."""
+        out = []
+        for port in range(self.identity.ports):
+            while True:
+                epoch = self.read(f"port[{port}].phy.epochs")
+                status = self.fields(f"port[{port}].phy.status")
+                if self.read(f"port[{port}].phy.epochs") == epoch:
+                    break
+            up = bool(status["link"])
+            speed = 10 ** (7 + status["speed"]) if up else 0
+            out.append(Link(up, speed, up and bool(status["full_duplex"]), epoch, bool(status["answers"])))
+        return tuple(out)
+
+    def mdio_read(self, port: int, register: int, *, phy: int | None = None) -> int:
+        """A register of the port's PHY (or of the one at address ``phy`` on its bus), clause 22.
+
+        DeviceError when nobody answers.
+        """
+        return self._mdio(port, register, phy, 0, write=False)
+
+    def mdio_write(self, port: int, register: int, value: int, *, phy: int | None = None) -> None:
+        """Writes a PHY's register; nobody says whether it was taken."""
+        self._mdio(port, register, phy, value, write=True)
+
+    def _mdio(self, port: int, register: int, phy: int | None, value: int, *, write: bool) -> int:
+        base = f"port[{port}].phy"
+        if not 0 <= port < self.identity.ports:
+            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        address = self.fields(f"{base}.control")["address"] if phy is None else phy
+        self._wait_for(f"{base}.answer", "busy", 0)
+        self.write_fields(f"{base}.command", data=value, register=register, address=address, write=write)
+        self.transport.wait(1e-6)
+        self._wait_for(f"{base}.answer", "busy", 0)
+        answer = self.fields(f"{base}.answer")
+        if answer["error"] and not write:
+            raise DeviceError(f"port {port}: no PHY answers at address {address}")
+        return answer["data"]
+
+    def set_loopback(self, port: int, where: str = "off") -> None:
+        """For tests. near: what the port sends comes back; far: what it receives goes out, too; off."""
+        if where not in ("off", "near", "far"):
+            raise ConfigError(f"loopback {where!r}: give off, near or far")
+        if not 0 <= port < self.identity.ports:
+            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        self.write_fields(f"port[{port}].loopback", near=where == "near", far=where == "far")
+        self.transport.wait(1e-6)
+
     # Ports and ring
 
     def start(
@@ -395,6 +461,21 @@ class Card:
             self.transport.write32(base + 4 * i, words[i])
         for i in range(80):
             self.transport.write32(base + 4 * (320 + i), words[_LIMBS_AT + i])
+
+    def load_flow_key(self, key: bytes) -> None:
+        """Loads the key of ``CardBatch.flow_hash``: the 96 bytes of FlowHashKey (twinstamp/flow.h).
+
+        The card computes the flow hash of mode ``flow``, layer ``outer``. Not while receiving.
+        """
+        if self._running:
+            raise ConfigError("the flow hash's key cannot change while the card receives: stop() first")
+        if "flow_hash" not in self.identity.features:
+            raise ConfigError("this build of the card has no flow hash")
+        if len(key) != _FLOW_KEY_BYTES:
+            raise ConfigError(f"a flow hash key of {len(key)} bytes: give {_FLOW_KEY_BYTES}")
+        base = MEMORIES["flow_key"][0]
+        for i, word in enumerate(struct.unpack(f"<{_FLOW_KEY_BYTES // 4}I", key)):
+            self.transport.write32(base + 4 * i, word)
 
     def _map(self) -> None:
         """Memory: the record ring, then a transmit ring per port."""
@@ -559,6 +640,10 @@ class Card:
     def flush(self) -> None:
         """Makes the card hand over the block it is filling."""
         self.write_fields("ring.control", flush=1)
+
+    def standard_counters(self) -> list[dict[str, dict[str, int]]]:
+        """``counters()`` of each port as "received" and "sent", by the names of RFC 2819, 2863 and 3635."""
+        return [{"received": rmon.received(raw), "sent": rmon.sent(raw)} for raw in self.counters()]
 
     def _wait_for(self, register: str, field: str, value: int) -> None:
         for _ in range(1000):

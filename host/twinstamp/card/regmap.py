@@ -25,14 +25,14 @@ class Register(NamedTuple):
 
 MAGIC = 0x54574E53
 MAP_MAJOR = 1
-MAP_MINOR = 0
+MAP_MINOR = 2
 
 # fmt: off
 REGISTERS: dict[str, Register] = {
     "id.magic": Register(0x0000, 32, {"value": Field(0, 32, True, False)}),
     "id.version": Register(0x0004, 32, {"minor": Field(0, 16, True, False), "major": Field(16, 16, True, False)}),
     "id.build": Register(0x0008, 32, {"value": Field(0, 32, True, False)}),
-    "id.features": Register(0x000C, 32, {"flow_hash": Field(0, 1, True, False), "digest": Field(1, 1, True, False), "transmit": Field(2, 1, True, False), "simulated": Field(3, 1, True, False)}),
+    "id.features": Register(0x000C, 32, {"flow_hash": Field(0, 1, True, False), "digest": Field(1, 1, True, False), "transmit": Field(2, 1, True, False), "simulated": Field(3, 1, True, False), "phy": Field(4, 1, True, False), "loopback": Field(5, 1, True, False)}),
     "id.size": Register(0x0010, 32, {"ports": Field(0, 8, True, False), "counters": Field(8, 8, True, False), "store_log2": Field(16, 8, True, False)}),
     "id.core_clock": Register(0x0014, 32, {"hz": Field(0, 32, True, False)}),
     "id.scratch": Register(0x0018, 32, {"value": Field(0, 32, True, True)}),
@@ -67,6 +67,13 @@ REGISTERS: dict[str, Register] = {
     "port[0].tx_consumer": Register(0x1020, 32, {"index": Field(0, 32, True, False)}),
     "port[0].tx_status": Register(0x1024, 32, {"error": Field(0, 1, True, False)}),
     "port[0].tx_lost": Register(0x1028, 32, {"count": Field(0, 32, True, False)}),
+    "port[0].loopback": Register(0x102C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}),
+    "port[0].phy.control": Register(0x1040, 32, {"address": Field(0, 5, True, True)}),
+    "port[0].phy.poll": Register(0x1044, 32, {"cycles": Field(0, 32, True, True)}),
+    "port[0].phy.status": Register(0x1048, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}),
+    "port[0].phy.epochs": Register(0x104C, 32, {"count": Field(0, 32, True, False)}),
+    "port[0].phy.command": Register(0x1050, 32, {"data": Field(0, 16, True, True), "register": Field(16, 5, True, True), "address": Field(21, 5, True, True), "write": Field(31, 1, True, True)}),
+    "port[0].phy.answer": Register(0x1054, 32, {"data": Field(0, 16, True, False), "busy": Field(30, 1, True, False), "error": Field(31, 1, True, False)}),
     "port[1].rx_control": Register(0x1100, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}),
     "port[1].rx_limit": Register(0x1104, 32, {"bytes": Field(0, 14, True, True)}),
     "port[1].rx_constant": Register(0x1108, 32, {"q32": Field(0, 32, True, False)}),
@@ -77,6 +84,13 @@ REGISTERS: dict[str, Register] = {
     "port[1].tx_consumer": Register(0x1120, 32, {"index": Field(0, 32, True, False)}),
     "port[1].tx_status": Register(0x1124, 32, {"error": Field(0, 1, True, False)}),
     "port[1].tx_lost": Register(0x1128, 32, {"count": Field(0, 32, True, False)}),
+    "port[1].loopback": Register(0x112C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}),
+    "port[1].phy.control": Register(0x1140, 32, {"address": Field(0, 5, True, True)}),
+    "port[1].phy.poll": Register(0x1144, 32, {"cycles": Field(0, 32, True, True)}),
+    "port[1].phy.status": Register(0x1148, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}),
+    "port[1].phy.epochs": Register(0x114C, 32, {"count": Field(0, 32, True, False)}),
+    "port[1].phy.command": Register(0x1150, 32, {"data": Field(0, 16, True, True), "register": Field(16, 5, True, True), "address": Field(21, 5, True, True), "write": Field(31, 1, True, True)}),
+    "port[1].phy.answer": Register(0x1154, 32, {"data": Field(0, 16, True, False), "busy": Field(30, 1, True, False), "error": Field(31, 1, True, False)}),
     "port[2].rx_control": Register(0x1200, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}),
     "port[2].rx_limit": Register(0x1204, 32, {"bytes": Field(0, 14, True, True)}),
     "port[2].rx_constant": Register(0x1208, 32, {"q32": Field(0, 32, True, False)}),
@@ -87,6 +101,13 @@ REGISTERS: dict[str, Register] = {
     "port[2].tx_consumer": Register(0x1220, 32, {"index": Field(0, 32, True, False)}),
     "port[2].tx_status": Register(0x1224, 32, {"error": Field(0, 1, True, False)}),
     "port[2].tx_lost": Register(0x1228, 32, {"count": Field(0, 32, True, False)}),
+    "port[2].loopback": Register(0x122C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}),
+    "port[2].phy.control": Register(0x1240, 32, {"address": Field(0, 5, True, True)}),
+    "port[2].phy.poll": Register(0x1244, 32, {"cycles": Field(0, 32, True, True)}),
+    "port[2].phy.status": Register(0x1248, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}),
+    "port[2].phy.epochs": Register(0x124C, 32, {"count": Field(0, 32, True, False)}),
+    "port[2].phy.command": Register(0x1250, 32, {"data": Field(0, 16, True, True), "register": Field(16, 5, True, True), "address": Field(21, 5, True, True), "write": Field(31, 1, True, True)}),
+    "port[2].phy.answer": Register(0x1254, 32, {"data": Field(0, 16, True, False), "busy": Field(30, 1, True, False), "error": Field(31, 1, True, False)}),
     "port[3].rx_control": Register(0x1300, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}),
     "port[3].rx_limit": Register(0x1304, 32, {"bytes": Field(0, 14, True, True)}),
     "port[3].rx_constant": Register(0x1308, 32, {"q32": Field(0, 32, True, False)}),
@@ -97,6 +118,13 @@ REGISTERS: dict[str, Register] = {
     "port[3].tx_consumer": Register(0x1320, 32, {"index": Field(0, 32, True, False)}),
     "port[3].tx_status": Register(0x1324, 32, {"error": Field(0, 1, True, False)}),
     "port[3].tx_lost": Register(0x1328, 32, {"count": Field(0, 32, True, False)}),
+    "port[3].loopback": Register(0x132C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}),
+    "port[3].phy.control": Register(0x1340, 32, {"address": Field(0, 5, True, True)}),
+    "port[3].phy.poll": Register(0x1344, 32, {"cycles": Field(0, 32, True, True)}),
+    "port[3].phy.status": Register(0x1348, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}),
+    "port[3].phy.epochs": Register(0x134C, 32, {"count": Field(0, 32, True, False)}),
+    "port[3].phy.command": Register(0x1350, 32, {"data": Field(0, 16, True, True), "register": Field(16, 5, True, True), "address": Field(21, 5, True, True), "write": Field(31, 1, True, True)}),
+    "port[3].phy.answer": Register(0x1354, 32, {"data": Field(0, 16, True, False), "busy": Field(30, 1, True, False), "error": Field(31, 1, True, False)}),
 }
 # fmt: on
 
@@ -104,4 +132,5 @@ REGISTERS: dict[str, Register] = {
 MEMORIES: dict[str, tuple[int, int]] = {
     "counter_memory": (0x2000, 1024),
     "digest_key": (0x2800, 2048),
+    "flow_key": (0x3000, 128),
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
 RING_ADDRESS = 0x1_0000_0000
-_ABI = 2
+_ABI = 3
 _LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
@@ -85,6 +85,9 @@ def _load() -> ctypes.CDLL:
         ("ts_cycles", u64, [pointer]),
         ("ts_bursts", u64, [pointer]),
         ("ts_connect", None, [pointer, ctypes.c_int, pointer, ctypes.c_int, i64]),
+        ("ts_plug", None, [pointer, ctypes.c_int, ctypes.c_int, u32, u32]),
+        ("ts_set_phy", None, [pointer, ctypes.c_int, i64, i64, u64]),
+        ("ts_phy", ctypes.c_int, [pointer, ctypes.c_int, ctypes.POINTER(i64), ctypes.POINTER(i64)]),
         ("ts_run_until", None, [pointer, i64]),
         ("ts_trace", ctypes.c_int, [pointer, ctypes.c_char_p]),
     ):
@@ -229,6 +232,43 @@ class SimulatedCard:
             raise ConfigError(f"a cable of {delay_ns} ns: give 8 to 10^9")
         self._library.ts_connect(self._handle(), port, to._handle(), to_port, round(delay_ns * 10**6))
         to._feeds.append(self)
+
+    def plug(self, port: int, cable: bool = True, *, partner: int = 0x01E1, gigabit: bool = True) -> None:
+        """Pulls or plugs the cable of ``port``: its link goes down, and comes up after negotiation.
+
+        partner: what the other end offers (clause 22, register 5); gigabit: 1000BASE-T full duplex, too.
+        Without it the link may come up, but carries no frames. What waits on a wire into the port waits on.
+        """
+        self._check_port(port)
+        self._library.ts_plug(self._handle(), port, cable, partner & 0xFFFF, 2 if gigabit else 0)
+
+    def set_phy(
+        self, port: int, latency_ns: tuple[float, float] = (0.0, 0.0), *, negotiation_cycles: int = 2000
+    ) -> None:
+        """Latency of the port's PHY: drawn within ``latency_ns`` for each direction at each link-up.
+
+        It adds to the delay of cables into and out of the port (which is 0 in a PHY that was never set). Each
+        bound 0 to 10^6. negotiation_cycles: from the plug to the link, in core clock cycles.
+        """
+        self._check_port(port)
+        least, most = latency_ns
+        if not 0 <= least <= most <= 1e6:
+            raise ConfigError(f"a latency of {least} to {most} ns: give 0 to 10^6, the lower one first")
+        self._library.ts_set_phy(
+            self._handle(), port, round(least * 1e6), round(most * 1e6), negotiation_cycles
+        )
+
+    def phy(self, port: int) -> tuple[bool, float, float]:
+        """Truth about the port's PHY: link, latency of sending and of receiving in ns."""
+        self._check_port(port)
+        tx, rx = ctypes.c_int64(), ctypes.c_int64()
+        link = self._library.ts_phy(self._handle(), port, ctypes.byref(tx), ctypes.byref(rx))
+        return bool(link), tx.value / 1e6, rx.value / 1e6
+
+    @staticmethod
+    def _check_port(port: int) -> None:
+        if not 0 <= port < PORTS:
+            raise ConfigError(f"no port {port}: this card has 0 to {PORTS - 1}")
 
     def run_until(self, fs: int) -> None:
         """Runs all edges at or before simulated time ``fs``."""
