@@ -30,7 +30,7 @@ make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native" OPT_
 root=$(verilator --getenv VERILATOR_ROOT)
 g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror \
     -DVM_TRACE_FST="${TRACE:-0}" \
-    -I"$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/card_sim.cpp hdl/sim/capi.cpp \
+    -I"$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/*.cpp \
     -Wl,--whole-archive "$folder"/Vtwinstamp_card__ALL.a "$folder"/libverilated.a -Wl,--no-whole-archive \
     "${libraries[@]}" -o "$library.new"
 mv "$library.new" "$library"
