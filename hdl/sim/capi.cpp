@@ -52,6 +52,15 @@ void ts_run(CardSim* card, uint64_t cycles) {
 uint64_t ts_run_wires(CardSim* card, uint64_t cycles) {
     return card->run_wires(cycles);
 }
+void ts_set_warp(CardSim* card, int on) {
+    card->set_warp(on != 0);
+}
+uint64_t ts_state(CardSim* card, uint8_t* out, uint64_t room) {
+    return card->state(out, room);
+}
+uint64_t ts_warped(CardSim* card) {
+    return card->warped();
+}
 int ts_write(CardSim* card, uint32_t address, uint32_t data) {
     return card->write(address, data);
 }

@@ -122,6 +122,11 @@ class CardSim {
 
     void run_cycles(uint64_t n);
     void run_until(int64_t fs);  // all edges at or before fs
+    // Idle time in one step from now on; the same to the last bit.
+    void set_warp(bool on) { warping_ = on; }
+    uint64_t warped() const { return warped_; }  // cycles that were not run one by one
+    // The bytes of every signal in the model; returns how many.
+    uint64_t state(uint8_t* out, uint64_t room) const;
     // Runs until the wire's queues are empty, or n cycles have passed; returns cycles run.
     uint64_t run_wires(uint64_t n);
     bool write(uint32_t address, uint32_t data);
@@ -190,6 +195,11 @@ class CardSim {
     };
 
     void step();
+    void warp(uint64_t end_cycles, int64_t end_fs);
+    bool still() const;
+    bool settled();
+    bool leap(uint64_t end_cycles, int64_t end_fs);
+    int64_t next_activity() const;
     void core_edge();
     void rx_edge(int port);
     void drive_wire(int port);
@@ -226,6 +236,9 @@ class CardSim {
     uint64_t arrival_order_ = 0;
     std::vector<Collector> collectors_[PORTS];
     bool collecting_ = false;
+    bool warping_ = false;
+    uint64_t warped_ = 0;
+    std::vector<uint8_t> snapshot_;
 
     uint8_t* memory_ = nullptr;
     uint64_t memory_address_ = 0, memory_bytes_ = 0;

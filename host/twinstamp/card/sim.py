@@ -93,6 +93,9 @@ def _load() -> ctypes.CDLL:
         ("ts_pending", u64, [pointer, ctypes.c_int]),
         ("ts_truth", u64, [pointer, ctypes.c_int, pointer, u64]),
         ("ts_run", None, [pointer, u64]),
+        ("ts_set_warp", None, [pointer, ctypes.c_int]),
+        ("ts_state", u64, [pointer, pointer, u64]),
+        ("ts_warped", u64, [pointer]),
         ("ts_run_wires", u64, [pointer, u64]),
         ("ts_write", ctypes.c_int, [pointer, u32, u32]),
         ("ts_read", ctypes.c_int, [pointer, u32, ctypes.POINTER(u32)]),
@@ -158,7 +161,8 @@ class SimulatedCard:
     """One Verilated card and the world around it. Serves as the driver's transport.
 
     seed: of memory stalls and of what flip-flops at clock crossings catch. step_cycles: core clock cycles
-    that ``wait`` runs before the driver looks again.
+    that ``wait`` runs before the driver looks again. warp: idle time passes in one step, the same to the last
+    bit (not while memory stalls or another card feeds this one: then it runs edge by edge as always).
 
     Simulated time moves only within calls. Not for use from several threads at once.
     Errors: DeviceError when the library is missing or the bus hangs; ConfigError for impossible values.
@@ -166,9 +170,10 @@ class SimulatedCard:
 
     name = "sim"
 
-    def __init__(self, *, seed: int = 1, step_cycles: int = 4096) -> None:
+    def __init__(self, *, seed: int = 1, step_cycles: int = 4096, warp: bool = False) -> None:
         self._library = _load()
         self._card = self._library.ts_new(seed)
+        self._library.ts_set_warp(self._card, warp)
         self._memory: npt.NDArray[np.uint8] | None = None
         self.step_cycles = step_cycles
         self._feeds: list[SimulatedCard] = []  # kept alive: this one's edges run them
@@ -317,6 +322,17 @@ class SimulatedCard:
     def cycles(self) -> int:
         """Core clock cycles so far."""
         return int(self._library.ts_cycles(self._handle()))
+
+    @property
+    def warped(self) -> int:
+        """Core clock cycles of those that passed in steps."""
+        return int(self._library.ts_warped(self._handle()))
+
+    def state(self) -> bytes:
+        """Every signal in the model, for comparing two runs."""
+        out = np.zeros(int(self._library.ts_state(self._handle(), None, 0)), dtype=np.uint8)
+        self._library.ts_state(self._handle(), out.ctypes.data, len(out))
+        return out.tobytes()
 
     @property
     def bursts(self) -> int:
