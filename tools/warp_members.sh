@@ -4,8 +4,9 @@
 # tools/verilate.sh with the model's header; prints C++.
 #
 # Clocks, random inputs and Verilator's own triggers; card time; and what is computed from card time and kept:
-# whatever else changes keeps the simulation from warping. A comparison with card time must be a signed
-# difference named here (WARP_DUE): a warp ends before its sign changes.
+# whatever else changes keeps the simulation from warping. A comparison with card time must be named here, as
+# the signed difference (WARP_DUE: a warp ends before its sign changes) or as the register that card time is
+# compared with (WARP_TARGET, 32.32: a warp ends before card time reaches it).
 set -euo pipefail
 header=$1
 # All state is in one class.
@@ -27,6 +28,11 @@ list() { # MACRO PATTERN COUNT
 list WARP_FREE '__V(trigprevexpr|act|nba)\w*' 3
 list WARP_FREE '(clk_i|clk_reg_i|rx_clk_i|late_i|now_q72_o)' 5
 list WARP_TIME '\w+__DOT__u_clock__DOT__now_q' 1
-list WARP_DUE '\w+__DOT__u_tx__DOT__due' 4
+# Launch times, one per port.
+if grep -qE '__DOT__target_q\b' "$header"; then
+    list WARP_TARGET '\w+__DOT__target_q' 4
+else
+    list WARP_DUE '\w+__DOT__u_tx__DOT__due' 4
+fi
 # Card time for the register block, which takes it with clk_reg_i only.
 echo 'WARP_FREE(twinstamp_card__DOT__hwif_in.__PVT__clock.__PVT__now)'

@@ -35,10 +35,12 @@ std::vector<Range> fixed(const Root* root) {
 #define WARP_FREE(member) free.push_back(range(root, root->member));
 #define WARP_TIME(member) free.push_back(range(root, root->member));
 #define WARP_DUE(member) free.push_back(range(root, root->member));
+#define WARP_TARGET(member)
 #include "warp_members.h"
 #undef WARP_FREE
 #undef WARP_TIME
 #undef WARP_DUE
+#undef WARP_TARGET
     std::sort(free.begin(), free.end());
     std::vector<Range> out;
     size_t at = 0;
@@ -130,14 +132,20 @@ bool CardSim::leap(uint64_t end_cycles, int64_t end_fs) {
     if (const auto due = static_cast<int64_t>(root->member); due < 0) {                              \
         k = std::min(k, (0 - static_cast<uint64_t>(due)) / (static_cast<uint64_t>(step >> 40) + 1)); \
     }
+#define WARP_TARGET(member)                                                                  \
+    if (const uint64_t at = static_cast<uint64_t>(wide(time[1]) >> 40); root->member > at) { \
+        k = std::min(k, (root->member - at) / (static_cast<uint64_t>(step >> 40) + 1));      \
+    }
 #include "warp_members.h"
 #undef WARP_TIME
 #undef WARP_DUE
+#undef WARP_TARGET
     if (k < 2 * MARGIN) return false;
     k -= MARGIN;
     u128 now = 0;
 #define WARP_TIME(member) now = wide(root->member.data());
 #define WARP_DUE(member)
+#define WARP_TARGET(member)
 #include "warp_members.h"
 #undef WARP_TIME
     now += step * k;
@@ -148,6 +156,7 @@ bool CardSim::leap(uint64_t end_cycles, int64_t end_fs) {
 #include "warp_members.h"
 #undef WARP_FREE
 #undef WARP_TIME
+#undef WARP_TARGET
 #undef WARP_DUE
     clocks_[0].skip(k);
     cycles_ += k;
