@@ -3,6 +3,9 @@
 #include "card_sim.h"
 
 using twinstamp::sim::CardSim;
+using twinstamp::sim::Cloud;
+using twinstamp::sim::CloudModel;
+using twinstamp::sim::CloudTruth;
 using twinstamp::sim::WireItem;
 using twinstamp::sim::WireTruth;
 
@@ -10,7 +13,7 @@ using twinstamp::sim::WireTruth;
 extern "C" {
 // +1 whenever a signature or layout below changes.
 int ts_abi() {
-    return 3;
+    return 4;
 }
 CardSim* ts_new(uint64_t seed) {
     return new CardSim(seed);
@@ -49,6 +52,15 @@ void ts_run(CardSim* card, uint64_t cycles) {
 uint64_t ts_run_wires(CardSim* card, uint64_t cycles) {
     return card->run_wires(cycles);
 }
+void ts_set_warp(CardSim* card, int on) {
+    card->set_warp(on != 0);
+}
+uint64_t ts_state(CardSim* card, uint8_t* out, uint64_t room) {
+    return card->state(out, room);
+}
+uint64_t ts_warped(CardSim* card) {
+    return card->warped();
+}
 int ts_write(CardSim* card, uint32_t address, uint32_t data) {
     return card->write(address, data);
 }
@@ -78,6 +90,40 @@ int ts_phy(CardSim* card, int port, int64_t* tx_fs, int64_t* rx_fs) {
 }
 void ts_run_until(CardSim* card, int64_t fs) {
     card->run_until(fs);
+}
+void ts_wander(CardSim* card, int which, double white, double walk, uint64_t seed) {
+    card->set_wander(which, white, walk, seed);
+}
+// Edges so far, last edge, period in fs and its fraction.
+void ts_clock(CardSim* card, int which, int64_t* out) {
+    const auto& clock = card->clock(which);
+    out[0] = static_cast<int64_t>(clock.edges);
+    out[1] = clock.last_fs;
+    out[2] = clock.period_fs;
+    out[3] = clock.period_fraction;
+}
+// A handle; cards that the cloud joins hold it too.
+std::shared_ptr<Cloud>* ts_cloud(CardSim* to, int port, uint64_t seed, const CloudModel* model) {
+    if (to->has_cable(port)) return nullptr;
+    auto cloud = std::make_shared<Cloud>(seed, *model, *to, port);
+    to->attach(port, cloud);
+    return new std::shared_ptr<Cloud>(cloud);
+}
+void ts_cloud_delete(std::shared_ptr<Cloud>* cloud) {
+    delete cloud;
+}
+int ts_cloud_from(std::shared_ptr<Cloud>* cloud, CardSim* card, int port) {
+    if ((*cloud)->from) return 0;
+    card->connect(port, *cloud);
+    return 1;
+}
+int ts_cloud_send(std::shared_ptr<Cloud>* cloud, const WireItem* items, uint64_t n, const uint8_t* bytes) {
+    if (!(*cloud)->to) return 0;
+    CardSim::source(**cloud, items, n, bytes);
+    return 1;
+}
+uint64_t ts_cloud_truth(std::shared_ptr<Cloud>* cloud, CloudTruth* out, uint64_t room) {
+    return (*cloud)->truth(out, room);
 }
 int ts_trace(CardSim* card, const char* path) {
     return card->trace(path);

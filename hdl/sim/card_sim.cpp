@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "card_sim.h"
 
+#include <malloc.h>
+
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "Vtwinstamp_card.h"
+#include "random.h"
 #include "verilated.h"
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
@@ -26,15 +30,71 @@ constexpr std::array<uint32_t, 256> crc_table() {
 }
 constexpr auto CRC = crc_table();
 
+// The first to come on top of a heap.
+constexpr auto LATER = [](const auto& a, const auto& b) {
+    return a.arrival.due_fs != b.arrival.due_fs ? a.arrival.due_fs > b.arrival.due_fs : a.order > b.order;
+};
+
 constexpr uint8_t OKAY = 0, SLVERR = 2, DECERR = 3;
+
+using u128 = unsigned __int128;
 
 }  // namespace
 
-CardSim::CardSim(uint64_t seed) : random_(static_cast<std::mt19937::result_type>(seed ^ (seed >> 32))) {
+void Clock::renew() {
+    left = INTERVAL;
+    drift += walk * gaussian(wander_seed, 0, interval);
+    const double y = drift + white * gaussian(wander_seed, 1, interval);
+    ++interval;
+    const int64_t change = std::llround(y * static_cast<double>(nominal_fs) * 0x1p32);
+    const auto period =
+        static_cast<__int128>((u128{static_cast<uint64_t>(nominal_fs)} << 32) | nominal_fraction) - change;
+    period_fs = static_cast<int64_t>(period >> 32);
+    period_fraction = static_cast<uint32_t>(period);
+}
+
+void Clock::skip(uint64_t n) {
+    while (n > 2) {
+        // All but the last edges of an interval at once.
+        const uint64_t most = left ? uint64_t{left} - 1 : n;
+        const uint64_t k = std::min(n - 2, most);
+        if (k) {
+            const u128 sum =
+                ((u128{static_cast<uint64_t>(period_fs)} << 32) | period_fraction) * k + next_fraction;
+            next_fraction = static_cast<uint32_t>(sum);
+            next_fs += static_cast<int64_t>(sum >> 32);
+            edges += k;
+            n -= k;
+            if (left) left -= static_cast<uint32_t>(k);
+        } else {
+            advance();
+            --n;
+        }
+    }
+    for (; n; --n) advance();
+}
+
+uint64_t Clock::edges_until(int64_t fs) const {
+    uint64_t n = 0;
+    Clock clock = *this;
+    while (clock.next_fs <= fs) {
+        uint64_t k = static_cast<uint64_t>((fs - clock.next_fs) / (clock.period_fs + 1));
+        if (clock.left) k = std::min(k, uint64_t{clock.left});
+        if (k == 0) k = 1;
+        clock.skip(k);
+        n += k;
+    }
+    return n;
+}
+
+CardSim::CardSim(uint64_t seed)
+    : random_(static_cast<std::mt19937::result_type>(seed ^ (seed >> 32))), seed_(seed) {
     context_ = std::make_unique<VerilatedContext>();
     context_->traceEverOn(true);
     context_->randReset(0);
+    mallopt(M_PERTURB, 0xFF);  // new memory is 0: two models can be compared, padding included
     top_ = std::make_unique<Vtwinstamp_card>(context_.get());
+    mallopt(M_PERTURB, 0);
     for (int c = 1; c <= PORTS; ++c) clocks_[c].next_fs = 1'000'000 + 1'500'000 * c;
     top_->rst_ni = 0;
     top_->clk_i = 0;
@@ -59,6 +119,10 @@ CardSim::CardSim(uint64_t seed) : random_(static_cast<std::mt19937::result_type>
 }
 
 CardSim::~CardSim() {
+    for (int p = 0; p < PORTS; ++p) {
+        for (const auto& cloud : clouds_[p]) cloud->to = nullptr;
+        for (const auto& collector : collectors_[p]) collector.cloud->from = nullptr;
+    }
 #if VM_TRACE_FST
     if (trace_) trace_->close();
 #endif
@@ -81,8 +145,7 @@ bool CardSim::trace(const std::string& path) {
 
 void CardSim::set_clock(int which, int64_t period_fs, uint32_t period_fraction, int64_t phase_fs) {
     Clock& clock = clocks_[which];
-    clock.period_fs = period_fs;
-    clock.period_fraction = period_fraction;
+    clock.set_period(period_fs, period_fraction);
     if (phase_fs >= 0) {
         clock.next_fs = now_fs_ + 1 + phase_fs;
         clock.next_fraction = 0;
@@ -90,6 +153,95 @@ void CardSim::set_clock(int which, int64_t period_fs, uint32_t period_fraction, 
     if (which != 0) return;
     for (auto& ends : outgoing_) {
         for (auto [card, port] : ends) card->follow(port);
+    }
+}
+
+void CardSim::set_wander(int which, double white, double walk, uint64_t seed) {
+    Clock& clock = clocks_[which];
+    clock.white = white;
+    clock.walk = walk;
+    clock.wander_seed = seed;
+    clock.interval = 0;
+    clock.drift = 0;
+    clock.left = 0;
+    clock.set_period(clock.nominal_fs, clock.nominal_fraction);
+    if (white > 0 || walk > 0) clock.renew();
+    if (which != 0) return;
+    for (auto& ends : outgoing_) {
+        for (auto [card, port] : ends) card->follow(port);
+    }
+}
+
+void CardSim::connect(int port, const std::shared_ptr<Cloud>& cloud) {
+    cloud->from = this;
+    collectors_[port].push_back({cloud, {}, -1, false, false});
+    collecting_ = true;
+}
+
+void CardSim::source(Cloud& cloud, const WireItem* items, uint64_t n, const uint8_t* bytes) {
+    std::vector<uint8_t> frame;
+    for (const WireItem* item = items; item < items + n; ++item) {
+        const int64_t start = std::max(
+            {cloud.source_fs + int64_t{item->gap} * 8'000'000, item->not_before_fs, cloud.to->now_fs()});
+        frame.assign(bytes + item->offset, bytes + item->offset + item->length);
+        if (item->flags & WIRE_ADD_FCS) {
+            uint32_t crc = 0xFFFFFFFFu;
+            for (const uint8_t value : frame) crc = (crc >> 8) ^ CRC[(crc ^ value) & 0xFF];
+            for (int k = 0; k < 4; ++k) frame.push_back(static_cast<uint8_t>(~crc >> (8 * k)));
+        }
+        const int64_t sfd = start + int64_t{item->preamble} * 8'000'000;
+        cloud.source_fs = sfd + (static_cast<int64_t>(frame.size()) + 1) * 8'000'000;
+        cloud.frame(sfd, cloud.source_fs, frame.data(), frame.size());
+    }
+}
+
+void CardSim::arrive(int port, Cloud* cloud, Arrival arrival) {
+    auto& heap = arrivals_[port];
+    heap.push_back({cloud, std::move(arrival), arrival_order_++});
+    std::push_heap(heap.begin(), heap.end(), LATER);
+}
+
+// The next frame out of a cloud onto an idle wire, where one is due.
+bool CardSim::take_arrival(int port) {
+    auto& heap = arrivals_[port];
+    Wire& wire = wires_[port];
+    if (heap.empty() || heap.front().arrival.due_fs > now_fs_ || wire.idle <= 12) return false;
+    std::pop_heap(heap.begin(), heap.end(), LATER);
+    wire.bytes = std::move(heap.back().arrival.bytes);
+    wire.cloud = heap.back().cloud;
+    wire.cloud_index = heap.back().arrival.index;
+    heap.pop_back();
+    wire.item = {0, static_cast<uint32_t>(wire.bytes.size()), 12, 0, 7, 0, 0, 0xFFFFFFFFu};
+    return true;
+}
+
+// What the transmitters send, into their clouds.
+void CardSim::collect() {
+    for (int p = 0; p < PORTS; ++p) {
+        const bool enabled = top_->tx_en_o >> p & 1;
+        for (Collector& collector : collectors_[p]) {
+            if (!enabled) {
+                // A frame without an SFD or with an error mark goes no further.
+                if (collector.carrier && collector.sfd_fs >= 0 && !collector.error) {
+                    collector.cloud->frame(collector.sfd_fs, now_fs_, collector.bytes.data(),
+                                           collector.bytes.size());
+                }
+                collector.carrier = false;
+                continue;
+            }
+            if (!collector.carrier) {
+                collector.carrier = true;
+                collector.error = false;
+                collector.sfd_fs = -1;
+                collector.bytes.clear();
+            }
+            collector.error |= top_->tx_er_o >> p & 1;
+            if (collector.sfd_fs >= 0) {
+                collector.bytes.push_back(top_->txd_o[p]);
+            } else if (top_->txd_o[p] == 0xD5) {
+                collector.sfd_fs = now_fs_;
+            }
+        }
     }
 }
 
@@ -110,6 +262,7 @@ void CardSim::follow(int port) {
     clock.next_fs += path_fs(port);
     while (clock.next_fs <= now_fs_) clock.advance();
     clock.last_fs = clocks_[1 + port].last_fs;
+    clock.before_fs = clocks_[1 + port].before_fs;
     clocks_[1 + port] = clock;
 }
 
@@ -157,6 +310,10 @@ void CardSim::drive_cable(int port, Cable& cable) {
 }
 
 void CardSim::run_until(int64_t fs) {
+    if (warping_) {
+        warp(UINT64_MAX, fs);
+        return;
+    }
     for (;;) {
         int64_t next = clocks_[0].next_fs;
         for (int c = 1; c <= PORTS; ++c) {
@@ -212,7 +369,8 @@ void CardSim::drive_wire(int port) {
     const uint8_t bit = static_cast<uint8_t>(1u << port);
     if (!wire.active) {
         if (wire.idle != UINT32_MAX) ++wire.idle;
-        if (wire.items.empty()) {
+        const bool arrival = phys_[port].carries() && take_arrival(port);
+        if (!arrival && wire.items.empty()) {
             if (top_->rx_dv_i & bit) {
                 top_->rx_dv_i &= static_cast<uint8_t>(~bit);
                 top_->rx_er_i &= static_cast<uint8_t>(~bit);
@@ -220,9 +378,9 @@ void CardSim::drive_wire(int port) {
             }
             return;
         }
-        const WireItem& next = wire.items.front();
         // idle counts this byte time too.
-        if (wire.idle <= next.gap || now_fs_ < next.not_before_fs || !phys_[port].carries()) {
+        if (!arrival && (wire.idle <= wire.items.front().gap || now_fs_ < wire.items.front().not_before_fs ||
+                         !phys_[port].carries())) {
             if (top_->rx_dv_i & bit) {
                 top_->rx_dv_i &= static_cast<uint8_t>(~bit);
                 top_->rx_er_i &= static_cast<uint8_t>(~bit);
@@ -230,8 +388,10 @@ void CardSim::drive_wire(int port) {
             }
             return;
         }
-        wire.item = next;
-        wire.items.pop_front();
+        if (!arrival) {
+            wire.item = wire.items.front();
+            wire.items.pop_front();
+        }
         wire.active = true;
         wire.place = 0;
         wire.crc = 0xFFFFFFFFu;
@@ -248,10 +408,12 @@ void CardSim::drive_wire(int port) {
     if (data == -1 && sfd) {
         value = 0xD5;
         wire.truths.back().sfd_fs = now_fs_;
+        if (wire.cloud) wire.cloud->arrived(wire.cloud_index, now_fs_);
         pending_truths_.push_back({port, wire.started - 1, false, now_fs_});
     } else if (data >= 0 && data < total) {
         if (data < item.length) {
-            value = wire.pools.front()[item.offset + static_cast<uint64_t>(data)];
+            const auto& pool = wire.cloud ? wire.bytes : wire.pools.front();
+            value = pool[item.offset + static_cast<uint64_t>(data)];
             wire.crc = (wire.crc >> 8) ^ CRC[(wire.crc ^ value) & 0xFF];
         } else {
             const int64_t k = data - item.length;
@@ -268,7 +430,9 @@ void CardSim::drive_wire(int port) {
         // The last byte: the carrier goes with the next edge.
         wire.active = false;
         wire.idle = 0;
-        if (--wire.pool_items.front() == 0) {
+        if (wire.cloud) {
+            wire.cloud = nullptr;
+        } else if (--wire.pool_items.front() == 0) {
             wire.pool_items.pop_front();
             wire.pools.pop_front();
         }
@@ -296,14 +460,13 @@ void CardSim::memory_edge(bool b) {
 }
 
 void CardSim::resolve(const uint32_t before[4]) {
-    using u128 = unsigned __int128;
     const auto wide = [](const uint32_t* words) {
         return (u128{words[3]} << 96) | (u128{words[2]} << 64) | (u128{words[1]} << 32) | words[0];
     };
     const u128 c0 = wide(before), c1 = wide(card_time());
-    const int64_t span = clocks_[0].period_fs;
+    const int64_t span = clocks_[0].last_fs - clocks_[0].before_fs;
     for (const auto& pending : pending_truths_) {
-        const int64_t since = pending.at_fs - (clocks_[0].last_fs - clocks_[0].period_fs);
+        const int64_t since = pending.at_fs - clocks_[0].before_fs;
         // c0 stands from the edge before until this one.
         const u128 at = c0 + (c1 - c0) * static_cast<u128>(since < 0 ? 0 : since) / static_cast<u128>(span);
         Wire& wire = wires_[pending.port];
@@ -323,7 +486,7 @@ void CardSim::core_edge() {
     for (int p = 0; p < PORTS; ++p) {
         uint8_t late = top->late_i[p] & 4;
         if (rx_edges_[p] == 1 && now_fs_ - clocks_[1 + p].last_fs < window_fs_)
-            late |= static_cast<uint8_t>(random() & 3);
+            late |= static_cast<uint8_t>(draw(seed_, static_cast<uint64_t>(p), clocks_[0].edges) & 3);
         top->late_i[p] = late;
         rx_edges_[p] = 0;
         ++core_edges_[p];
@@ -390,6 +553,7 @@ void CardSim::core_edge() {
             }
         }
     }
+    if (collecting_) collect();
 }
 
 void CardSim::plug(int port, bool cable, uint16_t partner, uint8_t gigabit) {
@@ -456,7 +620,8 @@ void CardSim::rx_edge(int port) {
     auto* top = top_.get();
     uint8_t late = top->late_i[port] & 3;
     if (core_edges_[port] == 1 && now_fs_ - clocks_[0].last_fs < window_fs_)
-        late |= static_cast<uint8_t>(random() & 4);
+        late |= static_cast<uint8_t>(
+            draw(seed_, PORTS + static_cast<uint64_t>(port), clocks_[1 + port].edges) & 4);
     top->late_i[port] = late;
     core_edges_[port] = 0;
     ++rx_edges_[port];
@@ -464,6 +629,9 @@ void CardSim::rx_edge(int port) {
     if (cables_[port]) {
         drive_cable(port, *cables_[port]);
     } else {
+        for (const auto& cloud : clouds_[port]) {
+            if (cloud->from && cloud->from != this) cloud->from->run_until(now_fs_ - cloud->delay_fs());
+        }
         drive_wire(port);
     }
 }
@@ -505,6 +673,10 @@ void CardSim::step() {
 }
 
 void CardSim::run_cycles(uint64_t n) {
+    if (warping_) {
+        warp(cycles_ + n, NEVER);
+        return;
+    }
     for (const uint64_t end = cycles_ + n; cycles_ < end;) step();
 }
 
@@ -514,7 +686,15 @@ uint64_t CardSim::run_wires(uint64_t n) {
         bool busy = false;
         for (int p = 0; p < PORTS; ++p) busy |= pending(p) != 0;
         if (!busy) break;
-        run_cycles(64);
+        // Always whole steps of 64, so that warped and plain runs end at the same cycle.
+        uint64_t chunk = 64;
+        if (warping_ && still()) {
+            const int64_t ahead = (next_activity() - now_fs_) / 8'100'000 / 64 * 64;
+            if (ahead > 256)
+                chunk = std::min(static_cast<uint64_t>(ahead), (n - (cycles_ - start)) / 64 * 64);
+            if (chunk == 0) chunk = 64;
+        }
+        run_cycles(chunk);
     }
     return cycles_ - start;
 }

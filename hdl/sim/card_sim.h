@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "cloud.h"
 #include "phy.h"
 
 class VerilatedContext;
@@ -32,12 +33,32 @@ struct Clock {
     int64_t period_fs = 8'000'000;
     uint32_t period_fraction = 0;
     int64_t last_fs = -1'000'000'000;
+    int64_t before_fs = -1'008'000'000;  // the edge before the last
+    uint64_t edges = 0;
+    // Wander: the period is set anew every INTERVAL edges, from the seed and the interval's number.
+    static constexpr uint32_t INTERVAL = 1024;
+    int64_t nominal_fs = 8'000'000;
+    uint32_t nominal_fraction = 0;
+    uint64_t wander_seed = 0, interval = 0;
+    double white = 0, walk = 0, drift = 0;  // fractional frequency: per interval, its step, the walk's sum
+    uint32_t left = 0;                      // edges of this interval, 0: no wander
+
+    void set_period(int64_t fs, uint32_t fraction) {
+        nominal_fs = period_fs = fs;
+        nominal_fraction = period_fraction = fraction;
+    }
     void advance() {
+        before_fs = last_fs;
         last_fs = next_fs;
         const uint64_t fraction = uint64_t{next_fraction} + period_fraction;
         next_fraction = static_cast<uint32_t>(fraction);
         next_fs += period_fs + static_cast<int64_t>(fraction >> 32);
+        ++edges;
+        if (left && --left == 0) renew();
     }
+    void skip(uint64_t n);                   // n times advance()
+    uint64_t edges_until(int64_t fs) const;  // at or before it
+    void renew();
 };
 
 // One carrier event to put on a wire. Layout shared with host/twinstamp/card/sim.py.
@@ -81,7 +102,9 @@ class CardSim {
     void set_window(int64_t window_fs) { window_fs_ = window_fs; }
 
     void send(int port, const WireItem* items, uint64_t n, const uint8_t* bytes, uint64_t size);
-    uint64_t pending(int port) const { return wires_[port].items.size() + (wires_[port].active ? 1 : 0); }
+    uint64_t pending(int port) const {
+        return wires_[port].items.size() + arrivals_[port].size() + (wires_[port].active ? 1 : 0);
+    }
     uint64_t truth(int port, WireTruth* out, uint64_t room);
 
     // The PHY of a port: its cable, and what the other end offers; while its link is down nothing is received
@@ -99,9 +122,24 @@ class CardSim {
     // Joins this card's transmitter to another's (or its own) receiver: a cable of delay_fs, at least a
     // period. The receiver's recovered clock follows this card's core clock from now on.
     void connect(int port, CardSim& to, int to_port, int64_t delay_fs);
+    // Joins this card's transmitter to a cloud; frames leave it on its receiver's own clock.
+    void connect(int port, const std::shared_ptr<Cloud>& cloud);
+    bool has_cable(int port) const { return cables_[port] != nullptr; }
+    // Frames into a cloud from a source at the host: WireItem as on a wire, at 8 ns a byte.
+    static void source(Cloud& cloud, const WireItem* items, uint64_t n, const uint8_t* bytes);
+    void attach(int port, const std::shared_ptr<Cloud>& cloud) { clouds_[port].push_back(cloud); }
+    void arrive(int port, Cloud* cloud, Arrival arrival);
+    // white, walk: standard deviation of the fractional frequency in an interval, of its step between two.
+    void set_wander(int which, double white, double walk, uint64_t seed);
+    const Clock& clock(int which) const { return clocks_[which]; }
 
     void run_cycles(uint64_t n);
     void run_until(int64_t fs);  // all edges at or before fs
+    // Idle time in one step from now on; the same to the last bit.
+    void set_warp(bool on) { warping_ = on; }
+    uint64_t warped() const { return warped_; }  // cycles that were not run one by one
+    // The bytes of every signal in the model; returns how many.
+    uint64_t state(uint8_t* out, uint64_t room) const;
     // Runs until the wire's queues are empty, or n cycles have passed; returns cycles run.
     uint64_t run_wires(uint64_t n);
     bool write(uint32_t address, uint32_t data);
@@ -119,6 +157,9 @@ class CardSim {
         std::deque<std::vector<uint8_t>> pools;  // bytes of the items, in order
         std::deque<uint64_t> pool_items;         // items left per pool
         WireItem item{};
+        std::vector<uint8_t> bytes;  // of a frame out of a cloud
+        Cloud* cloud = nullptr;      // where it came from
+        uint64_t cloud_index = 0;
         bool active = false;
         int64_t place = 0;  // of the next byte: negative: idle, then preamble, SFD, bytes, FCS
         uint32_t gap_left = 0;
@@ -140,6 +181,18 @@ class CardSim {
         std::deque<Symbol> symbols;
         bool carrier = false, sfd_seen = false, first_next = false;
     };
+    // What a transmitter sends into a cloud, until its frame is whole.
+    struct Collector {
+        std::shared_ptr<Cloud> cloud;
+        std::vector<uint8_t> bytes;
+        int64_t sfd_fs = -1;
+        bool carrier = false, error = false;
+    };
+    struct Waiting {
+        Cloud* cloud;
+        Arrival arrival;
+        uint64_t order;
+    };
     struct PendingTruth {
         int port;
         uint64_t index;
@@ -156,9 +209,16 @@ class CardSim {
     };
 
     void step();
+    void warp(uint64_t end_cycles, int64_t end_fs);
+    bool still() const;
+    bool settled();
+    bool leap(uint64_t end_cycles, int64_t end_fs);
+    int64_t next_activity() const;
     void core_edge();
     void rx_edge(int port);
     void drive_wire(int port);
+    bool take_arrival(int port);
+    void collect();
     void drive_cable(int port, Cable& cable);
     void follow(int port);
     // From the sender's pins to this card's.
@@ -177,7 +237,8 @@ class CardSim {
     std::unique_ptr<VerilatedContext> context_;
     std::unique_ptr<Vtwinstamp_card> top_;
     std::unique_ptr<VerilatedFstC> trace_;
-    std::mt19937 random_;
+    std::mt19937 random_;  // of the memory
+    uint64_t seed_;        // of what flip-flops catch
     Clock clocks_[1 + PORTS];
     int last_event_ = -1;
     int64_t now_fs_ = 0;
@@ -192,6 +253,14 @@ class CardSim {
 
     std::unique_ptr<Cable> cables_[PORTS];                   // into this card's ports
     std::vector<std::pair<CardSim*, int>> outgoing_[PORTS];  // where each transmitter goes
+    std::vector<std::shared_ptr<Cloud>> clouds_[PORTS];      // that end at this card's ports
+    std::vector<Waiting> arrivals_[PORTS];                   // a heap, the first to come on top
+    uint64_t arrival_order_ = 0;
+    std::vector<Collector> collectors_[PORTS];
+    bool collecting_ = false;
+    bool warping_ = false;
+    uint64_t warped_ = 0;
+    std::vector<uint8_t> snapshot_;
 
     Phy phys_[PORTS];
     int64_t latency_least_fs_[PORTS] = {}, latency_most_fs_[PORTS] = {};

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
 RING_ADDRESS = 0x1_0000_0000
-_ABI = 3
+_ABI = 4
 _LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
@@ -50,9 +50,24 @@ WIRE_TRUTH = np.dtype(
         ("first_rest", "u4"),
     ]
 )
+# As CloudTruth in hdl/sim/cloud.h.
+CLOUD_TRUTH = np.dtype(
+    [
+        ("departure_fs", "i8"),
+        ("due_fs", "i8"),
+        ("arrival_fs", "i8"),
+        ("number", "u8"),
+        ("length", "u4"),
+        ("fate", "u4"),
+    ]
+)
+CLOUD_LOST = 1
+CLOUD_COPY = 2
+CLOUD_LATE = 4
 WIRE_ADD_FCS = 1
 WIRE_NO_SFD = 2
 NO_ERROR = 0xFFFFFFFF
+_WANDER_CYCLES = 1024  # Clock::INTERVAL
 
 
 def _load() -> ctypes.CDLL:
@@ -78,6 +93,9 @@ def _load() -> ctypes.CDLL:
         ("ts_pending", u64, [pointer, ctypes.c_int]),
         ("ts_truth", u64, [pointer, ctypes.c_int, pointer, u64]),
         ("ts_run", None, [pointer, u64]),
+        ("ts_set_warp", None, [pointer, ctypes.c_int]),
+        ("ts_state", u64, [pointer, pointer, u64]),
+        ("ts_warped", u64, [pointer]),
         ("ts_run_wires", u64, [pointer, u64]),
         ("ts_write", ctypes.c_int, [pointer, u32, u32]),
         ("ts_read", ctypes.c_int, [pointer, u32, ctypes.POINTER(u32)]),
@@ -89,6 +107,13 @@ def _load() -> ctypes.CDLL:
         ("ts_set_phy", None, [pointer, ctypes.c_int, i64, i64, u64]),
         ("ts_phy", ctypes.c_int, [pointer, ctypes.c_int, ctypes.POINTER(i64), ctypes.POINTER(i64)]),
         ("ts_run_until", None, [pointer, i64]),
+        ("ts_wander", None, [pointer, ctypes.c_int, ctypes.c_double, ctypes.c_double, u64]),
+        ("ts_clock", None, [pointer, ctypes.c_int, pointer]),
+        ("ts_cloud", pointer, [pointer, ctypes.c_int, u64, pointer]),
+        ("ts_cloud_delete", None, [pointer]),
+        ("ts_cloud_from", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
+        ("ts_cloud_send", ctypes.c_int, [pointer, pointer, u64, pointer]),
+        ("ts_cloud_truth", u64, [pointer, pointer, u64]),
         ("ts_trace", ctypes.c_int, [pointer, ctypes.c_char_p]),
     ):
         function = getattr(library, name)
@@ -127,11 +152,20 @@ def frames(
     return Frames(items, np.frombuffer(b"".join(contents), dtype=np.uint8))
 
 
+class ClockTruth(NamedTuple):
+    """edges so far, time of the last one, and the period in force, fs."""
+
+    edges: int
+    last_fs: int
+    period_fs: Fraction
+
+
 class SimulatedCard:
     """One Verilated card and the world around it. Serves as the driver's transport.
 
     seed: of memory stalls and of what flip-flops at clock crossings catch. step_cycles: core clock cycles
-    that ``wait`` runs before the driver looks again.
+    that ``wait`` runs before the driver looks again. warp: idle time passes in one step, the same to the last
+    bit (not while memory stalls or another card feeds this one: then it runs edge by edge as always).
 
     Simulated time moves only within calls. Not for use from several threads at once.
     Errors: DeviceError when the library is missing or the bus hangs; ConfigError for impossible values.
@@ -139,10 +173,11 @@ class SimulatedCard:
 
     name = "sim"
 
-    def __init__(self, *, seed: int = 1, step_cycles: int = 4096) -> None:
+    def __init__(self, *, seed: int = 1, step_cycles: int = 4096, warp: bool = False) -> None:
         self._card: int | None = None  # __del__ looks at it where the library is missing
         self._library = _load()
         self._card = self._library.ts_new(seed)
+        self._library.ts_set_warp(self._card, warp)
         self._memory: npt.NDArray[np.uint8] | None = None
         self.step_cycles = step_cycles
         self._feeds: list[SimulatedCard] = []  # kept alive: this one's edges run them
@@ -184,16 +219,39 @@ class SimulatedCard:
 
     def set_clock(self, clock: str, *, ppb: float = 0.0, phase_fs: int | None = None) -> None:
         """Offset of "core" or "rx0".."rx3" from 125 MHz in ppb; phase_fs: its next edge from now."""
-        names = ["core"] + [f"rx{port}" for port in range(PORTS)]
-        if clock not in names:
-            raise ConfigError(f"no clock {clock!r}: give one of {', '.join(names)}")
+        which = self._clock(clock)
         if not -1_000_000 <= ppb <= 1_000_000:
             raise ConfigError(f"clock {clock}: an offset of {ppb} ppb is beyond 1000 ppm")
         period = round(Fraction(NOMINAL_PERIOD_FS << 32) / (1 + Fraction(ppb) / 10**9))
         phase = -1 if phase_fs is None else phase_fs
-        self._library.ts_set_clock(
-            self._handle(), names.index(clock), period >> 32, period & 0xFFFFFFFF, phase
-        )
+        self._library.ts_set_clock(self._handle(), which, period >> 32, period & 0xFFFFFFFF, phase)
+
+    def set_wander(self, clock: str, *, white_ppb: float = 0.0, walk_ppb: float = 0.0, seed: int = 1) -> None:
+        """Noise on an oscillator's frequency, on top of its offset, from now on; zeros: none.
+
+        white_ppb: white frequency noise, as its Allan deviation over 1 s (over t seconds 1/sqrt(t) of that).
+        walk_ppb: standard deviation of the random walk's change in 1 s. The period is set anew every 1024
+        edges. A sender's clock on a cable takes its wander along. A new offset (set_clock) ends the wander's
+        effect until the next 1024 edges.
+        """
+        which = self._clock(clock)
+        if not (0 <= white_ppb <= 100 and 0 <= walk_ppb <= 10_000):
+            raise ConfigError(f"wander of {white_ppb} and {walk_ppb} ppb: give 0 to 100 and 0 to 10,000")
+        root = (_WANDER_CYCLES * NOMINAL_PERIOD_FS * 1e-15) ** 0.5
+        self._library.ts_wander(self._handle(), which, white_ppb * 1e-9 / root, walk_ppb * 1e-9 * root, seed)
+
+    def clock_truth(self, clock: str) -> ClockTruth:
+        """Where an oscillator is."""
+        out = np.zeros(4, dtype=np.int64)
+        self._library.ts_clock(self._handle(), self._clock(clock), out.ctypes.data)
+        edges, last, period, fraction = out.tolist()
+        return ClockTruth(edges, last, Fraction((period << 32) + fraction, 1 << 32))
+
+    def _clock(self, name: str) -> int:
+        names = ["core"] + [f"rx{port}" for port in range(PORTS)]
+        if name not in names:
+            raise ConfigError(f"no clock {name!r}: give one of {', '.join(names)}")
+        return names.index(name)
 
     def set_memory_stall(self, probability: float = 0.0, *, latency: tuple[int, int] = (8, 8)) -> None:
         """Chance of a low ready in a cycle, and cycles (least, most) until a write's response."""
@@ -307,6 +365,17 @@ class SimulatedCard:
         return int(self._library.ts_cycles(self._handle()))
 
     @property
+    def warped(self) -> int:
+        """Core clock cycles of those that passed in steps."""
+        return int(self._library.ts_warped(self._handle()))
+
+    def state(self) -> bytes:
+        """Every signal in the model, for comparing two runs."""
+        out = np.zeros(int(self._library.ts_state(self._handle(), None, 0)), dtype=np.uint8)
+        self._library.ts_state(self._handle(), out.ctypes.data, len(out))
+        return out.tobytes()
+
+    @property
     def bursts(self) -> int:
         """Write bursts that host memory has seen."""
         return int(self._library.ts_bursts(self._handle()))
@@ -315,3 +384,86 @@ class SimulatedCard:
         """Writes waveforms (FST) to ``path`` from now on; needs a library built with TRACE=1."""
         if not self._library.ts_trace(self._handle(), os.fsencode(path)):
             raise ConfigError("this simulated card was built without waveforms: run `make hdl TRACE=1`")
+
+
+class Cloud:
+    """A network that ends at a card's receiver, frame by frame, with known truth.
+
+    It stores each frame and forwards it ``delay_ns`` after its last byte (at least 8 ns), plus an exponential
+    delay of mean ``jitter_ns``, in order, at the receiver's own clock, no closer than 12 byte times. Each
+    frame is lost, doubled or held back by ``reorder_delay_ns`` (so that others pass) with the probabilities
+    given. What happens to a frame depends on ``seed`` and its number only. Frames come from a card's
+    transmitter (``connect``) or from the host (``send``). What has no SFD or is marked RX_ER goes no further.
+
+    Errors: ConfigError for impossible values or a port that has a cable; DeviceError for a closed card.
+    """
+
+    def __init__(
+        self,
+        to: SimulatedCard,
+        port: int,
+        *,
+        delay_ns: float = 10_000.0,
+        jitter_ns: float = 0.0,
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        reorder: float = 0.0,
+        reorder_delay_ns: float = 10_000.0,
+        seed: int = 1,
+    ) -> None:
+        if not 0 <= port < PORTS:
+            raise ConfigError(f"no port {port}: this card has 0 to {PORTS - 1}")
+        if not (8 <= delay_ns <= 1e10 and 0 <= jitter_ns <= 1e9 and 0 <= reorder_delay_ns <= 1e10):
+            raise ConfigError(
+                f"a cloud of {delay_ns} ns, jitter {jitter_ns} ns, reordering {reorder_delay_ns} ns: "
+                "give 8 to 10^10, 0 to 10^9, 0 to 10^10"
+            )
+        for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name}: a probability of {value}")
+        model = np.zeros(6, dtype=np.float64)
+        model[:3].view(np.int64)[:] = [round(x * 10**6) for x in (delay_ns, jitter_ns, reorder_delay_ns)]
+        model[3:] = loss, duplicate, reorder
+        self._library = to._library
+        self._cloud = self._library.ts_cloud(to._handle(), port, seed, model.ctypes.data)
+        if self._cloud is None:
+            raise ConfigError(f"port {port} has a cable: a cloud needs a port of its own")
+        self._to = to
+
+    def __del__(self) -> None:
+        if getattr(self, "_cloud", None) is not None:
+            self._library.ts_cloud_delete(self._cloud)
+            self._cloud = None
+
+    def connect(self, card: SimulatedCard, port: int) -> None:
+        """All that this card's transmitter sends goes into the cloud; one sender per cloud."""
+        if not 0 <= port < PORTS:
+            raise ConfigError(f"no port {port}: cards have 0 to {PORTS - 1}")
+        if not self._library.ts_cloud_from(self._cloud, card._handle(), port):
+            raise ConfigError("this cloud has a sender already")
+        if card is not self._to:
+            self._to._feeds.append(card)
+
+    def send(self, what: Frames) -> None:
+        """Frames from an ideal gigabit source at the host, the first one not before now; 8 ns a byte."""
+        items = np.ascontiguousarray(what.items)
+        data = np.ascontiguousarray(what.data)
+        ends = items["offset"] + items["length"]
+        if len(items) and int(ends.max()) > len(data):
+            raise ConfigError(f"an item ends at byte {int(ends.max())} of {len(data)}")
+        if not self._library.ts_cloud_send(self._cloud, items.ctypes.data, len(items), data.ctypes.data):
+            raise DeviceError("the card behind this cloud is closed")
+
+    def truth(self) -> npt.NDArray[np.void]:
+        """CLOUD_TRUTH in order of departure, up to the first frame still under way, since the last call.
+
+        departure_fs, arrival_fs: the SFD on the sender's and on the receiver's pins. due_fs: when the cloud
+        let the preamble go. Lost: due_fs and arrival_fs are -1, fate has CLOUD_LOST.
+        """
+        parts = []
+        while True:
+            part = np.zeros(65_536, dtype=CLOUD_TRUTH)
+            n = int(self._library.ts_cloud_truth(self._cloud, part.ctypes.data, len(part)))
+            parts.append(part[:n])
+            if n < len(part):
+                return np.concatenate(parts)
