@@ -18,6 +18,7 @@ PATHS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 PROOFS = [
     ("async_fifo", "prove"), ("async_fifo", "cover"),
     ("stamp_capture", "bmc"), ("stamp_capture", "cover"),
+    ("axi_stream_writer", "bmc"), ("axi_stream_writer", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
 SEEDS = [
@@ -26,6 +27,10 @@ SEEDS = [
     ("stamp_capture", "bmc", "rx/stamp_capture", "full = wptr_q == {~rptr_q[3], rptr_q[2:0]}",
      "full = wptr_q[2:0] == rptr_q[2:0] && wptr_q[0]"),
     ("stamp_capture", "bmc", "common/sync_2ff", "first_q <= late_i ? before_q : d_i", "first_q <= late_i ? first_q : d_i"),
+    ("axi_stream_writer", "bmc", "ring/axi_stream_writer", "beats = level >= (D+1)'(to_boundary) ? to_boundary :",
+     "beats = level >= (D+1)'(to_boundary) ? 5'd16 :"),
+    ("axi_stream_writer", "bmc", "ring/axi_stream_writer", "empty_o = level == '0 && left_q == '0 && !aw_q",
+     "empty_o = level == '0 && left_q == '0"),
 ]  # fmt: skip
 
 
