@@ -36,11 +36,10 @@ COUNTERS = (
     "size_64", "size_127", "size_255", "size_511", "size_1023", "size_1518", "size_larger", "tagged",
     "tx_frames", "tx_octets",
 )  # fmt: skip
-_COUNTERS_PER_PORT = 32
+_COUNTERS_APART = 32  # counters from one port's first to the next one's in the counter memory
 _POLL_S = 1e-3
 _NO_ANSWER = 0xFFFFFFFF  # what a bus reads where nobody drives it
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
-_FLOW_KEY_BYTES = 96
 _LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
 _TX_STAMP = 2
@@ -212,7 +211,8 @@ class Card:
             raise WrongCardError(
                 f"not a Twinstamp card: identification 0x{magic:08X}, expected 0x{MAGIC:08X}"
             )
-        minor, major = self.fields("id.version").values()
+        version = self.fields("id.version")
+        major, minor = version["major"], version["minor"]
         if major != MAP_MAJOR or minor < MAP_MINOR:
             raise CardMapError(
                 f"the card has register map {major}.{minor}, this driver needs {MAP_MAJOR}.{MAP_MINOR}: "
@@ -241,6 +241,10 @@ class Card:
         if any(not 0 <= constant < 1 << 32 for constant in constants_q32):
             raise ConfigError("a receive constant is 0 to 2^32-1, in units of 2^-32 s")
         self._constants = list(constants_q32)
+
+    def _check_port(self, port: int) -> None:
+        if not 0 <= port < self.identity.ports:
+            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
 
     # Registers by the names of docs/registers.md
 
@@ -377,8 +381,7 @@ class Card:
 
     def _mdio(self, port: int, register: int, phy: int | None, value: int, *, write: bool) -> int:
         base = f"port[{port}].phy"
-        if not 0 <= port < self.identity.ports:
-            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        self._check_port(port)
         address = self.fields(f"{base}.control")["address"] if phy is None else phy
         self._wait_for(f"{base}.answer", "busy", 0)
         self.write_fields(f"{base}.command", data=value, register=register, address=address, write=write)
@@ -393,8 +396,7 @@ class Card:
         """For tests. near: what the port sends comes back; far: what it receives goes out, too; off."""
         if where not in ("off", "near", "far"):
             raise ConfigError(f"loopback {where!r}: give off, near or far")
-        if not 0 <= port < self.identity.ports:
-            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        self._check_port(port)
         self.write_fields(f"port[{port}].loopback", near=where == "near", far=where == "far")
         self.transport.wait(1e-6)
 
@@ -422,6 +424,9 @@ class Card:
             raise ConfigError("the card is already receiving: stop() it first")
         if not 64 <= longest <= 9018:
             raise ConfigError(f"longest is {longest} bytes: give 64 to 9018")
+        wanted = range(self.identity.ports) if ports is None else ports
+        for port in wanted:
+            self._check_port(port)
         size_log2, count_log2, cycles = self._shape
         self._wait_for("ring.status", "idle", 1)
         self._map()
@@ -434,7 +439,7 @@ class Card:
         self._ring = _native.CardRing(memory, size_log2, count_log2)
         self.write_fields("ring.control", enable=1)
         self._running = True
-        for port in range(self.identity.ports) if ports is None else ports:
+        for port in wanted:
             self.write(f"port[{port}].rx_limit", longest)
             self.write_fields(
                 f"port[{port}].rx_control",
@@ -471,10 +476,12 @@ class Card:
             raise ConfigError("the flow hash's key cannot change while the card receives: stop() first")
         if "flow_hash" not in self.identity.features:
             raise ConfigError("this build of the card has no flow hash")
-        if len(key) != _FLOW_KEY_BYTES:
-            raise ConfigError(f"a flow hash key of {len(key)} bytes: give {_FLOW_KEY_BYTES}")
+        from twinstamp_kernels.rules import FLOW_KEY_BYTES
+
+        if len(key) != FLOW_KEY_BYTES:
+            raise ConfigError(f"a flow hash key of {len(key)} bytes: give {FLOW_KEY_BYTES}")
         base = MEMORIES["flow_key"][0]
-        for i, word in enumerate(struct.unpack(f"<{_FLOW_KEY_BYTES // 4}I", key)):
+        for i, word in enumerate(struct.unpack(f"<{FLOW_KEY_BYTES // 4}I", key)):
             self.transport.write32(base + 4 * i, word)
 
     def _map(self) -> None:
@@ -516,8 +523,7 @@ class Card:
         """
         import numpy as np
 
-        if not 0 <= port < self.identity.ports:
-            raise ConfigError(f"no port {port}: this card has 0 to {self.identity.ports - 1}")
+        self._check_port(port)
         if not 14 <= len(frame) <= _LONGEST:
             raise ConfigError(f"a frame of {len(frame)} bytes: give 14 to {_LONGEST}, without FCS")
         for name, value in (("launch_q32", launch_q32 or 0), ("cookie", cookie)):
@@ -625,7 +631,7 @@ class Card:
         base = MEMORIES["counter_memory"][0]
         out = []
         for port in range(self.identity.ports):
-            at = base + port * _COUNTERS_PER_PORT * 8
+            at = base + port * _COUNTERS_APART * 8
             words = [self.transport.read32(at + 4 * i) for i in range(2 * len(COUNTERS))]
             out.append({name: words[2 * i] | words[2 * i + 1] << 32 for i, name in enumerate(COUNTERS)})
         return out

@@ -121,11 +121,11 @@ class CapturePlayer:
             )
         ):
             reason[wrong & (reason < 0)] = code
-        for i in np.flatnonzero(reason >= 0):
-            name = _REASONS[reason[i]]
-            played.left_out[name] += 1
-            if len(played.listed) < _LISTED:
-                played.listed.append((batch.first + int(i) + 1, int(length[i]), name))
+        left_out = np.flatnonzero(reason >= 0)
+        for code, count in enumerate(np.bincount(reason[left_out], minlength=len(_REASONS)).tolist()):
+            played.left_out[_REASONS[code]] += count
+        for i in left_out[: _LISTED - len(played.listed)].tolist():
+            played.listed.append((batch.first + i + 1, int(length[i]), _REASONS[reason[i]]))
         good = np.flatnonzero(reason < 0)
         if not len(good):
             return

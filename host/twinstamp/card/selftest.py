@@ -24,7 +24,7 @@ CYCLE_NS = 8.0
 BEATS = 20
 OFFSETS_PPM = (1.0, -2.0, 25.0, -100.0)  # multiples of the smallest: whole beats on every port
 QUICK_OFFSETS_PPM = (40.0, -80.0, 40.0, -80.0)
-# The bounds. Jitter of the edge: the first flip-flop's undecided window, and one unit of 32.32.
+# What docs/card.md states. Jitter of the edge: the first flip-flop's undecided window, and one unit of 32.32.
 JITTER_NS = 0.05 + _UNIT_NS
 LARGEST_NS = 4.0 + JITTER_NS
 STD_NS = 2.4

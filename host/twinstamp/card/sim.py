@@ -10,19 +10,20 @@ import ctypes
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from twinstamp.errors import ConfigError, DeadCardError, DeviceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
 PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
+CYCLES_PER_S = 10**15 // NOMINAL_PERIOD_FS
 RING_ADDRESS = 0x1_0000_0000
 _ABI = 4
 _LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
@@ -152,6 +153,34 @@ def frames(
     return Frames(items, np.frombuffer(b"".join(contents), dtype=np.uint8))
 
 
+def _check_port(port: int) -> None:
+    if not 0 <= port < PORTS:
+        raise ConfigError(f"no port {port}: this card has 0 to {PORTS - 1}")
+
+
+def _checked(what: Frames) -> Frames:
+    """The same in one piece each. Raises ConfigError where an item lies outside the data."""
+    items, data = np.ascontiguousarray(what.items), np.ascontiguousarray(what.data)
+    outside = (items["offset"] > len(data)) | (items["length"] > len(data) - items["offset"].astype(np.int64))
+    if outside.any():
+        i = int(np.flatnonzero(outside)[0])
+        raise ConfigError(
+            f"item {i}: {items['length'][i]} bytes from byte {items['offset'][i]} on, in {len(data)} of data"
+        )
+    return Frames(items, data)
+
+
+def _take_all(dtype: np.dtype[Any], take: Callable[[int, int], int]) -> npt.NDArray[np.void]:
+    """All rows that ``take`` (address, rows) → rows written has to give."""
+    room = np.empty(4096, dtype=dtype)
+    parts = []
+    while True:
+        n = take(room.ctypes.data, len(room))
+        parts.append(room[:n].copy())
+        if n < len(room):
+            return np.concatenate(parts)
+
+
 class ClockTruth(NamedTuple):
     """edges so far, time of the last one, and the period in force, fs."""
 
@@ -198,9 +227,9 @@ class SimulatedCard:
         return self._memory, RING_ADDRESS
 
     def wait(self, seconds: float) -> float:
-        cycles = min(self.step_cycles, max(1, round(seconds * 125e6)))
+        cycles = min(self.step_cycles, max(1, round(seconds * CYCLES_PER_S)))
         self._library.ts_run(self._handle(), cycles)
-        return cycles / 125e6
+        return cycles / CYCLES_PER_S
 
     def close(self) -> None:
         if self._card is not None:
@@ -267,13 +296,8 @@ class SimulatedCard:
 
     def send(self, port: int, what: Frames) -> None:
         """Queues carrier events on the wire into ``port``; they go when simulated time moves."""
-        if not 0 <= port < PORTS:
-            raise ConfigError(f"no port {port}: this card has 0 to {PORTS - 1}")
-        items = np.ascontiguousarray(what.items)
-        data = np.ascontiguousarray(what.data)
-        ends = items["offset"] + items["length"]
-        if len(items) and int(ends.max()) > len(data):
-            raise ConfigError(f"an item ends at byte {int(ends.max())} of {len(data)}")
+        _check_port(port)
+        items, data = _checked(what)
         self._library.ts_send(
             self._handle(), port, items.ctypes.data, len(items), data.ctypes.data, len(data)
         )
@@ -284,8 +308,8 @@ class SimulatedCard:
         The receiver's clock follows this card's core clock from now on. When one of joined cards moves on,
         the ones that feed it are brought along. delay_ns: 8 to 10^9. A connection lasts as long as the cards.
         """
-        if not (0 <= port < PORTS and 0 <= to_port < PORTS):
-            raise ConfigError(f"no port {port} or {to_port}: cards have 0 to {PORTS - 1}")
+        _check_port(port)
+        _check_port(to_port)
         if not 8 <= delay_ns <= 1e9:
             raise ConfigError(f"a cable of {delay_ns} ns: give 8 to 10^9")
         self._library.ts_connect(self._handle(), port, to._handle(), to_port, round(delay_ns * 10**6))
@@ -297,7 +321,7 @@ class SimulatedCard:
         partner: what the other end offers (clause 22, register 5); gigabit: 1000BASE-T full duplex, too.
         Without it the link may come up, but carries no frames. What waits on a wire into the port waits on.
         """
-        self._check_port(port)
+        _check_port(port)
         self._library.ts_plug(self._handle(), port, cable, partner & 0xFFFF, 2 if gigabit else 0)
 
     def set_phy(
@@ -308,7 +332,7 @@ class SimulatedCard:
         It adds to the delay of cables into and out of the port (which is 0 in a PHY that was never set). Each
         bound 0 to 10^6. negotiation_cycles: from the plug to the link, in core clock cycles.
         """
-        self._check_port(port)
+        _check_port(port)
         least, most = latency_ns
         if not 0 <= least <= most <= 1e6:
             raise ConfigError(f"a latency of {least} to {most} ns: give 0 to 10^6, the lower one first")
@@ -318,15 +342,10 @@ class SimulatedCard:
 
     def phy(self, port: int) -> tuple[bool, float, float]:
         """Truth about the port's PHY: link, latency of sending and of receiving in ns."""
-        self._check_port(port)
+        _check_port(port)
         tx, rx = ctypes.c_int64(), ctypes.c_int64()
         link = self._library.ts_phy(self._handle(), port, ctypes.byref(tx), ctypes.byref(rx))
         return bool(link), tx.value / 1e6, rx.value / 1e6
-
-    @staticmethod
-    def _check_port(port: int) -> None:
-        if not 0 <= port < PORTS:
-            raise ConfigError(f"no port {port}: this card has 0 to {PORTS - 1}")
 
     def run_until(self, fs: int) -> None:
         """Runs all edges at or before simulated time ``fs``."""
@@ -338,13 +357,11 @@ class SimulatedCard:
 
     def truth(self, port: int) -> npt.NDArray[np.void]:
         """WIRE_TRUTH of the events finished since the last call: when on the pins, and card time then."""
-        parts = []
-        while True:
-            part = np.zeros(65_536, dtype=WIRE_TRUTH)
-            n = int(self._library.ts_truth(self._handle(), port, part.ctypes.data, len(part)))
-            parts.append(part[:n])
-            if n < len(part):
-                return np.concatenate(parts)
+
+        def take(address: int, room: int) -> int:
+            return int(self._library.ts_truth(self._handle(), port, address, room))
+
+        return _take_all(WIRE_TRUTH, take)
 
     def run(self, cycles: int) -> None:
         """Runs ``cycles`` of the core clock."""
@@ -411,8 +428,7 @@ class Cloud:
         reorder_delay_ns: float = 10_000.0,
         seed: int = 1,
     ) -> None:
-        if not 0 <= port < PORTS:
-            raise ConfigError(f"no port {port}: this card has 0 to {PORTS - 1}")
+        _check_port(port)
         if not (8 <= delay_ns <= 1e10 and 0 <= jitter_ns <= 1e9 and 0 <= reorder_delay_ns <= 1e10):
             raise ConfigError(
                 f"a cloud of {delay_ns} ns, jitter {jitter_ns} ns, reordering {reorder_delay_ns} ns: "
@@ -437,8 +453,7 @@ class Cloud:
 
     def connect(self, card: SimulatedCard, port: int) -> None:
         """All that this card's transmitter sends goes into the cloud; one sender per cloud."""
-        if not 0 <= port < PORTS:
-            raise ConfigError(f"no port {port}: cards have 0 to {PORTS - 1}")
+        _check_port(port)
         if not self._library.ts_cloud_from(self._cloud, card._handle(), port):
             raise ConfigError("this cloud has a sender already")
         if card is not self._to:
@@ -446,11 +461,7 @@ class Cloud:
 
     def send(self, what: Frames) -> None:
         """Frames from an ideal gigabit source at the host, the first one not before now; 8 ns a byte."""
-        items = np.ascontiguousarray(what.items)
-        data = np.ascontiguousarray(what.data)
-        ends = items["offset"] + items["length"]
-        if len(items) and int(ends.max()) > len(data):
-            raise ConfigError(f"an item ends at byte {int(ends.max())} of {len(data)}")
+        items, data = _checked(what)
         if not self._library.ts_cloud_send(self._cloud, items.ctypes.data, len(items), data.ctypes.data):
             raise DeviceError("the card behind this cloud is closed")
 
@@ -460,10 +471,8 @@ class Cloud:
         departure_fs, arrival_fs: the SFD on the sender's and on the receiver's pins. due_fs: when the cloud
         let the preamble go. Lost: due_fs and arrival_fs are -1, fate has CLOUD_LOST.
         """
-        parts = []
-        while True:
-            part = np.zeros(65_536, dtype=CLOUD_TRUTH)
-            n = int(self._library.ts_cloud_truth(self._cloud, part.ctypes.data, len(part)))
-            parts.append(part[:n])
-            if n < len(part):
-                return np.concatenate(parts)
+
+        def take(address: int, room: int) -> int:
+            return int(self._library.ts_cloud_truth(self._cloud, address, room))
+
+        return _take_all(CLOUD_TRUTH, take)

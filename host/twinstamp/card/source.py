@@ -12,7 +12,7 @@ import numpy as np
 
 from twinstamp.card.opening import open_card
 from twinstamp.card.play import LONGEST_GAP_NS, CapturePlayer, TestFrames, set_time_of
-from twinstamp.card.sim import SimulatedCard
+from twinstamp.card.sim import CYCLES_PER_S, SimulatedCard
 from twinstamp.errors import ConfigError, InputError, LedgerError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import open_capture
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twinstamp.frames import Port
     from twinstamp.io.files import CaptureReader
 
-_STEP_S = 4096 / 125e6  # card time between two looks at the clock on the wall
+_STEP_S = 4096 / CYCLES_PER_S  # card time between two looks at the clock on the wall
 _DRAIN_S = 20e-6  # the longest frame at 1 Gbit/s is 72 us; what is left then is in the packer
 _BLOCK_TIMEOUT_S = 200e-6
 _BATCH_FRAMES = 1024
@@ -148,7 +148,7 @@ class CardSource:
         return supplied
 
     def _drain(self) -> FrameBatch | None:
-        self.simulated.run(round(_DRAIN_S * 125e6))
+        self.simulated.run(round(_DRAIN_S * CYCLES_PER_S))
         self.card.flush()
         return self.card.poll(_STEP_S)
 

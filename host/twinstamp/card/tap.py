@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from twinstamp.card.card import Card
-from twinstamp.card.sim import SimulatedCard
+from twinstamp.card.sim import CYCLES_PER_S, SimulatedCard
 from twinstamp.errors import ConfigError, DeviceError, OverloadError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _IFF_TAP_NO_PI = 0x0002 | 0x1000
 _NAME_BYTES = 15
 _MOST_FRAMES = 64  # taken from one interface before the card gets its turn
 _BLOCK_TIMEOUT_S = 8e-6
-_STEP_S = 2048 / 125e6  # card time for each look at the interfaces
+_STEP_S = 2048 / CYCLES_PER_S  # card time for each look at the interfaces
 
 
 class CardTap:
@@ -126,7 +127,7 @@ class CardTap:
             except BlockingIOError:
                 return 50 if number else 0
             except OSError as error:  # EIO while the interface is down
-                if error.errno == 5:
+                if error.errno == errno.EIO:
                     return 50 if number else 0
                 raise DeviceError(f"{self._names[port]}: cannot be read: {error.strerror}") from error
             try:

@@ -16,6 +16,7 @@ from twinstamp.units import parse_time_ns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twinstamp.card.card import Link
     from twinstamp.card.source import CardSource
 
 
@@ -109,7 +110,7 @@ def _info(options: argparse.Namespace) -> int:
     from twinstamp.card.calibration import calibration_path, load_calibration
 
     with open_card(options.card) as card:
-        identity, clock = card.identity, card.clock()
+        identity, clock, links = card.identity, card.clock(), card.links()
         measured = load_calibration(card.transport.name)
         report = {
             "version": 1,
@@ -123,7 +124,7 @@ def _info(options: argparse.Namespace) -> int:
             "ports": [
                 {
                     "name": port.name,
-                    "bits_per_s": 1_000_000_000,
+                    "link": links[number]._asdict(),
                     "receive_constant_ns": card.constants_q32[number] * 1e9 / 2**32,
                     "calibrated": number in measured,
                 }
@@ -150,10 +151,16 @@ def _info(options: argparse.Namespace) -> int:
     for number, port in enumerate(card.ports):
         how = "calibrated" if number in measured else "as the card says"
         print(
-            f"{port.name}: 1 Gbit/s, "
+            f"{port.name}: {_link_text(links[number])}, "
             f"receive constant {card.constants_q32[number] * 1e9 / 2**32:.2f} ns ({how})"
         )
     return 0
+
+
+def _link_text(link: Link) -> str:
+    if not link.up:
+        return "no link" if link.answers else "no link, no PHY answers"
+    return f"{link.speed // 10**6} Mbit/s {'full' if link.full_duplex else 'half'} duplex"
 
 
 # counters
@@ -330,7 +337,13 @@ def _calibrate(options: argparse.Namespace) -> int:
             name, {options.to: constant}, None if options.file is None else Path(options.file)
         )
     if options.json is not None:
-        report = {"version": 1, "card": name, "port": options.to, **asdict(constant), "kept": str(place)}
+        report = {
+            "version": 1,
+            "card": name,
+            "port": options.to,
+            **asdict(constant),
+            "kept": None if place is None else str(place),
+        }
         write_json(options.json, {**report, "exported_q32": exported})
         return 0
     unit = 1e9 / 2**32
