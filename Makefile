@@ -119,7 +119,7 @@ HASH_BENCH := hdl/sim/hash/hash_bench.cpp
 
 hdl: $(SIM) $(HASH_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
 
-$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
+$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
 	@echo "hdl: building the simulated card"
 	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
 

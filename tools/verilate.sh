@@ -15,19 +15,22 @@ fi
 library=$1
 folder=$(dirname "$library")/obj
 mkdir -p "$folder"
-trace=()
+# One code for all four ports: no assertions on cases, whose messages name the port, and none of the two passes that
+# would name variables per port (docs/decisions/0060-simulation-speed.md). With waveforms speed is no matter.
+options=(--no-assert-case)
 libraries=(-pthread)
 if [ "${TRACE:-0}" = 1 ]; then
-    trace=(--trace-fst)
+    options=(--trace-fst)
     libraries+=(-lz -llz4)
 fi
+python tools/share_ports.py > "$folder/share.vlt"
 if command -v ccache > /dev/null; then export OBJCACHE=ccache; fi
 verilator --cc -O3 --x-assign fast --x-initial fast -CFLAGS "-fPIC -fvisibility=hidden -fno-semantic-interposition" --Mdir "$folder" -GSimulated=1 \
-    "${trace[@]}" "${common[@]}"
+    -fno-dfg -fno-table "${options[@]}" "$folder/share.vlt" "${common[@]}"
 # The precompiled header's name confuses this build of it: included plainly instead.
 make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native" OPT_GLOBAL="-O3" CFG_CXXFLAGS_PCH_I=-include \
     Vtwinstamp_card__ALL.a libverilated.a
-bash tools/warp_members.sh "$folder/Vtwinstamp_card___024root.h" > "$folder/warp_members.h"
+python tools/model_parts.py "$folder"
 root=$(verilator --getenv VERILATOR_ROOT)
 g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror \
     -DVM_TRACE_FST="${TRACE:-0}" \

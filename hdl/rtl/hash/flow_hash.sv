@@ -54,13 +54,6 @@ module flow_hash (
   logic [31:0] ports_q;
   logic [7:0]  before1_q, before2_q;  // bytes before previous_q
 
-  function automatic logic has_ports(input logic [7:0] protocol);
-    return protocol inside {8'd6, 8'd17, 8'd33, 8'd132, 8'd136};
-  endfunction
-  function automatic logic is_extension(input logic [7:0] protocol);
-    return protocol inside {8'd0, 8'd43, 8'd44, 8'd51, 8'd60, 8'd135, 8'd139, 8'd140};
-  endfunction
-
   logic        first, take, in_frame;
   state_e      state;
   logic [11:0] count;
@@ -82,11 +75,19 @@ module flow_hash (
     endcase
   end
 
-  // Where a header chain goes on with `protocol`.
-  function automatic state_e after(input logic [7:0] protocol, input logic [14:0] left_fours);
-    if (is_extension(protocol)) return left_fours[14:1] == '0 ? StDone : StExtension;
-    return has_ports(protocol) && left_fours != '0 ? StPorts : StDone;
-  endfunction
+  // Where a header chain goes on: behind IPv6's own header with protocol_q, behind an extension with next_q.
+  // (No functions: their names would differ from port to port, and Verilator share no code between them.)
+  logic [7:0] protocol;
+  logic       has_ports, is_extension, any_left;
+  state_e     after;
+  assign protocol = state == StExtension ? next_q : protocol_q;
+  assign has_ports = protocol inside {8'd6, 8'd17, 8'd33, 8'd132, 8'd136};
+  assign is_extension = protocol inside {8'd0, 8'd43, 8'd44, 8'd51, 8'd60, 8'd135, 8'd139, 8'd140};
+  assign any_left = left_q[16:2] != '0;
+  always_comb begin
+    after = has_ports && any_left ? StPorts : StDone;
+    if (is_extension) after = left_q[16:3] == '0 ? StDone : StExtension;
+  end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -189,7 +190,7 @@ module flow_hash (
             if (count == header_q - 12'd1 && count > 12'd3) begin
               family_q <= 3'd4;
               count_q <= '0;
-              state_q <= !later_q && has_ports(protocol_q) && left_q[16:2] != '0 ? StPorts : StDone;
+              state_q <= !later_q && has_ports && any_left ? StPorts : StDone;
             end
           end
 
@@ -211,7 +212,7 @@ module flow_hash (
             if (count == 12'd39) begin
               family_q <= 3'd6;
               count_q <= '0;
-              state_q <= after(protocol_q, left_q[16:2]);
+              state_q <= after;
             end
           end
 
@@ -228,7 +229,7 @@ module flow_hash (
             if (count == header_q - 12'd1 && count > 12'd1) begin
               count_q <= '0;
               protocol_q <= next_q;
-              state_q <= later_q ? StDone : after(next_q, left_q[16:2]);
+              state_q <= later_q ? StDone : after;
             end
           end
 

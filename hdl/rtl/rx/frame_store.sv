@@ -11,9 +11,9 @@
 module frame_store
   import twinstamp_pkg::*;
 #(
-  parameter int unsigned StoreLog2 = 15,
-  parameter int unsigned Port = 0
+  parameter int unsigned StoreLog2 = 15
 ) (
+  input  logic [7:0]  port_i,        // for records; an input, so that all ports are the same module
   input  logic        clk_i,
   input  logic        rst_ni,
 
@@ -208,7 +208,7 @@ module frame_store
         event_stored_o <= keep;
         event_dropped_o <= drop;
         kept_words_q <= words_q;
-        head0_q <= {flags, stamp_epoch_i, 8'(Port),
+        head0_q <= {flags, stamp_epoch_i, port_i,
                     frame_end.length > 24'd65539 ? 16'hFFFF : payload[15:0], caplen};
         stamp_q <= stamp_q32_i;
         // Runts have no digest: they may come faster than the engine could follow.

@@ -72,7 +72,9 @@ module gmii_tx
   assign go = gap_q >= 4'd11 && (!flags_q[TxLaunch] || !due[63]);
 
   logic [7:0] byte_now;
-  assign byte_now = word_q[8*lane_q +: 8];
+  assign byte_now = state_q == StPad ? 8'h00 : word_q[8*lane_q +: 8];
+  logic [31:0] crc_next;
+  crc32_byte u_crc (.crc_i(crc_q), .data_i(byte_now), .crc_o(crc_next));
 
   // A word is asked for a cycle before its first byte is needed.
   always_comb begin
@@ -181,15 +183,15 @@ module gmii_tx
         StData: begin
           txd_o <= byte_now;
           tx_en_o <= 1'b1;
-          crc_q <= crc32_byte(crc_q, byte_now);
+          crc_q <= crc_next;
           lane_q <= lane_q + 3'd1;
           sent_q <= sent_q + 16'd1;
           if (sent_q + 16'd1 == length_q) state_q <= length_q < 16'd60 ? StPad : StFcs;
         end
         StPad: begin
-          txd_o <= '0;
+          txd_o <= byte_now;
           tx_en_o <= 1'b1;
-          crc_q <= crc32_byte(crc_q, 8'h00);
+          crc_q <= crc_next;
           sent_q <= sent_q + 16'd1;
           if (sent_q + 16'd1 == 16'd60) state_q <= StFcs;
         end

@@ -25,7 +25,7 @@ PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
 CYCLES_PER_S = 10**15 // NOMINAL_PERIOD_FS
 RING_ADDRESS = 0x1_0000_0000
-_ABI = 4
+_ABI = 5
 _LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
@@ -115,6 +115,7 @@ def _load() -> ctypes.CDLL:
         ("ts_cloud_from", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
         ("ts_cloud_send", ctypes.c_int, [pointer, pointer, u64, pointer]),
         ("ts_cloud_truth", u64, [pointer, pointer, u64]),
+        ("ts_set_plain", None, [pointer, ctypes.c_int]),
         ("ts_trace", ctypes.c_int, [pointer, ctypes.c_char_p]),
     ):
         function = getattr(library, name)
@@ -396,6 +397,10 @@ class SimulatedCard:
     def bursts(self) -> int:
         """Write bursts that host memory has seen."""
         return int(self._library.ts_bursts(self._handle()))
+
+    def set_plain(self, on: bool) -> None:
+        """Each edge through Verilator's own eval(): the same, slower. For comparing."""
+        self._library.ts_set_plain(self._handle(), on)
 
     def trace(self, path: Path) -> None:
         """Writes waveforms (FST) to ``path`` from now on; needs a library built with TRACE=1."""
