@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What hdl/sim has to know about the Verilated model beyond its ports: python tools/model_parts.py FOLDER.
 
-Writes FOLDER/model_parts.h, run by tools/verilate.sh: two things that Verilator makes and does not hand out.
+Run by tools/verilate.sh. Two files, of what Verilator makes and does not hand out:
 
-One edge at a time (hdl/sim/edge.cpp): Verilator's eval() looks at all clocks, before and after. The harness knows
-which clock has an edge; model_nba<TRIGGERED> is the model's own eval_nba with that as a constant.
+model_edges.h, for hdl/sim/edge.cpp: Verilator's eval() looks at all clocks, before and after. The harness
+knows which clock has an edge; model_nba<TRIGGERED> is the model's own eval_nba with that as a constant.
 
-Idle time (hdl/sim/warp.cpp): which members may change while the card is idle. Clocks, random inputs and
-Verilator's own; card time (WARP_TIME) and what follows it; timers of polls (WARP_POLL). Whatever else changes keeps
-the simulation from warping. A comparison with card time must be named here, as the signed difference (WARP_DUE: a
-warp ends before its sign changes).
+model_parts.h, for hdl/sim/warp.cpp: which members may change while the card is idle. Clocks, late inputs and
+Verilator's own; card time (WARP_TIME) and what follows it; timers of polls (WARP_POLL). Whatever else changes
+keeps the simulation from warping. A comparison with card time must be named here, as the signed difference
+(WARP_DUE: a warp ends before its sign changes).
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from pathlib import Path
 
 PREFIX = "Vtwinstamp_card"
 ROOT = f"{PREFIX}___024root"
+FREE = (
+    r"^__V(trigprevexpr|act|nba|ico|stl)|"
+    r"(^|__)(clk_i|clk_reg_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i)$"
+)
 
 
 def die(what: str) -> None:
@@ -53,19 +57,16 @@ def edges(folder: Path) -> str:
     text = "\n".join(source.read_text() for source in sources)
     if f"void {ROOT}___eval_act(" in text:
         die("the model has an active region: hdl/sim/edge.cpp knows none")
-    names = dict(
-        (what, int(index))
-        for index, what in re.findall(r"'act' region trigger index (\d+) is active: @\(([^\\]*)\)\\n", text)
-        or re.findall(r"region trigger index (\d+) is active: @\(([^\\]*)\)\\n", text)
-    )
+    found = re.findall(r"region trigger index (\d+) is active: @\(([^\\]*)\)\\n", text)
+    names = {what: int(index) for index, what in found}
     if max(names.values()) > 63:
         die("more than 64 triggers")
     bits = [names["posedge clk_i"], names["posedge clk_reg_i"]]
     for port in range(4):
-        found = [i for what, i in names.items() if re.match(rf"posedge (?=.*rx_).*\[{port}\]", what)]
-        if len(found) != 1:
-            die(f"{len(found)} triggers for the receive clock of port {port}: name each once")
-        bits += found
+        which = [i for what, i in names.items() if re.match(rf"posedge (?=.*rx_).*\[{port}\]", what)]
+        if len(which) != 1:
+            die(f"{len(which)} triggers for the receive clock of port {port}: name each once")
+        bits += which
     nba = body(text, f"void {ROOT}___eval_nba({ROOT}* vlSelf)")
     nba = nba.replace("vlSelfRef.__VnbaTriggered[0U]", "TRIGGERED")
     if "__VnbaTriggered" in nba:
@@ -101,9 +102,7 @@ def warp(folder: Path) -> str:
         for member in sorted(have):
             plain = member.removeprefix("__PVT__")
             full = f"{name}.{member}"
-            if re.match(r"__V(trigprevexpr|act|nba|ico|stl)", member):
-                put("WARP_FREE", full)
-            elif re.search(r"(^|__)(clk_i|clk_reg_i|rx_clk_i|tx_clk_i|late_i|now_q72_o|now_q32|now_q32_i|rlate_i|wlate_i)$", plain):
+            if re.search(FREE, plain):
                 put("WARP_FREE", full)
             elif plain.endswith("u_clock__DOT__now_q"):
                 put("WARP_TIME", full)

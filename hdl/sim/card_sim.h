@@ -2,8 +2,9 @@
 // The Verilated card in a world of its own: clocks with femtosecond edges, GMII wires that know the true
 // time of each byte, host memory behind AXI, registers behind AXI-Lite.
 //
-// One call runs many cycles. Each event is one rising edge of one clock; nothing happens at falling ones. What a flip-flop samples at an edge is what stood on its input
-// before it: the harness changes inputs after an edge's evaluation, as hardware behind registers does.
+// One call runs many cycles. Each event is one rising edge of one clock; nothing happens at falling ones.
+// What a flip-flop samples at an edge is what stood on its input before it: the harness changes inputs after
+// an edge's evaluation, as hardware behind registers does.
 #pragma once
 
 #include <cstdint>

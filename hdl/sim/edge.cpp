@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One edge of one clock through the model. Verilator's eval() compares all clocks with what they were, evaluates,
-// and compares again; with five clocks in turn that is a third of the work, and known beforehand. Here the model's
-// own functions are called with the trigger as a constant. The constructor checks the triggers against Verilator's.
+// One edge of one clock through the model. Verilator's eval() compares all clocks with what they were,
+// evaluates, and compares again; with five clocks in turn that is a third of the work, and known beforehand.
+// Here the model's own functions are called with the trigger as a constant. The constructor checks the
+// triggers against Verilator's.
 #include <cstdio>
 #include <cstdlib>
 
@@ -82,7 +83,8 @@ void CardSim::check_edges() {
         Vtwinstamp_card___024root___eval_triggers_vec__act(root);
         const uint64_t found = root->__VactTriggered[0];
         if (found != (event ? RX_EDGE[event - 1] : CORE_EDGE | REGISTER_EDGE)) {
-            std::fprintf(stderr, "simulated card: edge of clock %d has triggers %llx: see tools/model_parts.py\n",
+            std::fprintf(stderr,
+                         "simulated card: edge of clock %d has triggers %llx: see tools/model_parts.py\n",
                          event, static_cast<unsigned long long>(found));
             std::abort();
         }

@@ -2,8 +2,8 @@
 // Idle time in one step. The model is idle when no edge of any clock changes anything in it but card time and
 // what is computed from that; then k cycles are k additions to card time and k edges of each clock.
 //
-// The PHYs' polls: a timer counts up to each. A step ends before it fires, and management frames run edge by edge.
-// Once the model stands as it stood a round of polls ago, any number of such rounds is one step too.
+// The PHYs' polls: a timer counts up to each. A step ends before it fires, and management frames run edge by
+// edge. Once the model stands as it stood a round of polls ago, any number of such rounds is one step too.
 #include <algorithm>
 #include <cstring>
 
@@ -117,8 +117,8 @@ void advance_polls(Model* model, uint32_t k) {
 uint64_t until_due(const Model* model, uint64_t step_q32) {
     uint64_t k = UINT64_MAX;
 #define WARP_TIME(member)
-#define WARP_DUE(member)                                                          \
-    if (const auto due = static_cast<int64_t>(model->member); due < 0)            \
+#define WARP_DUE(member)                                               \
+    if (const auto due = static_cast<int64_t>(model->member); due < 0) \
         k = std::min(k, (0 - static_cast<uint64_t>(due)) / (step_q32 + 1));
 #include "model_parts.h"
 #undef WARP_TIME
@@ -128,9 +128,10 @@ uint64_t until_due(const Model* model, uint64_t step_q32) {
 
 void add_time(Model* model, u128 q72) {
 #define WARP_DUE(member)
-#define WARP_TIME(member)                                                          \
-    const u128 now = (wide(model->member.data()) + q72) & ((u128{1} << 104) - 1);  \
-    for (int i = 0; i < 4; ++i) model->member[static_cast<size_t>(i)] = static_cast<uint32_t>(now >> (32 * i));
+#define WARP_TIME(member)                                                         \
+    const u128 now = (wide(model->member.data()) + q72) & ((u128{1} << 104) - 1); \
+    for (int i = 0; i < 4; ++i)                                                   \
+        model->member[static_cast<size_t>(i)] = static_cast<uint32_t>(now >> (32 * i));
 #include "model_parts.h"
 #undef WARP_TIME
 #undef WARP_DUE
@@ -196,8 +197,8 @@ bool CardSim::settled() {
     return still();
 }
 
-// Cycles of a round of polls: since the model stood as it does now, but for time and timers that have all moved
-// by the same. 0: not known yet.
+// Cycles of a round of polls: since the model stood as it does now, but for time and timers that have all
+// moved by the same. 0: not known yet.
 uint64_t CardSim::round_of_polls() {
     const Model* model = top_->rootp->vlSymsp;
     const auto now = polls(model);
@@ -215,7 +216,8 @@ uint64_t CardSim::round_of_polls() {
         const int64_t cycles = static_cast<int64_t>(cycles_ - round_.cycle) - moved;
         if (together && !first && cycles > 0) return static_cast<uint64_t>(cycles);
     }
-    if (round_.bytes.size() == sizeof *model && same(model, round_.bytes.data()) && cycles_ - round_.cycle < 100)
+    if (round_.bytes.size() == sizeof *model && same(model, round_.bytes.data()) &&
+        cycles_ - round_.cycle < 100)
         return 0;
     round_.bytes.assign(bytes_of(model), bytes_of(model) + sizeof *model);
     round_.timers = now;

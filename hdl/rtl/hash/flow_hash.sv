@@ -275,33 +275,35 @@ module flow_hash (
   assign reversed = family_q == '0 ? macs_above_q
                   : differ_q       ? above_q
                                    : ports_q[31:16] > ports_q[15:0];
+  assign write = end_q || making_q;
   always_comb begin
     a0 = '0;
     b0 = '0;
-    if (family_q == 3'd6) begin
-      a0 = reversed ? destination1_q : source1_q;
-      b0 = reversed ? source1_q : destination1_q;
-    end else if (macs_known_q) begin
-      a0 = {reversed ? macs_q[95:48] : macs_q[47:0], 16'b0};
-      b0 = {reversed ? macs_q[47:0] : macs_q[95:48], 16'b0};
-    end
     character = '0;
-    unique case (step_q)
-      3'd0: character.value = {
-          13'b0, family_q, family_q == '0 ? ethertype_q : {8'b0, protocol_q},
-          reversed ? {ports_q[15:0], ports_q[31:16]} : ports_q
-      };
-      3'd1: character.value = family_q != 3'd4 ? a0
-                            : reversed         ? {destination0_q[31:0], destination0_q[63:32]}
-                                               : destination0_q;
-      3'd2: character.value = b0;
-      3'd3: character.value = reversed ? destination0_q : source0_q;
-      default: character.value = reversed ? source0_q : destination0_q;
-    endcase
-    // The lower halves of MAC addresses are zero, and so are their products.
-    character.final_one = step_q == (family_q == 3'd4 ? 3'd1 : family_q == 3'd6 ? 3'd4 : 3'd2);
+    if (write) begin
+      if (family_q == 3'd6) begin
+        a0 = reversed ? destination1_q : source1_q;
+        b0 = reversed ? source1_q : destination1_q;
+      end else if (macs_known_q) begin
+        a0 = {reversed ? macs_q[95:48] : macs_q[47:0], 16'b0};
+        b0 = {reversed ? macs_q[47:0] : macs_q[95:48], 16'b0};
+      end
+      unique case (step_q)
+        3'd0: character.value = {
+            13'b0, family_q, family_q == '0 ? ethertype_q : {8'b0, protocol_q},
+            reversed ? {ports_q[15:0], ports_q[31:16]} : ports_q
+        };
+        3'd1: character.value = family_q != 3'd4 ? a0
+                              : reversed         ? {destination0_q[31:0], destination0_q[63:32]}
+                                                 : destination0_q;
+        3'd2: character.value = b0;
+        3'd3: character.value = reversed ? destination0_q : source0_q;
+        default: character.value = reversed ? source0_q : destination0_q;
+      endcase
+      // The lower halves of MAC addresses are zero, and so are their products.
+      character.final_one = step_q == (family_q == 3'd4 ? 3'd1 : family_q == 3'd6 ? 3'd4 : 3'd2);
+    end
   end
-  assign write = end_q || making_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -337,7 +339,8 @@ module flow_hash (
   localparam logic [63:0] Mix1 = 64'hBF58476D1CE4E5B9;
   localparam logic [63:0] Mix2 = 64'h94D049BB133111EB;
   engine_e engine_q;
-  op_t op, op_q [1:Stages];
+  op_t op;
+  op_t [Stages:1] op_q;
   logic [2:0] product_q;
   logic [2:0] limb_q;
   logic wait_q;              // all products of this sum have started
@@ -385,11 +388,10 @@ module flow_hash (
       wait_q <= 1'b0;
       done_q <= 1'b0;
       x_q <= '0;
-      for (int i = 1; i <= int'(Stages); i++) op_q[i] <= '0;
+      op_q <= '0;
     end else if (active) begin
       done_q <= 1'b0;
-      op_q[1] <= op;
-      for (int i = 2; i <= int'(Stages); i++) op_q[i] <= op_q[i-1];
+      op_q <= {op_q[Stages-1:1], op};
       if (engine_q == EnIdle) begin
         limb_q <= '0;
         product_q <= '0;

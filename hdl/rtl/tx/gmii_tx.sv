@@ -74,7 +74,14 @@ module gmii_tx
   logic [7:0] byte_now;
   assign byte_now = state_q == StPad ? 8'h00 : word_q[8*lane_q +: 8];
   logic [31:0] crc_next;
-  crc32_byte u_crc (.crc_i(crc_q), .data_i(byte_now), .crc_o(crc_next));
+  crc32_byte u_crc (
+    .enable_i(state_q == StData || state_q == StPad), .crc_i(crc_q), .data_i(byte_now), .crc_o(crc_next)
+  );
+
+  // Between frames nothing moves: less to switch, and to simulate.
+  logic quiet;
+  assign quiet = state_q == StIdle && !next_word && !in_valid_i && gap_q == 4'd12 && !tx_en_o && !sent_o &&
+                 !departure_valid_o && head_q == '0;
 
   // A word is asked for a cycle before its first byte is needed.
   always_comb begin
@@ -116,7 +123,7 @@ module gmii_tx
       sent_o <= 1'b0;
       sent_length_o <= '0;
       lost_o <= '0;
-    end else begin
+    end else if (!quiet) begin
       if (in_valid_i) wptr_q <= wptr_q + (D+1)'(1);
       if (next_word) rptr_q <= rptr_q + (D+1)'(1);
       sent_o <= 1'b0;
