@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from scapy.all import IP, UDP, Ether, IPv6, Raw
 from twinstamp.card.linux import DEPARTURE, KERNEL, NOW, LinuxCard
 from twinstamp.card.nic import closest_offset, stamping_info
 from twinstamp.card.system_clock import StepWatch, system_clock
+from twinstamp.cli import main
 from twinstamp.errors import ConfigError, DeviceError
 
 from tests.io_live.conftest import Net
@@ -207,3 +209,34 @@ def test_what_a_veth_claims(net: Net) -> None:
 
 def test_closest_look_at_a_phc() -> None:
     assert closest_offset([(0, 1000, 500), (600, 1600, 700), (800, 1900, 1200)]) == (-950, 50)
+
+
+def test_info_and_capture(net: Net, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a user: capture two interfaces, read the file with tshark."""
+    net.pair("vc", "vd")
+    out = tmp_path / "out.pcapng"
+    assert main(["card", "info", "--card", "linux:vb,vd", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [port["name"] for port in report["ports"]] == ["vb", "vd"] and report["stamps"] == "kernel"
+    command = ["card", "capture", "--card", "linux:vb,vd", "--to", str(out), "--count", "6", "--json"]
+    results: list[int] = []
+    sender = threading.Timer(1.0, _send_some)
+    sender.start()
+    try:
+        results.append(main(command))
+    finally:
+        sender.join()
+    assert results == [0]
+    assert json.loads(capsys.readouterr().out)["written"] == 6
+    fields = ["-Tfields", "-eframe.interface_name", "-eframe.comment"]
+    read = subprocess.run(
+        ["tshark", "-r", out, *fields], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    assert [line.split("\t")[0] for line in read] == ["vb", "vd"] * 3
+    assert "clock=kernel timescale=utc" in read[0]
+
+
+def _send_some() -> None:
+    with LinuxCard(["va", "vc"]) as card:
+        for i in range(10):
+            card.send(i % 2, PLAIN + bytes(46))

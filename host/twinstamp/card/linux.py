@@ -16,7 +16,7 @@ from twinstamp.card import nic
 from twinstamp.card.system_clock import StepWatch, SystemClock, system_clock
 from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.frames import FLAG_KERNEL_STAMP, LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
-from twinstamp.io.live import LiveSource, check_interface, device_error
+from twinstamp.io.live import LinkStatistics, LiveSource, check_interface, device_error
 from twinstamp.io.merge import Merge
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class LinuxCard:
     None: where it does (found out by sending a frame to the port's own address, not by what the driver
     says); False: the kernel's. utc_offset_s: TAI - UTC for launch times in TAI, None: what the kernel was
     told, else 37. stamp_bound_ns: what a stamp may be wrong by against the wire, as measured by whoever
-    gives it (`twinstamp card calibrate` with a known cable); None: unknown, and then no batch has a bound.
-    Others: as in LiveSource.
+    gives it; None: unknown, and then no batch has a bound. Others: as in LiveSource.
 
     Batches are in UTC. ``batch.clock``: source "nic" or "kernel"; locked: the kernel's clock is
     synchronised; bound_ns: the clock daemon's bound, plus stamp_bound_ns, plus the uncertainty of the
@@ -242,9 +241,13 @@ class LinuxCard:
             with batch:
                 yield batch
 
+    def statistics(self) -> tuple[LinkStatistics, ...]:
+        """Per port, what came in and what the kernel dropped for want of room, since start()."""
+        return tuple(source.statistics() for source in self._sources)
+
     def drops(self) -> tuple[int, ...]:
         """Frames per port that the kernel dropped for want of room, since start()."""
-        return tuple(source.statistics().kernel_drops for source in self._sources)
+        return tuple(link.kernel_drops for link in self.statistics())
 
     # Sending
 
@@ -288,7 +291,7 @@ class LinuxCard:
 
         Frames wait in the queueing discipline where it takes SO_TXTIME (``txtime[port]`` names it), else
         this call waits, looking at the clock for the last 200 us: it takes a core, and goes ahead of the
-        launch time by what ``calibrate()`` found.
+        launch time by what ``calibration()`` found.
 
         Errors: ConfigError for no such port or columns of different length; ValueError for a frame or stamp
         outside its data. What the kernel refuses stands in ``Sent.error``.

@@ -166,6 +166,7 @@ class StampedSender {
                 number_anew(sent_ + 1);
             }
             ++sent_;
+            if (sent_ % 256 == 0) take_departures(0);  // before their queue is full
         }
         return first;
     }
