@@ -56,5 +56,5 @@ def test_waveforms_tell_the_truth(tmp_path):
     crc = variables[name].signal
     assert crc.value_at(int(truth["sfd_fs"][0])) != crc.value_at(int(truth["sfd_fs"][0]) + 100 * 10**6)
     assert not int(valid.signal.value_at(end)) & 1
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="folder is missing"):
         SimulatedCard(trace=tmp_path / "no" / "card.fst")

@@ -216,13 +216,12 @@ class SimulatedCard:
     ) -> None:
         self._card: int | None = None  # __del__ looks at it where the library is missing
         self._library = _load(trace=trace is not None)
+        if trace is not None and not os.access(Path(trace).parent, os.W_OK):
+            raise ConfigError(f"no waveforms into {trace}: its folder is missing or cannot be written to")
         self._card = self._library.ts_new(seed)
         if trace is not None and not self._library.ts_trace(self._card, os.fsencode(trace)):
             self.close()
-            raise ConfigError(
-                f"no waveforms into {trace}: the file cannot be written, or TWINSTAMP_SIM names a library "
-                "built without TRACE=1"
-            )
+            raise ConfigError(f"no waveforms into {trace}: TWINSTAMP_SIM is a library built without TRACE=1")
         self._library.ts_set_warp(self._card, warp)
         self._memory: npt.NDArray[np.uint8] | None = None
         self.step_cycles = step_cycles
