@@ -3,11 +3,11 @@
 
 from twinstamp.card.card import (
     COUNTERS,
+    DEPARTURE,
     Card,
     CardBatch,
     CardStatistics,
     ClockStatus,
-    Departure,
     Identity,
 )
 from twinstamp.card.opening import CARDS, open_card
@@ -16,11 +16,11 @@ from twinstamp.card.transport import Transport
 __all__ = [
     "CARDS",
     "COUNTERS",
+    "DEPARTURE",
     "Card",
     "CardBatch",
     "CardStatistics",
     "ClockStatus",
-    "Departure",
     "Identity",
     "Transport",
     "open_card",

@@ -150,7 +150,8 @@ def _constants(card: Card, sender: int, receiver: int, cable_ns: float, frames: 
     for batch in card.receive(4 * _TIMEOUT_S):
         for i, stamp in enumerate(batch.stamp_q32.tolist()):
             arrived[int.from_bytes(batch.frame(i)[:8], "big")] = stamp
-    departed = {departure.cookie: departure.stamp_q32 for departure in card.departures()}
+    departures = card.departures()
+    departed = dict(zip(departures["cookie"].tolist(), departures["stamp_q32"].tolist(), strict=True))
     both = arrived.keys() & departed.keys()
     if len(both) < frames:
         raise DeviceError(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from twinstamp.card import rmon
 from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
 from twinstamp.errors import (
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    import numpy as np
     import numpy.typing as npt
 
     from twinstamp.card.transport import Transport
@@ -43,6 +44,7 @@ _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
 _LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
 _TX_STAMP = 2
+_SHORTEST = 14  # an Ethernet header; the card pads to 60 bytes
 _LONGEST = 9022  # 9018 bytes with FCS, and two tags
 
 # Bits of CardBatch.record_flags
@@ -92,13 +94,16 @@ class CardBatch(FrameBatch):
         return (self._header(0) >> 48).astype("u2")
 
 
-class Departure(NamedTuple):
-    """When a frame left: card time of its SFD on the pins, 32.32 s; late: it missed its launch time."""
-
-    port: int
-    cookie: int
-    stamp_q32: int
-    late: bool
+# When a frame left. stamp_q32: card time of its SFD on the pins, 32.32 s. cookie: as sent. late: it missed
+# its launch time. As Departure in native/card_ring.cpp.
+DEPARTURE = np.dtype(
+    {
+        "names": ["stamp_q32", "cookie", "port", "late"],
+        "formats": ["u8", "u8", "u1", "?"],
+        "offsets": [0, 8, 16, 17],
+        "itemsize": 24,
+    }
+)
 
 
 class ClockStatus(NamedTuple):
@@ -197,8 +202,7 @@ class Card:
         self._ring: Any = None
         self._memory: Any = None
         self._address = 0
-        self._tx_memory: list[npt.NDArray[np.uint8]] = []
-        self._tx_index: list[int] = []
+        self._tx_rings: list[Any] = []
         self._running = False
         self._consumer = 0
         self._first = 0
@@ -488,6 +492,8 @@ class Card:
         """Memory: the record ring, then a transmit ring per port."""
         if self._memory is not None:
             return
+        from twinstamp import _native
+
         size_log2, count_log2, _ = self._shape
         rings = 1 << (size_log2 + count_log2)
         self._memory, self._address = self.transport.map_memory(
@@ -495,11 +501,102 @@ class Card:
         )
         for port in range(self.identity.ports):
             start = rings + port * (8 << _TX_WORDS_LOG2)
-            self._tx_memory.append(self._memory[start : start + (8 << _TX_WORDS_LOG2)])
-            self._tx_index.append(0)
+            self._tx_rings.append(_native.TransmitRing(self._memory[start : start + (8 << _TX_WORDS_LOG2)]))
             self.write(f"port[{port}].tx_base", self._address + start)
             self.write(f"port[{port}].tx_producer", 0)
             self.write_fields(f"port[{port}].tx_control", enable=1, size_log2=_TX_WORDS_LOG2)
+
+    def send_batch(
+        self,
+        port: int,
+        frames: FrameBatch | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike],
+        *,
+        launch_q32: npt.ArrayLike | None = None,
+        stamp: bool = False,
+        cookies: npt.ArrayLike | None = None,
+        first: int = 0,
+        timeout_s: float = 1.0,
+    ) -> int:
+        """Hands frames to the card for ``port``, in order; returns how many of them the card has now.
+
+        frames: a FrameBatch of whole Ethernet frames (where they came from does not matter), or arrays (data
+        u8[], offset u64[n], length u32[n]); each of 14 to 9022 bytes from the destination address on, without
+        FCS; the card pads to 60 bytes. They are copied: a batch may be released afterwards.
+        launch_q32: u64[n], card time, 32.32 s, at which each SFD is to leave (at the first cycle not before;
+        one that is missed goes at once and is marked late); frames of a port leave in the order they were
+        sent. stamp: departures come back through ``departures()``, with ``cookies`` (u64[n], default: the
+        index). first: begin with this frame.
+        timeout_s: card time to wait for room. What found none is left: the number returned is ``first`` for
+        the next call, and less than n. With 0 it takes what there is room for and never waits.
+
+        Errors: ConfigError for a bad frame, column or port, and then nothing was sent; DeviceError when memory
+        refused a read or the card died.
+        """
+        self._check_port(port)
+        whole = None
+        if isinstance(frames, FrameBatch):
+            data, offset, length, whole = frames.raw[:4]
+            if any(each.linktype != LINKTYPE_ETHERNET for each in frames.ports):
+                other = np.flatnonzero(frames.linktypes[frames.port] != LINKTYPE_ETHERNET)
+                if len(other):
+                    raise ConfigError(f"frame {other[0]} is no Ethernet frame: leave it out")
+        else:
+            data, offset, length = (
+                _column(column, dtype, name)
+                for column, dtype, name in zip(
+                    frames, ("u1", "u8", "u4"), ("data", "offset", "length"), strict=True
+                )
+            )
+        n = len(length)
+        launch = None if launch_q32 is None else _column(launch_q32, "u8", "launch_q32")
+        cookie = np.arange(n, dtype="u8") if cookies is None else _column(cookies, "u8", "cookies")
+        for name, column in (("offset", offset), ("launch_q32", launch), ("cookies", cookie)):
+            if column is not None and len(column) != n:
+                raise ConfigError(f"{name} has {len(column)} values for {n} frames")
+        if not 0 <= first <= n:
+            raise ConfigError(f"first is {first}: give 0 to {n}, the number of frames")
+        return self._transmit(
+            port, (data, offset, length), whole, launch, cookie, stamp, first, timeout_s
+        )
+
+    def _transmit(
+        self,
+        port: int,
+        columns: tuple[Any, Any, Any],
+        whole: Any,
+        launch: npt.NDArray[np.uint64] | None,
+        cookie: npt.NDArray[np.uint64],
+        stamp: bool,
+        first: int,
+        timeout_s: float,
+    ) -> int:
+        from twinstamp import _native
+
+        data, offset, length = columns
+        n = len(length)
+        bad = _native.first_bad(len(data), offset, length, whole, first, _SHORTEST, _LONGEST)
+        if bad < n:
+            raise ConfigError(_what_is_bad(bad, len(data), offset[bad], length[bad], whole))
+        if stamp and not self._running:
+            raise ConfigError("departure stamps come through the ring of a card that receives: start() first")
+        self._map()
+        flags = (0 if launch is None else _TX_LAUNCH) | (_TX_STAMP if stamp else 0)
+        ring = self._tx_rings[port]
+        while True:
+            fetched, before = self.read(f"port[{port}].tx_consumer"), ring.producer
+            try:
+                first = ring.put(data, offset, length, launch, cookie, flags, first, fetched)
+            except RuntimeError as error:
+                raise DeadCardError(
+                    f"card {self.transport.name}: port {port}: {error}; reset it"
+                ) from error
+            if ring.producer != before:
+                self.write(f"port[{port}].tx_producer", ring.producer)
+            if self.read(f"port[{port}].tx_status"):
+                raise DeviceError("the card stopped sending: host memory refused a read")
+            if first == n or timeout_s <= 0:
+                return int(first)
+            timeout_s -= self.transport.wait(min(timeout_s, _POLL_S))
 
     def send(
         self,
@@ -511,49 +608,30 @@ class Card:
         cookie: int = 0,
         timeout_s: float = 1.0,
     ) -> None:
-        """Hands ``frame`` (from the destination address on, without FCS) to the card for ``port``.
+        """Hands one frame to the card for ``port``: ``send_batch`` for interactive use.
 
-        launch_q32: card time, 32.32 s, at which its SFD is to leave (at the first cycle not before);
-        frames of a port leave in the order they were sent. stamp: its departure comes back through
-        ``departures()`` with ``cookie`` (64 bits). Short frames are padded to 60 bytes. Waits for room for
-        ``timeout_s`` of card time.
+        frame: 14 to 9022 bytes from the destination address on, without FCS. Waits for room for ``timeout_s``
+        of card time.
 
-        Errors: ConfigError for a bad frame or port; DeviceError when memory refused a read; OverloadError
-        when there was no room.
+        Errors: as ``send_batch``; OverloadError when there was no room.
         """
-        import numpy as np
-
         self._check_port(port)
-        if not 14 <= len(frame) <= _LONGEST:
-            raise ConfigError(f"a frame of {len(frame)} bytes: give 14 to {_LONGEST}, without FCS")
         for name, value in (("launch_q32", launch_q32 or 0), ("cookie", cookie)):
             if not 0 <= value < 1 << 64:
                 raise ConfigError(f"{name} is {value}: give 0 to 2^64-1")
-        self._map()
-        flags = (0 if launch_q32 is None else _TX_LAUNCH) | (_TX_STAMP if stamp else 0)
-        header = struct.pack("<HHBBHQQQ", len(frame), 0, 0, 0, flags, launch_q32 or 0, cookie, 0)
-        record = np.frombuffer(header + frame + bytes(-len(frame) % 8), dtype=np.uint64)
-        ring = self._tx_memory[port].view("u8")
-        index = self._tx_index[port]
-        while True:
-            used = (index - self.read(f"port[{port}].tx_consumer")) & 0xFFFFFFFF
-            if used + len(record) <= len(ring):
-                break
-            if self.read(f"port[{port}].tx_status"):
-                raise DeviceError("the card stopped sending: host memory refused a read")
-            if timeout_s <= 0:
-                raise OverloadError(f"port {port}: no room for {len(frame)} bytes within the time given")
-            timeout_s -= self.transport.wait(min(timeout_s, _POLL_S))
-        at = index % len(ring)
-        first = min(len(record), len(ring) - at)
-        ring[at : at + first] = record[:first]
-        ring[: len(record) - first] = record[first:]
-        self._tx_index[port] = (index + len(record)) & 0xFFFFFFFF
-        self.write(f"port[{port}].tx_producer", self._tx_index[port])
+        columns = np.frombuffer(frame, np.uint8), np.zeros(1, np.uint64), np.array([len(frame)], np.uint32)
+        launch = None if launch_q32 is None else np.array([launch_q32], np.uint64)
+        cookies = np.array([cookie], np.uint64)
+        if not self._transmit(port, columns, None, launch, cookies, stamp, 0, timeout_s):
+            raise OverloadError(f"port {port}: no room for {len(frame)} bytes within the time given")
 
-    def departures(self) -> list[Departure]:
-        """Departure stamps that ``poll`` or ``receive`` came across since the last call; needs ``start``."""
-        return [] if self._ring is None else [Departure(*d) for d in self._ring.departures()]
+    def departures(self) -> npt.NDArray[np.void]:
+        """Departures that ``poll`` or ``receive`` came across since the last call, DEPARTURE[n].
+
+        In the order of the ring: those of a port in the order its frames left. Needs ``start``. What the ring
+        had no room for is counted per port in ``port[i].tx_lost``.
+        """
+        return np.frombuffer(b"" if self._ring is None else self._ring.departures(), dtype=DEPARTURE)
 
     def stop(self) -> None:
         """Ends receiving; what is in the card still comes through ``poll`` while there are free blocks."""
@@ -673,3 +751,27 @@ class Card:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _column(values: npt.ArrayLike, dtype: str, name: str) -> Any:
+    """The same as an array in one piece. ConfigError where a value would change."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ConfigError(f"{name} has {array.ndim} dimensions: give one")
+    if array.dtype.kind not in "ui" and array.size:
+        raise ConfigError(f"{name} is of {array.dtype}: give integers")
+    limits = np.iinfo(dtype)
+    # Only where values could be outside: looking costs as much as sending.
+    if array.size and not np.can_cast(array.dtype, dtype):
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high > limits.max:
+            raise ConfigError(f"{name} has {low if low < 0 else high}: give 0 to {limits.max}")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _what_is_bad(i: int, data_bytes: int, offset: int, length: int, whole: Any) -> str:
+    if not _SHORTEST <= length <= _LONGEST:
+        return f"frame {i} has {length} bytes: give {_SHORTEST} to {_LONGEST}, without FCS"
+    if whole is not None and whole[i] != length:
+        return f"frame {i}: only {length} of its {whole[i]} bytes were captured; leave it out"
+    return f"frame {i}: {length} bytes from byte {offset} on, in {data_bytes} of data"
