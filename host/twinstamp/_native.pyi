@@ -78,6 +78,10 @@ def tap_write(
     trailer: bool,
 ) -> tuple[int, int]: ...
 
+def tap_read(
+    fd: int, data: Any, offset: Any, length: Any, shortest: int, longest: int
+) -> tuple[int, int]: ...
+
 class CardLease:
     def release(self) -> None: ...
 

@@ -44,8 +44,8 @@ _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
 _LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
 _TX_STAMP = 2
-_SHORTEST = 14  # an Ethernet header; the card pads to 60 bytes
-_LONGEST = 9022  # 9018 bytes with FCS, and two tags
+SHORTEST_SENT = 14  # bytes without FCS: an Ethernet header; the card pads to 60
+LONGEST_SENT = 9022  # 9018 bytes with FCS, and two tags
 
 # Bits of CardBatch.record_flags
 RECORD_BAD_FCS = 0x01
@@ -574,7 +574,7 @@ class Card:
 
         data, offset, length = columns
         n = len(length)
-        bad = _native.first_bad(len(data), offset, length, whole, first, _SHORTEST, _LONGEST)
+        bad = _native.first_bad(len(data), offset, length, whole, first, SHORTEST_SENT, LONGEST_SENT)
         if bad < n:
             raise ConfigError(_what_is_bad(bad, len(data), offset[bad], length[bad], whole))
         if stamp and not self._running:
@@ -770,8 +770,8 @@ def _column(values: npt.ArrayLike, dtype: str, name: str) -> Any:
 
 
 def _what_is_bad(i: int, data_bytes: int, offset: int, length: int, whole: Any) -> str:
-    if not _SHORTEST <= length <= _LONGEST:
-        return f"frame {i} has {length} bytes: give {_SHORTEST} to {_LONGEST}, without FCS"
+    if not SHORTEST_SENT <= length <= LONGEST_SENT:
+        return f"frame {i} has {length} bytes: give {SHORTEST_SENT} to {LONGEST_SENT}, without FCS"
     if whole is not None and whole[i] != length:
         return f"frame {i}: only {length} of its {whole[i]} bytes were captured; leave it out"
     return f"frame {i}: {length} bytes from byte {offset} on, in {data_bytes} of data"
