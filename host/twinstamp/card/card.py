@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from twinstamp.card import rmon
-from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
+from twinstamp.card.regmap import (
+    DIGEST_LIMB_WORDS,
+    DIGEST_LIMBS_AT,
+    DIGEST_NH_WORDS,
+    MAGIC,
+    MAP_MAJOR,
+    MAP_MINOR,
+    MEMORIES,
+    REGISTERS,
+)
 from twinstamp.errors import (
     CardMapError,
     ConfigError,
@@ -41,11 +50,10 @@ _COUNTERS_APART = 32  # counters from one port's first to the next one's in the 
 _POLL_S = 1e-3
 _NO_ANSWER = 0xFFFFFFFF  # what a bus reads where nobody drives it
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
-_LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
 _TX_LAUNCH = 1
 _TX_STAMP = 2
 SHORTEST_SENT = 14  # bytes without FCS: an Ethernet header; the card pads to 60
-LONGEST_SENT = 9022  # 9018 bytes with FCS, and two tags
+LONGEST_FRAME = 9022  # 9018 bytes with FCS, and two tags
 
 # Bits of CardBatch.record_flags
 RECORD_BAD_FCS = 0x01
@@ -462,14 +470,22 @@ class Card:
         """
         if self._running:
             raise ConfigError("the digest's key cannot change while the card receives: stop() first")
-        words = struct.unpack(f"<{len(key) // 4}I", key)
-        if len(words) < _LIMBS_AT + 80:
-            raise ConfigError(f"a key of {len(key)} bytes: give those of twinstamp_kernels.hashkey.expand")
+        from twinstamp_kernels.hashkey import half_key
+
+        try:
+            parts = half_key(key, LONGEST_FRAME)
+        except ValueError as error:
+            raise ConfigError(f"{error}: give those of twinstamp_kernels.hashkey.expand") from error
+        sizes = tuple(len(part) // 4 for part in parts)
+        if sizes != (DIGEST_NH_WORDS, DIGEST_LIMB_WORDS):
+            raise CardMapError(
+                f"the kernels' digest has keys of {sizes[0]} and {sizes[1]} words, the card's register map of "
+                f"{DIGEST_NH_WORDS} and {DIGEST_LIMB_WORDS}: take card and host from the same release"
+            )
         base = MEMORIES["digest_key"][0]
-        for i in range(258):
-            self.transport.write32(base + 4 * i, words[i])
-        for i in range(80):
-            self.transport.write32(base + 4 * (320 + i), words[_LIMBS_AT + i])
+        for start, part in zip((0, DIGEST_LIMBS_AT), parts, strict=True):
+            for i, word in enumerate(struct.unpack(f"<{len(part) // 4}I", part)):
+                self.transport.write32(base + 4 * (start + i), word)
 
     def load_flow_key(self, key: bytes) -> None:
         """Loads the key of ``CardBatch.flow_hash``: the 96 bytes of FlowHashKey (twinstamp/flow.h).
@@ -574,7 +590,7 @@ class Card:
 
         data, offset, length = columns
         n = len(length)
-        bad = _native.first_bad(len(data), offset, length, whole, first, SHORTEST_SENT, LONGEST_SENT)
+        bad = _native.first_bad(len(data), offset, length, whole, first, SHORTEST_SENT, LONGEST_FRAME)
         if bad < n:
             raise ConfigError(_what_is_bad(bad, len(data), offset[bad], length[bad], whole))
         if stamp and not self._running:
@@ -770,8 +786,8 @@ def _column(values: npt.ArrayLike, dtype: str, name: str) -> Any:
 
 
 def _what_is_bad(i: int, data_bytes: int, offset: int, length: int, whole: Any) -> str:
-    if not SHORTEST_SENT <= length <= LONGEST_SENT:
-        return f"frame {i} has {length} bytes: give {SHORTEST_SENT} to {LONGEST_SENT}, without FCS"
+    if not SHORTEST_SENT <= length <= LONGEST_FRAME:
+        return f"frame {i} has {length} bytes: give {SHORTEST_SENT} to {LONGEST_FRAME}, without FCS"
     if whole is not None and whole[i] != length:
         return f"frame {i}: only {length} of its {whole[i]} bytes were captured; leave it out"
     return f"frame {i}: {length} bytes from byte {offset} on, in {data_bytes} of data"

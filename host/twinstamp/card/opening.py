@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 CARDS = ("sim",)
 
 
+def known_card(name: str) -> str:
+    """The name without a leading "card:". ConfigError where no such card is known."""
+    known = name.removeprefix("card:")
+    if known not in CARDS:
+        raise ConfigError(f"no card {name!r}: known are {', '.join(CARDS)}")
+    return known
+
+
 def open_card(
     name: str = "sim",
     *,
@@ -34,9 +42,7 @@ def open_card(
 
     Errors: ConfigError for an unknown name or a damaged calibration; DeviceError and its kinds as in Card.
     """
-    if name.removeprefix("card:") not in CARDS:
-        raise ConfigError(f"no card {name!r}: known are {', '.join(CARDS)}")
-    name = name.removeprefix("card:")
+    name = known_card(name)
     from twinstamp.card.sim import SimulatedCard
 
     measured = load_calibration(name, calibration) if calibrated else {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twinstamp.card.card import LONGEST_SENT, SHORTEST_SENT, Card
+from twinstamp.card.card import LONGEST_FRAME, SHORTEST_SENT, Card
 from twinstamp.card.sim import CYCLES_PER_S, SimulatedCard
 from twinstamp.errors import ConfigError, DeviceError
 
@@ -36,7 +36,7 @@ class _FromHost:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.data = np.zeros(_MOST_BYTES + LONGEST_SENT + 1, np.uint8)
+        self.data = np.zeros(_MOST_BYTES + LONGEST_FRAME + 1, np.uint8)
         self.offset = np.zeros(_MOST_FRAMES, np.uint64)
         self.length = np.zeros(_MOST_FRAMES, np.uint32)
         self.frames = 0
@@ -50,7 +50,7 @@ class _FromHost:
             return 0
         self.next = 0
         self.frames, refused = _native.tap_read(
-            self.fd, self.data, self.offset, self.length, SHORTEST_SENT, LONGEST_SENT
+            self.fd, self.data, self.offset, self.length, SHORTEST_SENT, LONGEST_FRAME
         )
         return refused
 

@@ -72,11 +72,10 @@ def _ports(text: str) -> tuple[int, ...]:
 
 
 def _open_traffic(options: argparse.Namespace) -> CardSource:
-    from twinstamp.card.opening import CARDS
+    from twinstamp.card.opening import known_card
     from twinstamp.card.source import CardSource
 
-    if options.card.removeprefix("card:") not in CARDS:
-        raise ConfigError(f"no card {options.card!r}: known are {', '.join(CARDS)}")
+    known_card(options.card)
     if options.play is None and not options.test_frames:
         raise ConfigError("nothing is on the simulated card's wires: give --play CAPTURE or --test-frames N")
     if options.play is not None and options.test_frames:
@@ -283,10 +282,10 @@ def _add_selftest(verbs: Any) -> None:
 
 
 def _selftest(options: argparse.Namespace) -> int:
+    from twinstamp.card.opening import known_card
     from twinstamp.card.selftest import selftest
 
-    if options.card != "sim":
-        raise ConfigError(f"no card {options.card!r}: the self-test needs the simulated one, sim")
+    known_card(options.card)
     shown = options.json != "-"
 
     def show(check: dict[str, Any]) -> None:
@@ -403,14 +402,14 @@ def _add_tap(verbs: Any) -> None:
 
 
 def _tap(options: argparse.Namespace) -> int:
+    from twinstamp.card.opening import known_card
     from twinstamp.card.tap import CardTap
 
     if os.geteuid() != 0:
         raise DeviceError(
             "a TAP interface needs root (CAP_NET_ADMIN); without it, use `twinstamp card capture`"
         )
-    if options.card != "sim":
-        raise ConfigError(f"no card {options.card!r}: known is sim")
+    known_card(options.card)
     cables = []
     for text in options.cable:
         try:
