@@ -77,7 +77,6 @@ def tap_write(
     which_port: int,
     trailer: bool,
 ) -> tuple[int, int]: ...
-
 def tap_read(
     fd: int, data: Any, offset: Any, length: Any, shortest: int, longest: int
 ) -> tuple[int, int]: ...

@@ -571,9 +571,7 @@ class Card:
                 raise ConfigError(f"{name} has {len(column)} values for {n} frames")
         if not 0 <= first <= n:
             raise ConfigError(f"first is {first}: give 0 to {n}, the number of frames")
-        return self._transmit(
-            port, (data, offset, length), whole, launch, cookie, stamp, first, timeout_s
-        )
+        return self._transmit(port, (data, offset, length), whole, launch, cookie, stamp, first, timeout_s)
 
     def _transmit(
         self,
@@ -603,9 +601,7 @@ class Card:
             try:
                 first = ring.put(data, offset, length, launch, cookie, flags, first, fetched)
             except RuntimeError as error:
-                raise DeadCardError(
-                    f"card {self.transport.name}: port {port}: {error}; reset it"
-                ) from error
+                raise DeadCardError(f"card {self.transport.name}: port {port}: {error}; reset it") from error
             if ring.producer != before:
                 self.write(f"port[{port}].tx_producer", ring.producer)
             if self.read(f"port[{port}].tx_status"):
