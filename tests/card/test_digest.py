@@ -61,7 +61,7 @@ def test_another_layout_in_the_kernels_is_an_error(make_card, monkeypatch, name,
     _, card = make_card()
     key = hashkey.expand(bytes(32))
     monkeypatch.setattr(hashkey._cpu, name, value)
-    with pytest.raises((CardMapError, ConfigError), match="words|bytes"):
+    with pytest.raises((CardMapError, ConfigError), match=r"words|bytes"):
         card.load_digest_key(key)
 
 

@@ -30,7 +30,7 @@ def items_of(offset: np.ndarray, length: np.ndarray, gap: np.ndarray | int) -> n
 
 
 def pass_all(make_card, items: list[np.ndarray], data: np.ndarray, seed: int) -> None:
-    """Puts ``items[port]`` on the wire into each port, and demands all back: in order, as sent, well stamped."""
+    """Puts ``items[port]`` on the wire into each port; all must come: in order, as sent, well stamped."""
     simulated, card = make_card(seed=seed, block_log2=20)
     for port, ppb in enumerate(OFFSETS_PPB):
         simulated.set_clock(f"rx{port}", ppb=ppb)
@@ -75,7 +75,7 @@ def test_a_million_frames(make_card):
 
 @pytest.mark.long
 def test_frames_of_random_sizes_and_gaps(make_card):
-    """100,000 of 64 to 9018 bytes with FCS; half of the gaps the shortest, the others up to 20,000 byte times."""
+    """100,000 of 64 to 9018 bytes with FCS; half of the gaps the shortest, the others up to 20,000 bytes."""
     rng = np.random.default_rng(4)
     n = 100_000 // PORTS
     data = rng.integers(0, 256, 1 << 24, dtype=np.uint8)

@@ -117,7 +117,7 @@ def test_interface_that_is_taken_away_ends_it(net):  # noqa: F811
     with CardTap((0,), name="tst%d") as tap:
         ip("link", "set", "dev", "tst0", "up")
         ip("link", "delete", "dev", "tst0")
-        with pytest.raises(DeviceError, match="tst0: .*bad state"):
+        with pytest.raises(DeviceError, match=r"tst0: .*bad state"):
             tap.run(5)
 
 

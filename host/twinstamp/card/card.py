@@ -479,7 +479,7 @@ class Card:
         sizes = tuple(len(part) // 4 for part in parts)
         if sizes != (DIGEST_NH_WORDS, DIGEST_LIMB_WORDS):
             raise CardMapError(
-                f"the kernels' digest has keys of {sizes[0]} and {sizes[1]} words, the card's register map of "
+                f"the kernels' digest has keys of {sizes[0]} and {sizes[1]} words, the register map's of "
                 f"{DIGEST_NH_WORDS} and {DIGEST_LIMB_WORDS}: take card and host from the same release"
             )
         base = MEMORIES["digest_key"][0]
@@ -545,8 +545,8 @@ class Card:
         timeout_s: card time to wait for room. What found none is left: the number returned is ``first`` for
         the next call, and less than n. With 0 it takes what there is room for and never waits.
 
-        Errors: ConfigError for a bad frame, column or port, and then nothing was sent; DeviceError when memory
-        refused a read or the card died.
+        Errors: ConfigError for a bad frame, column or port, and then nothing was sent; DeviceError when
+        memory refused a read or the card died.
         """
         self._check_port(port)
         whole = None

@@ -43,7 +43,7 @@ class _FromHost:
         self.next = 0
 
     def read(self) -> int:
-        """Takes what waits in the interface once all before is with the card; returns how many were refused."""
+        """Takes what waits there once all before is with the card; returns how many were refused."""
         from twinstamp import _native
 
         if self.next < self.frames:
