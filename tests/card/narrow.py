@@ -8,7 +8,7 @@ from twinstamp.card.sim import SimulatedCard
 
 
 class Board:
-    """Registers, memory and waiting of a simulated card; whoever asks for anything more gets an AttributeError.
+    """Registers, memory and waiting of a simulated card; asking for more is an AttributeError.
 
     Closing it leaves the card as it is, so that it can be opened again, as a board in its slot.
     """
