@@ -168,38 +168,6 @@ def test_bad_use(arguments, status, message, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.pcapng"))
 
 
-def test_selftest_passes(capsys):
-    assert main(["card", "selftest", "--quick", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["passed"] and report["seconds"] < 240
-    checks = {check["name"]: check for check in report["checks"]}
-    assert set(checks) == {
-        "registers", "clock", "frames", "stamps_0ppm", "stamps", "bad_frames", "overload",
-    }  # fmt: skip
-    assert checks["stamps"]["limits"]["std_ns"] == 2.4
-    for port in range(4):
-        assert checks["stamps"]["measured"][f"port{port}"]["std_ns"] > 2.2  # 8/sqrt(12), not a constant
-
-
-@pytest.mark.long
-def test_whole_selftest_in_under_four_minutes(capsys):
-    assert main(["card", "selftest", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["passed"] and report["seconds"] < 240
-    assert {check["measured"].get("port0", {}).get("offset_ppm") for check in report["checks"]} == {None, 1.0}
-
-
-def test_selftest_fails_where_a_stamp_is_off(monkeypatch):
-    """A constant that is 3 units (0.7 ns) off: the check sees it."""
-    from twinstamp.card import selftest
-    from twinstamp.card.card import Card
-
-    monkeypatch.setattr(Card, "constants_q32", property(lambda card: tuple(c + 3 for c in card._constants)))
-    result: dict = {}
-    with pytest.raises(selftest._FailedError, match="ns"):
-        selftest._stamps(result, {}, True, 1)
-
-
 def test_calibrate_is_used_from_then_on(capsys):
     arguments = ["card", "calibrate", "--from", "2", "--to", "0", "--cable-ns", "80.5", "--frames", "64"]
     assert main([*arguments, "--dry-run"]) == 0

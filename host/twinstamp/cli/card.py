@@ -286,7 +286,7 @@ def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
 
 def _add_selftest(verbs: Any) -> None:
     parser = _verb(
-        verbs, "selftest", "test registers, clock, ports, stamps and overload of a card", _selftest
+        verbs, "selftest", "test registers, clock, PHYs, ports, hashes, stamps and overload", _selftest
     )
     parser.add_argument("--quick", action="store_true", help="fewer frames, larger clock offsets")
     parser.add_argument("--seed", type=int, default=1, help="of what is random in the simulation")
@@ -302,10 +302,21 @@ def _selftest(options: argparse.Namespace) -> int:
 
     def show(check: dict[str, Any]) -> None:
         if shown:
-            values = ", ".join(f"{name} {value}" for name, value in check["measured"].items())
-            print(f"{'ok  ' if check['passed'] else 'FAIL'} {check['name']:18} {values}", flush=True)
-            if check["error"]:
-                print(f"     {check['error']}")
+            print(
+                f"{'ok  ' if check['passed'] else 'FAIL'} {check['name']:14} {check['seconds']:6.1f} s",
+                end="",
+            )
+            figures = check["figures"]
+            told = [f"{name} {figure['value']}" for name, figure in figures.items() if "passed" not in figure]
+            told += [
+                f"{name} {figure['value']} (at most {figure['at_most']})"
+                for name, figure in figures.items()
+                if "at_most" in figure
+            ]
+            exact = sum("equal" in figure and figure["passed"] for figure in figures.values())
+            print(f"  {'; '.join([f'{exact} exact', *told])}", flush=True)
+            for error in check["errors"]:
+                print(f"     {error}")
 
     report = selftest(quick=options.quick, seed=options.seed, progress=show)
     if options.json is not None:
