@@ -240,3 +240,57 @@ def test_wireshark_lists_the_card_and_captures_from_it(tmp_path, tshark, monkeyp
 def test_installed_starter_runs_this_interpreter(tmp_path):
     main(["card", "extcap", "--install", str(tmp_path)])
     assert sys.executable in (tmp_path / "twinstamp-extcap").read_text()
+
+
+def script(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("listing", "status", "message"),
+    [
+        ("Extcap path: /not/there", 2, "one extcap folder, /not/there, which you cannot write"),
+        ("Temp: /tmp", 2, "names no extcap folder"),
+        ("Extcap path: {own}/shared", 0, "shared/twinstamp-extcap"),
+        ("Personal Extcap path: {own}/mine\nExtcap path: /not/there", 0, "mine/twinstamp-extcap"),
+    ],
+)
+def test_extcap_goes_where_wireshark_says(listing, status, message, tmp_path, monkeypatch, capsys):
+    """Wireshark 4.0 names one folder for all users, later ones a user's own as well."""
+    (tmp_path / "shared").mkdir()
+    script(tmp_path, "tshark", f"printf '{listing.format(own=tmp_path)}\\n'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("WIRESHARK_EXTCAP_DIR", raising=False)
+    assert main(["card", "extcap", "--install"]) == status
+    out = capsys.readouterr()
+    assert message in (out.err if status else out.out)
+
+
+@pytest.mark.root
+def test_wireshark_of_root(tmp_path, tshark):
+    """The documented installation, into the machine's own extcap folder, in a mount namespace."""
+    listing = subprocess.run([tshark, "-G", "folders"], capture_output=True, text=True, check=True).stdout
+    folders = [line.split(":", 1)[1].strip() for line in listing.splitlines() if "Extcap path:" in line]
+    if not Path(folders[0]).is_dir():
+        pytest.skip(f"NO FOLDER: {folders[0]} is not there")
+    out = tmp_path / "out.pcapng"
+    (tmp_path / "extcap").mkdir()
+    (tmp_path / "all.sh").write_text(
+        f"set -e\nmount --bind {tmp_path}/extcap {folders[0]}\n"
+        f"{sys.executable} -m twinstamp.cli card extcap --install\n{tshark} -D\n"
+        f"{tshark} -i twinstamp-sim -c 5 -w {out}\n"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", str(tmp_path / "all.sh")],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    if "mount" in done.stderr and done.returncode == 32:
+        pytest.skip("NO MOUNTS: this container allows none")
+    assert done.returncode == 0, done.stderr
+    assert "twinstamp-sim (Twinstamp card, simulated)" in done.stdout
+    assert "Error by extcap" not in done.stderr  # that it has enough frames is no fault
+    with open_capture(out) as reader:
+        assert [batch.frame(i) for batch in reader for i in range(len(batch))] == [
+            TestFrames.content(0, n) for n in range(5)
+        ]

@@ -284,10 +284,10 @@ def hashes(figures: Figures, settings: Settings) -> None:
     rng = random.Random(settings.seed)  # noqa: S311
     n = 50 if settings.quick else 250
     with settings.open(timeout_s=BLOCK_TIMEOUT_S) as card:
-        key, flow_key = hashkey.expand(rng.randbytes(32)), rng.randbytes(FLOW_KEY_BYTES)
+        seed, flow_key = rng.randbytes(hashkey.SEED_BYTES), rng.randbytes(FLOW_KEY_BYTES)
         has_digest, has_flow = ("digest" in card.identity.features, "flow_hash" in card.identity.features)
         if has_digest:
-            card.load_digest_key(key)
+            card.load_digest_key(hashkey.expand(seed))
         if has_flow:
             card.load_flow_key(flow_key)
         looped = _looped(card, figures)
@@ -301,7 +301,7 @@ def hashes(figures: Figures, settings: Settings) -> None:
         frames = FrameBatch.from_frames([frame for each in sent for frame in each])
         types = np.array([LINKTYPE_ETHERNET], np.uint16)
         digests = frame_keys(
-            hashkey._cpu.HashKey(key), frames.data, frames.offset, frames.caplen, frames.port, types
+            hashkey.hash_key(seed), frames.data, frames.offset, frames.caplen, frames.port, types
         )[0][:, 0]
         classifier = Classifier(
             rules=b"", memory_limit=1 << 24, flow_key=flow_key, inner=False, by_ip=False, follow_icmp=False,
