@@ -39,7 +39,9 @@ def test_info(capsys):
     assert [port["name"] for port in report["ports"]] == ["port0", "port1", "port2", "port3"]
     assert report["clock"]["utc_offset_s"] == 37
     assert main(["card", "info"]) == 0
-    assert "receive constant 27.94 ns (as the card says)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "port3: 1000 Mbit/s full duplex, receive constant 27.94 ns (as the card says)" in out
+    assert "rate +0.000 ppb" in out
 
 
 def test_counters(capsys):
@@ -152,6 +154,13 @@ def test_capture_of_a_capture_and_its_count(tmp_path, capsys):
         (["capture", "--to", "x.pcapng", "--play", "nowhere.pcap"], 1, "cannot be opened"),
         (["capture", "--to", "x.pcapng", "--test-frames", "1", "--count", "0"], 2, "at least 1"),
         (["info", "--card", "pci0"], 2, "known are sim"),
+        (["selftest", "--card", "pci0"], 2, "known are sim"),
+        (["capture", "--to", "x.pcapng", "--card", "pci0", "--test-frames", "1"], 2, "known are sim"),
+        (
+            ["capture", "--to", "x.pcapng", "--card", "pynq:a.bit", "--test-frames", "1"],
+            2,
+            "works with the simulated card, sim, only; 'pynq:a.bit' is a board",
+        ),
         (["calibrate", "--from", "1", "--to", "1", "--cable-ns", "50"], 2, "two different"),
         (["extcap", "--extcap-interface", "eth0", "--capture"], 2, "unknown interface"),
         (
