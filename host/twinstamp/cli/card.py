@@ -167,9 +167,9 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _first_look(card: Card) -> tuple[Link, ...]:
-    """The links once the card has looked at its PHYs, which takes a millisecond after reset."""
+    """The links once the card has looked at its PHYs: a millisecond after reset, and then 160 us more."""
     waited = 0.0
-    while not all(link.answers for link in card.links()) and waited < 3e-3:
+    while not all(link.up for link in card.links()) and waited < 1.5e-3:
         waited += card.transport.wait(1e-4)
     return card.links()
 
