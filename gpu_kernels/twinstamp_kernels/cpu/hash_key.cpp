@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The digest's key as a Python object, so that its 17 KB are laid out once.
+#include <cstddef>
+
 #include "bindings.h"
 #include "twinstamp/hash.h"
-
-#include <cstddef>
 
 namespace twinstamp {
 

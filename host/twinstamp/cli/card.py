@@ -16,7 +16,7 @@ from twinstamp.units import parse_time_ns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twinstamp.card.card import Link
+    from twinstamp.card.card import Card, Link
     from twinstamp.card.source import CardSource
 
 
@@ -78,11 +78,10 @@ def _ports(text: str) -> tuple[int, ...]:
 
 
 def _open_traffic(options: argparse.Namespace) -> CardSource:
-    from twinstamp.card.opening import split_name
+    from twinstamp.card.opening import must_be_simulated
     from twinstamp.card.source import CardSource
 
-    if split_name(options.card)[0] != "sim":
-        raise ConfigError(f"--card {options.card}: frames are put on the wires of the simulated card alone")
+    must_be_simulated(options.card, "putting frames on wires")
     if options.play is None and not options.test_frames:
         raise ConfigError("nothing is on the simulated card's wires: give --play CAPTURE or --test-frames N")
     if options.play is not None and options.test_frames:
@@ -122,7 +121,7 @@ def _info(options: argparse.Namespace) -> int:
     from twinstamp.card.calibration import calibration_path, load_calibration
 
     with open_card(options.card) as card:
-        identity, clock, links = card.identity, card.clock(), card.links()
+        identity, links, clock = card.identity, _first_look(card), card.clock()
         measured = load_calibration(card.transport.name)
         report = {
             "version": 1,
@@ -156,7 +155,7 @@ def _info(options: argparse.Namespace) -> int:
     )
     bound = "unknown" if clock.bound_ns < 0 else f"{clock.bound_ns} ns"
     print(
-        f"clock: {clock.time_q32 / 2**32:.9f} s TAI, rate {clock.rate_ppb:+.3f} ppb, "
+        f"clock: {clock.time_q32 / 2**32:.9f} s TAI, rate {round(clock.rate_ppb, 3) or 0.0:+.3f} ppb, "
         f"{'locked' if clock.locked else 'not locked'}, bound {bound}, TAI-UTC {clock.utc_offset_s} s, "
         f"epoch {clock.epoch}"
     )
@@ -167,6 +166,14 @@ def _info(options: argparse.Namespace) -> int:
             f"receive constant {card.constants_q32[number] * 1e9 / 2**32:.2f} ns ({how})"
         )
     return 0
+
+
+def _first_look(card: Card) -> tuple[Link, ...]:
+    """The links once the card has looked at its PHYs: a millisecond after reset, and then 160 us more."""
+    waited = 0.0
+    while not all(link.up for link in card.links()) and waited < 1.5e-3:
+        waited += card.transport.wait(1e-4)
+    return card.links()
 
 
 def _link_text(link: Link) -> str:
@@ -299,11 +306,15 @@ def _add_selftest(verbs: Any) -> None:
 
 
 def _selftest(options: argparse.Namespace) -> int:
-    from twinstamp.card.opening import split_name
+    from twinstamp.card.opening import known_card, open_card
     from twinstamp.card.selftest import selftest
 
-    if split_name(options.card)[0] != "sim":
-        raise ConfigError(f"--card {options.card}: frames are put on the wires of the simulated card alone")
+    opener = None
+    if known_card(options.card)[0] != "sim":
+
+        def opener(**card_options: Any) -> Card:
+            return open_card(options.card, calibrated=False, **card_options)
+
     shown = options.json != "-"
 
     def show(check: dict[str, Any]) -> None:
@@ -324,7 +335,7 @@ def _selftest(options: argparse.Namespace) -> int:
             for error in check["errors"]:
                 print(f"     {error}")
 
-    report = selftest(quick=options.quick, seed=options.seed, progress=show)
+    report = selftest(quick=options.quick, seed=options.seed, open_card=opener, progress=show)
     if options.json is not None:
         write_json(options.json, report)
     if shown:
@@ -431,15 +442,14 @@ def _add_tap(verbs: Any) -> None:
 
 
 def _tap(options: argparse.Namespace) -> int:
-    from twinstamp.card.opening import split_name
+    from twinstamp.card.opening import must_be_simulated
     from twinstamp.card.tap import CardTap
 
     if os.geteuid() != 0:
         raise DeviceError(
             "a TAP interface needs root (CAP_NET_ADMIN); without it, use `twinstamp card capture`"
         )
-    if split_name(options.card)[0] != "sim":
-        raise ConfigError(f"--card {options.card}: frames are put on the wires of the simulated card alone")
+    must_be_simulated(options.card, "tap")
     cables = []
     for text in options.cable:
         try:

@@ -91,8 +91,8 @@ nb::tuple tap_write(int fd, Array<std::uint8_t> data, Array<std::uint64_t> offse
 }
 
 // Reads frames that wait in the interface into `data`, one behind the other, until it is empty (or down), all
-// rows are used, or no frame of `longest` bytes fits any more. Returns (frames, refused): refused are longer or
-// shorter than a card takes, and gone.
+// rows are used, or no frame of `longest` bytes fits any more. Returns (frames, refused): refused are longer
+// or shorter than a card takes, and gone.
 nb::tuple tap_read(int fd, Room<std::uint8_t> data, Room<std::uint64_t> offset, Room<std::uint32_t> length,
                    std::uint32_t shortest, std::uint32_t longest) {
     const std::size_t rows = offset.shape(0), room = data.shape(0);
