@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CARDS = ("sim", "pynq:FILE.bit", "uart:DEVICE", "linux:INTERFACE,…")
 
 
-def split_name(name: str) -> tuple[str, str]:
+def known_card(name: str) -> tuple[str, str]:
     """Kind and what stands behind the colon: ("sim", ""), ("uart", "/dev/ttyUSB1"). A leading "card:" goes.
 
     ConfigError where no such kind is known, or one that needs more has it not.
@@ -27,6 +27,12 @@ def split_name(name: str) -> tuple[str, str]:
     if kind not in ("sim", "pynq", "uart", "linux") or bool(where) == (kind == "sim"):
         raise ConfigError(f"no card {name!r}: known are {', '.join(CARDS)}")
     return kind, where
+
+
+def must_be_simulated(name: str, what: str) -> None:
+    """ConfigError where ``name`` is another card than the simulated one, or none."""
+    if known_card(name)[0] != "sim":
+        raise ConfigError(f"{what} works with the simulated card, sim, only; {name!r} is another one")
 
 
 def open_card(
@@ -50,7 +56,7 @@ def open_card(
 
     Errors: ConfigError for an unknown name or a damaged calibration; DeviceError and its kinds as in Card.
     """
-    kind, where = split_name(name)
+    kind, where = known_card(name)
     transport: Transport
     blocks = (16, 6)
     if kind == "sim":
@@ -86,7 +92,7 @@ def open_card(
 
 def open_any_card(name: str = "sim", *, utc: bool = True) -> Card | LinuxCard:
     """As open_card, and "linux:eth1,eth2" too: ordinary interfaces, whose batches are in UTC always."""
-    kind, where = split_name(name)
+    kind, where = known_card(name)
     if kind != "linux":
         return open_card(name, utc=utc)
     from twinstamp.card.linux import LinuxCard

@@ -111,9 +111,9 @@ def _add_info(verbs: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from twinstamp.card.opening import split_name
+    from twinstamp.card.opening import known_card
 
-    if split_name(options.card)[0] == "linux":
+    if known_card(options.card)[0] == "linux":
         from twinstamp.cli import card_live
 
         return card_live.info(options)
@@ -241,10 +241,10 @@ def _capture(options: argparse.Namespace) -> int:
     if options.to == "-" and options.json == "-":
         raise ConfigError("capture and report cannot both go to standard output")
     refuse_same(options.json, options.play, options.to)
-    from twinstamp.card.opening import split_name
+    from twinstamp.card.opening import known_card
     from twinstamp.cli import card_live
 
-    simulated = split_name(options.card)[0] == "sim"
+    simulated = known_card(options.card)[0] == "sim"
     report = (capture_to if simulated else card_live.capture_to)(options, options.to)
     if options.json is not None:
         write_json(options.json, report)
