@@ -28,7 +28,7 @@ module ecp5_timing (
   end
   always_ff @(posedge clk_i) mdio_q <= mdio_i;
 
-  localparam int unsigned In = 147, Out = 263;
+  localparam int unsigned In = 143, Out = 255;
   logic [In-1:0] in_q;
   logic [Out-1:0] out, out_q;
   always_ff @(posedge clk_i) begin
