@@ -100,7 +100,7 @@ module ring_formal
     fine = fine && u_packer.u_writer.address_q[2:0] == '0 && u_packer.u_writer.awlen_q < 8'd16;
     if (awvalid) begin
       fine = fine && awaddr + {53'b0, awlen, 3'b000} + 64'd8 == u_packer.u_writer.address_q &&
-             awaddr - block < size;
+             awaddr - block < size && {1'b0, awaddr[6:3]} + awlen[4:0] < 5'd16;
     end
     // Closed: nothing left, but in the fault.
     if (!u_packer.open_q) begin
@@ -166,7 +166,8 @@ module ring_formal
     assume (base_i == 64'h10000 && watched[63:32] == '0);
 `endif
 `ifdef ANY
-    if (first_q) assume (fine);
+    // Producer: behind the blocks that are closed by those that wait for their acknowledgements.
+    if (first_q) assume (fine && producer == u_packer.opened_q - 32'(3'(u_packer.mark_w_q - u_packer.mark_r_q)));
 `endif
     if (rst_n) begin
       assert (fine);

@@ -131,6 +131,6 @@ module tx_fetch_formal (
         assert (32'(room[now]) >= 32'(u_fetch.beats_q) - done);
       end
     end
-    cover (rst_n && consumer[0] == 32'd36 && consumer[1] == 32'd2);
+    cover (rst_n && consumer[0] == 32'd4 && consumer[1] == 32'd2);
   end
 endmodule
