@@ -83,7 +83,14 @@ def open_card(
             timeout_s=timeout_s,
             utc=utc,
         )
-        card.use_constants(constants_q32(card.constants_q32, measured))
+        if measured:
+            card.use_constants(
+                constants_q32(card.constants_q32, measured),
+                [
+                    measured[port].uncertainty_ns if port in measured else None
+                    for port in range(card.identity.ports)
+                ],
+            )
     except BaseException:
         transport.close()
         raise
