@@ -20,6 +20,8 @@ PYTHON_READY := $(VENV)/.stamp-python
 BUILT := $(VENV)/.stamp-built
 HDL_READY := $(VENV)/.stamp-hdl
 SIM := build/hdl/libtwinstamp_sim.so
+SIM_TRACE := build/hdl/libtwinstamp_sim_trace.so
+TRACED := $(if $(filter 1,$(TRACE)),$(SIM_TRACE))
 
 CXX_FILES := $(shell find host gpu_kernels tests/emulation hdl/sim -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The folders too: a source that is added or taken away makes its folder newer.
@@ -126,11 +128,13 @@ UART_SIM := build/hdl/libuart_bridge.so
 UART_FILES := hdl/rtl/common/sync_2ff.sv $(addprefix hdl/rtl/uart/,uart.sv uart_bridge.sv)
 UART_BENCH := hdl/sim/uart/uart_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM) $(UART_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
+hdl: $(SIM) $(HASH_SIM) $(UART_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
 
-$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
-	@echo "hdl: building the simulated card"
-	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
+# The card that writes waveforms is a library of its own, made where somebody asks for it.
+$(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
+	@echo "hdl: building $@"
+	@mkdir -p $(@D)
+	@TRACE=$(if $(filter %_trace.so,$@),1,0) bash tools/verilate.sh $@ > $@.log 2>&1 || { cat $@.log; exit 1; }
 
 $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_BENCH) hdl/rtl/waivers.vlt
 	@echo "hdl: building the bench of flow_stream"
@@ -173,6 +177,7 @@ test: setup hdl $(GPU)  ## all tests but the long ones; says what was skipped an
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: setup hdl  ## the tests that take minutes
+	@$(MAKE) hdl TRACE=1 || echo "test-long: going on without waveforms: their test is skipped" >&2
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-gpu: $(GPU)
