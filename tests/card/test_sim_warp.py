@@ -90,7 +90,7 @@ def scenario(
     drain(card, out)
     out.append(registers(card))
     out.append(card.counters())
-    out.append([(d.stamp_q32, d.cookie, d.late) for d in card.departures()])
+    out.append(card.departures().tolist())
     out.append([simulated.truth(port).tobytes() for port in range(PORTS)])
     out.append([c.truth().tobytes() for c in clouds])
     out.append([simulated.clock_truth(clock) for clock in CLOCKS])
