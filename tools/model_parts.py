@@ -22,7 +22,7 @@ PREFIX = "Vtwinstamp_card"
 ROOT = f"{PREFIX}___024root"
 FREE = (
     r"^__V(trigprevexpr|act|nba|ico|stl)|"
-    r"(^|__)(clk_i|clk_reg_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i)$"
+    r"(^|__)(clk_i|clk_reg_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i|now_half_i|now_fraction|now_fraction_i)$"
 )
 
 

@@ -87,7 +87,7 @@ module gmii_tx
   // Between frames nothing moves: less to switch, and to simulate.
   logic quiet;
   assign quiet = state_q == StIdle && !next_word && !in_valid_i && gap_q == 4'd12 && !tx_en_o && !sent_o &&
-                 !departure_valid_o && head_q == '0;
+                 !departure_valid_o && head_q == '0 && (enable_i || level == '0);
 
   // A word is asked for a cycle before its first byte is needed.
   always_comb begin
