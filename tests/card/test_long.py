@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from twinstamp.card.sim import NO_ERROR, PORTS, WIRE_ADD_FCS, WIRE_ITEM, Frames
 
-from tests.card.sending import stamp_errors_ns
+from tests.card.sending import assert_within, stamp_errors_ns
 
 OFFSETS_PPB = (100_000, -100_000, 1_000, -37_000)
-JITTER_NS = 0.05 + 0.24  # the first flip-flop's undecided window, and one unit of 2^-32 s
 
 
 def items_of(offset: np.ndarray, length: np.ndarray, gap: np.ndarray | int) -> np.ndarray:
@@ -62,7 +61,7 @@ def pass_all(make_card, items: list[np.ndarray], data: np.ndarray, seed: int) ->
         errors = errors - card.read(f"port[{port}].rx_constant") * 1e9 / 2**32
         assert abs(errors.mean()) < 0.1
         assert errors.std() <= 2.4
-        assert np.abs(errors).max() < 4 + JITTER_NS
+        assert_within(errors)
 
 
 @pytest.mark.long
