@@ -36,7 +36,7 @@ def test_loopback_brings_the_same_bytes_back(make_card):
     assert counters[2]["octets_good"] == counters[1]["tx_octets"]
     # The departure is the SFD on the pins, the cable is 100 ns: arrival - departure is known.
     truth = simulated.truth(2)
-    departed = departures["stamp_q32"]
+    departed = departures["stamp_q32"].astype(np.int64)
     # Half a unit each way of rounding.
     flight = stamp_errors_ns(departed.tolist(), truth) + 100
     assert np.abs(flight).max() < 0.12

@@ -10,7 +10,7 @@ from twinstamp.card.card import (
     ClockStatus,
     Identity,
 )
-from twinstamp.card.opening import CARDS, open_card
+from twinstamp.card.opening import CARDS, open_any_card, open_card
 from twinstamp.card.transport import Transport
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "ClockStatus",
     "Identity",
     "Transport",
+    "open_any_card",
     "open_card",
 ]

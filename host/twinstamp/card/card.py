@@ -51,14 +51,15 @@ _COUNTERS_APART = 32  # counters from one port's first to the next one's in the 
 _POLL_S = 1e-3
 _NO_ANSWER = 0xFFFFFFFF  # what a bus reads where nobody drives it
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
-_TX_LAUNCH = 1
-_TX_STAMP = 2
-SHORTEST_SENT = 14  # bytes without FCS: an Ethernet header; the card pads to 60
-LONGEST_FRAME = 9022  # 9018 bytes with FCS, and two tags
+_TX_HEADER_BYTES = 32
 # Largest error of a stamp around its constant (docs/card.md): half a core cycle, half of 2^-32 s, the first
 # flip-flop's undecided window, and two sampling periods at 100 ppm off.
 STAMP_BOUND_NS = 4 + 0.5e9 / 2**32 + 0.05 + 16e-4
+_TX_LAUNCH = 1
+_TX_STAMP = 2
 _PHY_RESET = 0x9140  # register 0 of clause 22: reset, negotiate, gigabit, full duplex
+SHORTEST_SENT = 14  # bytes without FCS: an Ethernet header; the card pads to 60
+LONGEST_FRAME = 9022  # 9018 bytes with FCS, and two tags
 
 # Bits of CardBatch.record_flags
 RECORD_BAD_FCS = 0x01
@@ -228,6 +229,7 @@ class Card:
         self._ring: Any = None
         self._memory: Any = None
         self._address = 0
+        self._longest_sent = LONGEST_FRAME
         self._tx_rings: list[Any] = []
         self._running = False
         self._consumer = 0
@@ -582,16 +584,21 @@ class Card:
 
         size_log2, count_log2, _ = self._shape
         rings = 1 << (size_log2 + count_log2)
+        words_log2 = _TX_WORDS_LOG2
+        room = getattr(self.transport, "memory_bytes", None)  # of a card with memory of its own
+        while room is not None and rings + self.identity.ports * (8 << words_log2) > room and words_log2 > 9:
+            words_log2 -= 1
+        self._longest_sent = min(LONGEST_FRAME, (8 << words_log2) - _TX_HEADER_BYTES)
         if self._memory is None:
             self._memory, self._address = self.transport.map_memory(
-                rings + self.identity.ports * (8 << _TX_WORDS_LOG2)
+                rings + self.identity.ports * (8 << words_log2)
             )
         for port in range(self.identity.ports):
-            start = rings + port * (8 << _TX_WORDS_LOG2)
-            self._tx_rings.append(_native.TransmitRing(self._memory[start : start + (8 << _TX_WORDS_LOG2)]))
+            start = rings + port * (8 << words_log2)
+            self._tx_rings.append(_native.TransmitRing(self._memory[start : start + (8 << words_log2)]))
             self.write(f"port[{port}].tx_base", self._address + start)
             self.write(f"port[{port}].tx_producer", 0)
-            self.write_fields(f"port[{port}].tx_control", enable=1, size_log2=_TX_WORDS_LOG2)
+            self.write_fields(f"port[{port}].tx_control", enable=1, size_log2=words_log2)
 
     def send_batch(
         self,
@@ -659,12 +666,13 @@ class Card:
 
         data, offset, length = columns
         n = len(length)
-        bad = _native.first_bad(len(data), offset, length, whole, first, SHORTEST_SENT, LONGEST_FRAME)
-        if bad < n:
-            raise ConfigError(_what_is_bad(bad, len(data), offset[bad], length[bad], whole))
         if stamp and not self._running:
             raise ConfigError("departure stamps come through the ring of a card that receives: start() first")
         self._map()
+        longest = self._longest_sent
+        bad = _native.first_bad(len(data), offset, length, whole, first, SHORTEST_SENT, longest)
+        if bad < n:
+            raise ConfigError(_what_is_bad(bad, len(data), offset[bad], length[bad], whole, longest))
         flags = (0 if launch is None else _TX_LAUNCH) | (_TX_STAMP if stamp else 0)
         ring = self._tx_rings[port]
         while True:
@@ -885,9 +893,9 @@ def _column(values: npt.ArrayLike, dtype: str, name: str) -> Any:
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def _what_is_bad(i: int, data_bytes: int, offset: int, length: int, whole: Any) -> str:
-    if not SHORTEST_SENT <= length <= LONGEST_FRAME:
-        return f"frame {i} has {length} bytes: give {SHORTEST_SENT} to {LONGEST_FRAME}, without FCS"
+def _what_is_bad(i: int, data_bytes: int, offset: int, length: int, whole: Any, longest: int) -> str:
+    if not SHORTEST_SENT <= length <= longest:
+        return f"frame {i} has {length} bytes: give {SHORTEST_SENT} to {longest}, without FCS"
     if whole is not None and whole[i] != length:
         return f"frame {i}: only {length} of its {whole[i]} bytes were captured; leave it out"
     return f"frame {i}: {length} bytes from byte {offset} on, in {data_bytes} of data"

@@ -43,7 +43,7 @@ def _verb(verbs: Any, name: str, text: str, function: Callable[[argparse.Namespa
         "--card",
         default="sim",
         metavar="NAME",
-        help="sim, or linux:eth1,eth2 where interfaces can do it (default: sim)",
+        help="sim, pynq:FILE.bit, uart:DEVICE, or linux:eth1,eth2 where interfaces can do it (default: sim)",
     )
     parser.set_defaults(function=function)
     return parser
@@ -111,10 +111,12 @@ def _add_info(verbs: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from twinstamp.cli import card_linux
+    from twinstamp.card.opening import known_card
 
-    if card_linux.is_linux(options.card):
-        return card_linux.info(options)
+    if known_card(options.card)[0] == "linux":
+        from twinstamp.cli import card_live
+
+        return card_live.info(options)
     from twinstamp.card import open_card
     from twinstamp.card.calibration import calibration_path, load_calibration
 
@@ -239,9 +241,11 @@ def _capture(options: argparse.Namespace) -> int:
     if options.to == "-" and options.json == "-":
         raise ConfigError("capture and report cannot both go to standard output")
     refuse_same(options.json, options.play, options.to)
-    from twinstamp.cli import card_linux
+    from twinstamp.card.opening import known_card
+    from twinstamp.cli import card_live
 
-    report = (card_linux.capture_to if card_linux.is_linux(options.card) else capture_to)(options, options.to)
+    simulated = known_card(options.card)[0] == "sim"
+    report = (capture_to if simulated else card_live.capture_to)(options, options.to)
     if options.json is not None:
         write_json(options.json, report)
     if not options.quiet:
