@@ -78,7 +78,8 @@ module ring_formal
   assign put = u_packer.s_valid && next == watched;
   assign out = wvalid && wready && beat == watched;
   always_ff @(posedge clk_i) begin
-    if (put) begin
+    if (!rst_n) inside_q <= 1'b0;
+    else if (put) begin
       inside_q <= 1'b1;
       expected_q <= u_packer.s_data[0];
     end else if (out) inside_q <= 1'b0;
@@ -144,10 +145,11 @@ module ring_formal
     open_q <= u_packer.open_q;
     room_q <= u_packer.opened_q - consumer_i < 32'd1 << u_packer.count_log2_q;
   end
-  logic full_q = 1'b0, exact_q = 1'b0;
+  logic full_q = 1'b0, exact_q = 1'b0, headed_q = 1'b0;
   logic [31:0] number_q;
   always_ff @(posedge clk_i) begin
-    if (!full_q && !exact_q) number_q <= u_packer.opened_q;
+    if (!headed_q) number_q <= u_packer.opened_q;
+    if (state == StHeadDrain && level != '0) headed_q <= 1'b1;
     if (!exact_q && state == StJudge && u_packer.open_q && place + 64'd8 < size &&
         u_packer.place_q + 20'(u_packer.record_words) > u_packer.block_words) full_q <= 1'b1;
     if (!full_q && state == StDrain && place == size) exact_q <= 1'b1;
@@ -187,9 +189,11 @@ module ring_formal
       if (state == StHead && u_packer.head_q == 4'd2) assert (u_packer.s_data[31:0] <= size[31:0]);
     end
 `ifdef ANY
-    // A block that a record did not fit into is handed over; so is one that is filled to the last word.
-    cover (full_q && producer == number_q + 32'd1);
-    cover (exact_q && producer == number_q + 32'd1);
+    // A block that a record did not fit into gets its header, so does one that is filled to the last word; a
+    // header that is written is acknowledged and the block handed over.
+    cover (full_q && state == StHead && u_packer.head_q == 4'd1);
+    cover (exact_q && state == StHead && u_packer.head_q == 4'd1);
+    cover (headed_q && producer == number_q + 32'd1);
 `endif
   end
 endmodule
