@@ -20,7 +20,7 @@ PROOFS = [
     ("stamp_capture", "bmc"), ("stamp_capture", "cover"),
     ("axi_stream_writer", "bmc"), ("axi_stream_writer", "cover"),
     ("block_packer", "bmc"), ("block_packer", "steady"), ("block_packer", "cover"),
-    ("ring", "prove"), ("ring", "large"), ("ring", "data"), ("ring", "bmc"), ("ring", "cover"),
+    ("ring", "prove"), ("ring", "large"), ("ring", "bmc"), ("ring", "cover"),
     ("tx_fetch", "prove"), ("tx_fetch", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
