@@ -36,7 +36,7 @@ module departure_store
   logic [PortBits-1:0] port_q, next_port;
   always_comb begin
     next_port = port_q;
-    for (int unsigned i = Ports; i > 0; i--) begin
+    if (valid_i != '0) for (int unsigned i = Ports; i > 0; i--) begin
       automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
       automatic logic [PortBits-1:0] candidate =
           PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);

@@ -141,3 +141,8 @@ MEMORIES: dict[str, tuple[int, int]] = {
     "digest_key": (0x2800, 2048),
     "flow_key": (0x3000, 128),
 }
+
+# Parts of a memory, in words.
+DIGEST_NH_WORDS = 258
+DIGEST_LIMBS_AT = 320
+DIGEST_LIMB_WORDS = 80
