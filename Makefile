@@ -117,7 +117,12 @@ HASH_SIM := build/hdl/libflow_stream.so
 HASH_FILES := $(addprefix hdl/rtl/hash/,limb_sum.sv mul32.sv token_fifo.sv flow_hash.sv flow_stream.sv)
 HASH_BENCH := hdl/sim/hash/hash_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
+# Clock, PPS, serial line and soft core, for closed loops.
+CLOCK_SIM := build/hdl/libclock_card.so
+CLOCK_FILES := $(shell cat hdl/rtl/discipline.f)
+CLOCK_BENCH := hdl/sim/clock/clock_sim.cpp
+
+hdl: $(SIM) $(HASH_SIM) $(CLOCK_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
 
 $(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
 	@echo "hdl: building the simulated card"
@@ -128,6 +133,12 @@ $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_
 	@mkdir -p build/hdl
 	@bash tools/verilate_block.sh $@ flow_stream $(HASH_BENCH) $(HASH_FILES) > build/hdl-hash.log 2>&1 \
 	    || { cat build/hdl-hash.log; exit 1; }
+
+$(CLOCK_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh tools/members_clock_card.sh $(CLOCK_FILES) hdl/rtl/discipline.f $(CLOCK_BENCH) hdl/sim/pps_sampler.h hdl/sim/random.h hdl/rtl/waivers.vlt
+	@echo "hdl: building the simulated clock"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ clock_card $(CLOCK_BENCH) -GSimulated=1 -f hdl/rtl/discipline.f picorv32.v > build/hdl-clock.log 2>&1 \
+	    || { cat build/hdl-clock.log; exit 1; }
 
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
@@ -143,6 +154,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
+	bash tools/verilate_block.sh --lint clock_card -f hdl/rtl/discipline.f picorv32.v
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .

@@ -95,7 +95,9 @@ module clock_card #(
   assign hwif_in.id.features.transmit.next = 1'b0;
   assign hwif_in.id.features.simulated.next = Simulated;
   assign hwif_in.id.features.discipline.next = 1'b1;
-  assign hwif_in.id.size = '0;
+  assign hwif_in.id.size.ports.next = '0;
+  assign hwif_in.id.size.counters.next = '0;
+  assign hwif_in.id.size.store_log2.next = '0;
   assign hwif_in.id.core_clock.hz.next = 32'd125_000_000;
   assign hwif_in.clock.now.q32.next = now_q32;
   assign hwif_in.clock.slew_left.q64.next = slew_left;
@@ -104,9 +106,27 @@ module clock_card #(
   assign hwif_in.clock.status.slewing.next = slew_left != '0;
   assign hwif_in.clock.control.locked.hwclr = failed;
   assign hwif_in.clock.epoch.value.next = epoch;
-  assign hwif_in.ring = '0;
-  assign hwif_in.counters = '0;
-  for (genvar p = 0; p < 4; p++) assign hwif_in.port[p] = '0;
+  assign hwif_in.ring.status.error.next = 1'b0;
+  assign hwif_in.ring.status.idle.next = 1'b1;
+  assign hwif_in.ring.status.bad_shape.next = 1'b0;
+  assign hwif_in.ring.producer.index.next = '0;
+  assign hwif_in.counters.status.busy.next = 1'b0;
+  assign hwif_in.counters.at.q32.next = '0;
+  for (genvar p = 0; p < 4; p++) begin : gen_no_port
+    assign hwif_in.port[p].rx_constant.q32.next = '0;
+    assign hwif_in.port[p].rx_status.overflow.next = 1'b0;
+    assign hwif_in.port[p].tx_consumer.index.next = '0;
+    assign hwif_in.port[p].tx_status.error.next = 1'b0;
+    assign hwif_in.port[p].tx_lost.count.next = '0;
+    assign hwif_in.port[p].phy.status.link.next = 1'b0;
+    assign hwif_in.port[p].phy.status.answers.next = 1'b0;
+    assign hwif_in.port[p].phy.status.full_duplex.next = 1'b0;
+    assign hwif_in.port[p].phy.status.speed.next = '0;
+    assign hwif_in.port[p].phy.epochs.count.next = '0;
+    assign hwif_in.port[p].phy.answer.data.next = '0;
+    assign hwif_in.port[p].phy.answer.busy.next = 1'b0;
+    assign hwif_in.port[p].phy.answer.error.next = 1'b0;
+  end
   // What is written to or read from a missing memory is answered all the same.
   assign hwif_in.counter_memory.rd_data = '0;
   assign hwif_in.counter_memory.rd_ack = hwif_out.counter_memory.req && !hwif_out.counter_memory.req_is_wr;

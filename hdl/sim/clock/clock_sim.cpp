@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Verilated clock_card (clock, PPS, serial line, soft core, registers) with an oscillator, a PPS line with
-// femtosecond edges behind a sampler, a serial line and a register bus; for ctypes.
+// The Verilated clock_card (clock, PPS, serial line, soft core, registers) with an oscillator, a PPS line
+// with femtosecond edges behind a sampler, a serial line and a register bus; for ctypes.
 //
 // Idle time is skipped: while the core sleeps, no bit is on the serial line and no edge is near, what a cycle
 // changes is card time and a few counters; k cycles are then k additions to each. The same to the last bit
@@ -39,7 +39,6 @@ struct Byte {
     uint16_t bits;  // start bit first
 };
 
-#define CORE clock_card__DOT__u_discipline__DOT__
 // Counters that may run while all is idle, and card time.
 #define SINCE clock_card__DOT__u_discipline__DOT__u_capture__DOT__since_q
 #define DUE clock_card__DOT__u_discipline__DOT__u_capture__DOT__due_q
@@ -146,7 +145,7 @@ struct ClockSim {
         };
         std::vector<Range> gaps;
 #define CLOCK_FREE(member) gaps.push_back(range(root->member));
-#include "clock_members.h"
+#include "clock_card_members.h"
 #undef CLOCK_FREE
         std::sort(gaps.begin(), gaps.end());
         std::vector<Range> out;
@@ -223,7 +222,8 @@ struct ClockSim {
         u128 now = wide(top->now_q72_o.data()) + add * k;
         for (size_t i = 0; i < 4; ++i) root->NOW[i] = static_cast<uint32_t>(now >> (32 * i));
         root->NOW[3] &= 0xFF;
-        const u128 time_fs = ((u128{static_cast<uint64_t>(period_fs)} << 32) | period_fraction) * k + now_fraction;
+        const u128 time_fs =
+            ((u128{static_cast<uint64_t>(period_fs)} << 32) | period_fraction) * k + now_fraction;
         now_fraction = static_cast<uint32_t>(time_fs);
         now_fs += static_cast<int64_t>(time_fs >> 32);
         cycles += k;
@@ -297,8 +297,12 @@ struct ClockSim {
 
 #define API extern "C" __attribute__((visibility("default")))
 
-API ClockSim* cs_new(uint64_t seed) { return new ClockSim(seed); }
-API void cs_delete(ClockSim* sim) { delete sim; }
+API ClockSim* cs_new(uint64_t seed) {
+    return new ClockSim(seed);
+}
+API void cs_delete(ClockSim* sim) {
+    delete sim;
+}
 // leaping: skip idle time. gated: leave out the edges of clocks that nothing waits for.
 API void cs_options(ClockSim* sim, int leaping, int gated) {
     sim->leaping = leaping != 0;
@@ -317,12 +321,19 @@ API int cs_change(ClockSim* sim, int64_t fs) {
     sim->sampler.change(fs);
     return 1;
 }
-API void cs_send(ClockSim* sim, int64_t start_fs, int64_t bit_fs, const uint8_t* bytes, uint64_t n, int stop) {
+API void cs_send(ClockSim* sim, int64_t start_fs, int64_t bit_fs, const uint8_t* bytes, uint64_t n,
+                 int stop) {
     sim->send(start_fs, bit_fs, bytes, n, stop != 0);
 }
-API void cs_run_until(ClockSim* sim, int64_t fs) { sim->run_until(fs); }
-API int cs_write(ClockSim* sim, uint32_t address, uint32_t data) { return sim->write(address, data); }
-API int cs_read(ClockSim* sim, uint32_t address, uint32_t* data) { return sim->read(address, *data); }
+API void cs_run_until(ClockSim* sim, int64_t fs) {
+    sim->run_until(fs);
+}
+API int cs_write(ClockSim* sim, uint32_t address, uint32_t data) {
+    return sim->write(address, data);
+}
+API int cs_read(ClockSim* sim, uint32_t address, uint32_t* data) {
+    return sim->read(address, *data);
+}
 // now_fs, the edge before it; cycles, leapt, awake and longest awake stretch of the core in cycles
 API void cs_counts(const ClockSim* sim, int64_t* out) {
     out[0] = sim->now_fs;
@@ -332,7 +343,9 @@ API void cs_counts(const ClockSim* sim, int64_t* out) {
     out[4] = static_cast<int64_t>(sim->awake);
     out[5] = static_cast<int64_t>(sim->longest);
 }
-API void cs_clear_longest(ClockSim* sim) { sim->longest = sim->stretch = 0; }
+API void cs_clear_longest(ClockSim* sim) {
+    sim->longest = sim->stretch = 0;
+}
 // Card time (q72, four words) that edges now_fs and before_fs made.
 API void cs_time(const ClockSim* sim, uint32_t* now, uint32_t* before) {
     std::memcpy(now, sim->top->now_q72_o.data(), 16);
@@ -342,13 +355,15 @@ API void cs_time(const ClockSim* sim, uint32_t* now, uint32_t* before) {
 API uint64_t cs_output(ClockSim* sim, int64_t* out, uint64_t room) {
     const uint64_t n = std::min<uint64_t>(room, sim->out_changes.size());
     std::copy_n(sim->out_changes.begin(), n, out);
-    sim->out_changes.erase(sim->out_changes.begin(), sim->out_changes.begin() + static_cast<std::ptrdiff_t>(n));
+    sim->out_changes.erase(sim->out_changes.begin(),
+                           sim->out_changes.begin() + static_cast<std::ptrdiff_t>(n));
     return n;
 }
 API uint64_t cs_state(const ClockSim* sim, uint8_t* out, uint64_t room) {
     const Root* root = sim->top->rootp;
     const auto at = [root](const auto& member) {
-        return static_cast<uint64_t>(reinterpret_cast<const char*>(&member) - reinterpret_cast<const char*>(root));
+        return static_cast<uint64_t>(reinterpret_cast<const char*>(&member) -
+                                     reinterpret_cast<const char*>(root));
     };
     const uint64_t begin = at(root->clk_i), size = at(root->vlSymsp) - begin;
     if (size <= room) std::memcpy(out, reinterpret_cast<const char*>(root) + begin, size);
