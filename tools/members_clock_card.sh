@@ -17,7 +17,7 @@ list() { # PATTERN COUNT
     fi
     sed 's/\(.*\);/CLOCK_FREE(\1)/' <<< "$names"
 }
-list '__V(trig|dly|act|nba)\w*' 3
+list '__V\w*' 3
 for port in clk_i reg_clk_i cpu_clk_i aux_clk_i now_q72_o; do echo "CLOCK_FREE($port)"; done
 list '\w+__DOT__u_clock__DOT__now_q' 1
 list '\w+__DOT__u_capture__DOT__(now_q|since_q|due_q)' 3
