@@ -135,49 +135,55 @@ typedef struct {
     uint32_t reserved;
 } servo_output;
 
-// What servo_init() says.
-enum { SERVO_OK = 0, SERVO_BAD_CONFIG = 1 };
+#define SERVO_OCTAVES 12   // second differences of the oscillator's phase over 1, 2, 4 ... 2048 s
+#define SERVO_SNAPSHOTS 4  // one every 32 s, to go back to when the receiver was pulled away
+#define SERVO_QERR_USES 5  // as received, opposite, the one before as received, opposite, none
 
-#define SERVO_OCTAVES 12  // second differences of the oscillator's phase over 1, 2, 4 … 2048 s
-
-// Owned by the caller, opaque to it: may be copied, compared and kept, not written. About 2 kB.
+// Phase of the free oscillator (as if the clock had never been adjusted), in 1e-18 s, modulo 2^64.
 typedef struct {
-    int64_t phase_as[9];  // ring of the oscillator's free phase
-    int64_t mean_ps2;     // mean square of the second differences
-    uint32_t count;       // of them, prior included
-    uint32_t held;        // entries of the ring that are good, from the newest on
+    uint64_t phase_as[9];  // ring; one entry every max(1, m / 4) s
+    int64_t mean_ps2;      // mean square of phase(t) - 2 phase(t - m) + phase(t - 2m)
+    uint32_t count;        // of them, the prior's weight included
+    uint32_t held;         // good entries of the ring, from the newest on
     uint32_t head;
     uint32_t reserved;
 } servo_octave;
 
 typedef struct {
+    uint64_t epoch_s, phase_as;
+    int64_t frequency_as_s;
+} servo_snapshot;
+
+// Owned by the caller, opaque to it: may be copied, compared and kept, not written.
+typedef struct {
     servo_config config;
     servo_octave octave[SERVO_OCTAVES];
-    uint64_t last_now_q32;             // the last call
-    uint64_t increment_q72;            // what the clock was told
-    int64_t control_as;                // by how much the clock was moved against its oscillator, modulo 2^64
-    int64_t steer_as_s;                // rate of that, now: increment / nominal - 1, in 1e-18
-    int64_t offset_as;                 // card time - TAI at the last call, slew ordered there included
-    int64_t frequency_as_s;            // oscillator against nominal, in 1e-18
+    servo_snapshot snapshot[SERVO_SNAPSHOTS];  // newest first
+    uint64_t last_now_q32;                     // card time of the last call, loads applied
+    uint64_t epoch_s;                          // TAI second of the last pulse that was due
+    uint64_t increment_q72;                    // what the clock was told
+    int64_t steer_as_s;                        // that, against nominal: in 1e-18
+    uint64_t control_as;               // how far the clock was moved against its oscillator, modulo 2^64
+    int64_t offset_as;                 // card time - TAI at the last call, the slew ordered there included
+    int64_t frequency_as_s;            // the oscillator's, against nominal
     int64_t p_xx_ps2, p_xy, p_yy_fs2;  // covariance: ps^2, ps fs/s, (fs/s)^2
-    int64_t white_ps2, flicker_fs2, walk_fs2;  // process noise: ps^2/s, (fs/s)^2, (fs/s)^2/s
-    int64_t load_error_as;
-    int64_t candidate_as;  // free phase of the last refused pulse
-    int64_t cold_pulse_q32, cold_tai_s, cold_first_q32, cold_first_s;
-    int64_t qerr_moment[6];  // regression of the pulses' second differences on those of qErr
-    int64_t qerr_history_ps[4], phase_history_as[3];
-    int64_t ageing_last_as_s, ageing_first_as_s, ageing_square;
-    int64_t kept_phase_as[4], kept_frequency_as_s[4], kept_control_as[4];
-    int64_t ageing_as_s2_q32;
-    uint64_t epoch_s;       // TAI second of the last expected pulse
+    int64_t white_ps2, flicker_fs2, walk_fs2;  // noise: ps^2/s, (fs/s)^2, (fs/s)^2/s
+    uint64_t candidate_as;                     // free phase of the last pulse that was refused
+    uint64_t cold_pulse_q32, cold_first_q32, cold_tai_s, cold_first_s;
+    uint64_t qerr_phase_as[2];
+    int64_t qerr_ps[3], qerr_square[SERVO_QERR_USES];
+    uint64_t ageing_phase_as;
+    int64_t ageing_block_as_s, ageing_sum_as_s, ageing_square_fs2, ageing_as_s2;
+    uint32_t state, started, good, missed, candidates, inside, outside, agreed, disagreed;
+    uint32_t cold_count, load_ordered, fresh, refused, stuck, locked_once, snapshots;
+    uint32_t qerr_count, qerr_run, qerr_use, ageing_count, ageing_held;
     uint32_t residual_q16;  // mean of innovation^2 over its variance
     uint32_t doubt_ps;      // added to the bound, fades
-    uint32_t state, events;
-    uint32_t good, missed, candidates, inside, disagreed, loads, started, locked_once;
-    uint32_t qerr_count, qerr_gap, ageing_count, learned, kept_count, stuck;
-    uint32_t holdover_s, accuracy_ns;
-    int32_t qerr_use;
+    uint32_t holdover_s, accuracy_ns, bound_ns, reserved;
 } servo_state;
+
+// What servo_init() says.
+enum { SERVO_OK = 0, SERVO_BAD_CONFIG = 1 };
 
 // Preset for an unknown oscillator and receiver.
 void servo_config_default(servo_config* config);
