@@ -44,6 +44,7 @@ struct Byte {
 #define DUE clock_card__DOT__u_discipline__DOT__u_capture__DOT__due_q
 #define TICK clock_card__DOT__u_discipline__DOT__tick_q
 #define WATCHDOG clock_card__DOT__u_discipline__DOT__u_core__DOT__left_q
+#define SLEW clock_card__DOT__u_clock__DOT__left_q
 #define NOW clock_card__DOT__u_clock__DOT__now_q
 
 struct ClockSim {
@@ -176,6 +177,7 @@ struct ClockSim {
         const uint32_t counters[4] = {root->SINCE, root->DUE, root->TICK, root->WATCHDOG};
         const uint64_t start = cycles;
         const u128 time = wide(top->now_q72_o.data());
+        const auto slew = static_cast<int64_t>(root->SLEW);
         for (int i = 0; i < 2; ++i) edge();
         if (!still()) return false;
         for (const Range& part : before) {
@@ -192,6 +194,10 @@ struct ClockSim {
                 return false;
             step[i] = moved / static_cast<int32_t>(ran);
         }
+        // A slew under way takes the same from what is left in every cycle, up to the last few.
+        const auto slew_left = static_cast<int64_t>(root->SLEW);
+        const int64_t slew_step = (slew_left - slew) / static_cast<int64_t>(ran);
+        if (slew_left - slew != slew_step * static_cast<int64_t>(ran)) return false;
         const u128 add = (wide(top->now_q72_o.data()) - time) / ran;
         // No clock is slower than nominal by more than its noise: the division errs by far less than MARGIN.
         uint64_t k = static_cast<uint64_t>((limit == NEVER ? INT64_MAX / 2 : limit) - now_fs) /
@@ -208,6 +214,14 @@ struct ClockSim {
                 std::max(regs->__PVT__cpu.__PVT__tick.__PVT__cycles.__PVT__value, uint32_t{1024});
             if (after[2] < tick) k = std::min<uint64_t>(k, tick - after[2]);
         }
+        if (slew_step != 0) {
+            const uint64_t left =
+                slew_left < 0 ? 0 - static_cast<uint64_t>(slew_left) : static_cast<uint64_t>(slew_left);
+            const uint64_t each =
+                slew_step < 0 ? 0 - static_cast<uint64_t>(slew_step) : static_cast<uint64_t>(slew_step);
+            if (slew_left == 0 || (slew_left < 0) == (slew_step < 0)) return false;
+            k = std::min<uint64_t>(k, left / each);
+        }
         if (step[3] < 0) k = std::min<uint64_t>(k, after[3]);
         if (regs->__PVT__pps.__PVT__control.__PVT__output_enable.__PVT__value) {
             constexpr u128 SECOND = u128{1} << 72;
@@ -219,6 +233,11 @@ struct ClockSim {
         if (k < 4 * MARGIN) return false;
         k -= 2 * MARGIN;
         for (int i = 0; i < 4; ++i) *members[i] += static_cast<uint32_t>(step[i]) * static_cast<uint32_t>(k);
+        root->SLEW = static_cast<uint64_t>(slew_left + slew_step * static_cast<int64_t>(k));
+        // What is computed from it and kept, sign and all.
+        root->clock_card__DOT__u_clock__DOT__left[0] = static_cast<uint32_t>(root->SLEW);
+        root->clock_card__DOT__u_clock__DOT__left[1] = static_cast<uint32_t>(root->SLEW >> 32);
+        root->clock_card__DOT__u_clock__DOT__left[2] = static_cast<uint32_t>(root->SLEW >> 63);
         u128 now = wide(top->now_q72_o.data()) + add * k;
         for (size_t i = 0; i < 4; ++i) root->NOW[i] = static_cast<uint32_t>(now >> (32 * i));
         root->NOW[3] &= 0xFF;
