@@ -192,7 +192,9 @@ def test_leaps_and_gated_clocks_change_nothing():
         clock.write("clock.load_time", (9 << 32) - (3 << 20))  # 0.73 ms before a second
         clock.write("clock.control", 1)
         clock.write("pps.output_width", 100)
-        clock.write("clock.slew_amount", (1 << 64) - (1 << 47))  # -7.6 us, 1 ppm: for 7.6 s; then one of 2.7 ms
+        clock.write(
+            "clock.slew_amount", (1 << 64) - (1 << 47)
+        )  # -7.6 us, 1 ppm: for 7.6 s; then one of 2.7 ms
         clock.run(40_000)
         clock.write("clock.slew_amount", 50_000_000_000)
         start = clock.counts.now_fs

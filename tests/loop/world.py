@@ -170,7 +170,9 @@ class World:
 
     def config(self) -> dict[str, int]:
         address = self.card.read("cpu.mailbox")
-        return dict(zip(CONFIG_FIELDS, struct.unpack("<14I", self.card.memory(address + 72, 56)), strict=True))
+        return dict(
+            zip(CONFIG_FIELDS, struct.unpack("<14I", self.card.memory(address + 72, 56)), strict=True)
+        )
 
     def fetch(self) -> None:
         """Adds the steps since the last call to the log."""
