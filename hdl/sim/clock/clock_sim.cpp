@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../pps_sampler.h"
+#include "../serial_line.h"
 #include "Vclock_card.h"
 #include "Vclock_card___024root.h"
 #include "verilated.h"
@@ -19,6 +20,7 @@
 namespace {
 
 using twinstamp::sim::PpsSampler;
+using twinstamp::sim::SerialLine;
 using u128 = unsigned __int128;
 using Root = Vclock_card___024root;
 
@@ -32,11 +34,6 @@ u128 wide(const uint32_t* words) {
 struct Range {
     size_t begin, end;
     bool operator<(const Range& other) const { return begin < other.begin; }
-};
-
-struct Byte {
-    int64_t start_fs, bit_fs;
-    uint16_t bits;  // start bit first
 };
 
 // Counters that may run while all is idle, and card time.
@@ -65,7 +62,7 @@ struct ClockSim {
         auto* t = top.get();
         t->clk_i = t->reg_clk_i = t->cpu_clk_i = t->aux_clk_i = 0;
         t->eval();
-        if (now_fs >= uart_next_fs) drive_uart();
+        if (now_fs >= line.next()) t->uart_rx_i = line.level(now_fs);
         const bool everything = !gated;
         const bool registers = register_cycles != 0 || t->reg_active_o || everything;
         const bool cpu = t->cpu_active_o || everything;
@@ -106,37 +103,6 @@ struct ClockSim {
         }
     }
 
-    void drive_uart() {
-        while (!uart.empty()) {
-            const Byte& byte = uart.front();
-            if (now_fs < byte.start_fs) {
-                top->uart_rx_i = 1;
-                uart_next_fs = byte.start_fs;
-                return;
-            }
-            const int64_t bit = (now_fs - byte.start_fs) / byte.bit_fs;
-            if (bit < 10) {
-                top->uart_rx_i = byte.bits >> bit & 1;
-                uart_next_fs = byte.start_fs + (bit + 1) * byte.bit_fs;
-                return;
-            }
-            uart.pop_front();
-        }
-        top->uart_rx_i = 1;
-        uart_next_fs = NEVER;
-    }
-
-    // Bytes on the receiver's line, one after another from start_fs on, or as soon as the line is free.
-    void send(int64_t start_fs, int64_t bit_fs, const uint8_t* bytes, uint64_t n, uint8_t stop) {
-        int64_t at = std::max(start_fs, now_fs);
-        if (!uart.empty()) at = std::max(at, uart.back().start_fs + 10 * uart.back().bit_fs);
-        for (uint64_t i = 0; i < n; ++i) {
-            uart.push_back({at, bit_fs, static_cast<uint16_t>((bytes[i] << 1) | (stop ? 0x200 : 0))});
-            at += 10 * bit_fs;
-        }
-        if (!uart.empty()) uart_next_fs = std::min(uart_next_fs, uart.front().start_fs);
-    }
-
     std::vector<Range> free_members() const {
         const Root* root = top->rootp;
         const auto range = [root](const auto& member) {
@@ -168,7 +134,7 @@ struct ClockSim {
     // One step over idle time, to at least MARGIN cycles before anything happens; false: not worth it.
     bool leap(int64_t end_fs) {
         if (!still()) return false;
-        const int64_t limit = std::min({end_fs, sampler.next_change(), uart.empty() ? NEVER : uart_next_fs});
+        const int64_t limit = std::min({end_fs, sampler.next_change(), line.next()});
         const int64_t room = (limit == NEVER ? INT64_MAX / 2 : limit) - now_fs;
         if (room < static_cast<int64_t>(8 * MARGIN) * period_fs) return false;
         Root* root = top->rootp;
@@ -304,8 +270,7 @@ struct ClockSim {
     uint64_t cycles = 0, leapt = 0, awake = 0, stretch = 0, longest = 0;
     uint32_t register_cycles = 65;
     bool leaping = true, gated = true;
-    std::deque<Byte> uart;
-    int64_t uart_next_fs = NEVER;
+    SerialLine line;
     bool out_level = false;
     std::vector<int64_t> out_changes;
     std::vector<Range> before;
@@ -342,7 +307,7 @@ API int cs_change(ClockSim* sim, int64_t fs) {
 }
 API void cs_send(ClockSim* sim, int64_t start_fs, int64_t bit_fs, const uint8_t* bytes, uint64_t n,
                  int stop) {
-    sim->send(start_fs, bit_fs, bytes, n, stop != 0);
+    sim->line.send(std::max(start_fs, sim->now_fs), bit_fs, bytes, n, stop != 0);
 }
 API void cs_run_until(ClockSim* sim, int64_t fs) {
     sim->run_until(fs);
