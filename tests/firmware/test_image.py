@@ -63,7 +63,7 @@ def world():
 
 
 def test_stack_as_measured(world):
-    used = symbols()["_stack_top"] - world.head()["stack_low"]
+    used = symbols()["_stack_top"] - world.firmware.counts().stack_low
     found, _ = deepest("_start", functions())
     assert 100 < used <= found
 
@@ -74,6 +74,6 @@ def test_cycles_of_a_pulse(world):
     assert counts.longest < 400_000, f"{counts.longest} cycles: {1e3 * counts.longest / CORE_HZ:.2f} ms"
     assert counts.awake / 13 < 1_500_000
     # Card time is read, the servo runs, the registers are written: within 2 ms (servo.h).
-    head = world.head()
-    assert head["late_outputs"] == 0
-    assert head["slowest_q32"] / 2**32 < 2e-3
+    said = world.firmware.counts()
+    assert said.late_outputs == 0
+    assert said.slowest_q32 / 2**32 < 2e-3

@@ -73,6 +73,13 @@ class SimulatedClock:
     def write32(self, address: int, value: int) -> None:
         assert self._library.cs_write(self._sim, address, value), f"no answer at 0x{address:X}"
 
+    def map_memory(self, size: int) -> tuple[np.ndarray, int]:
+        raise NotImplementedError("clock_card has no ports and no rings")
+
+    def wait(self, seconds: float) -> float:
+        self.run(max(1, round(seconds * 125e6)))
+        return seconds
+
     def read(self, name: str) -> int:
         register = REGISTERS[name]
         value = self.read32(register.offset)

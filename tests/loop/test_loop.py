@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from twinstamp.card.firmware import OUTPUT_FIELDS
+from twinstamp.errors import ConfigError, DeviceError
 from twinstamp_gps import _servo
 
 from tests.loop.simulated_clock import FS, SimulatedClock
-from tests.loop.world import FIRMWARE, OUTPUT_FIELDS, START_TAI_S, World, nav_pvt, nmea_rmc
+from tests.loop.world import FIRMWARE, START_TAI_S, World, nav_pvt, nmea_rmc
 
 LOCKED = 2
 IN_PULSE, IN_TAI = 1, 16
@@ -16,12 +18,11 @@ IN_PULSE, IN_TAI = 1, 16
 
 def assert_same_trace(world: World) -> None:
     """Every step of the soft core, and what the host's build of the same source says to the same input."""
-    servo = _servo.Servo(world.config())
-    compared = [name for name in OUTPUT_FIELDS if name != "reserved"]
+    servo = _servo.Servo(world.firmware.settings())
     assert [entry.number for entry in world.log] == list(range(len(world.log)))
     for entry in world.log:
         said = servo.step(**entry.input)
-        assert {name: said[name] for name in compared} == {name: entry.output[name] for name in compared}
+        assert {name: said[name] for name in OUTPUT_FIELDS} == entry.output
 
 
 def assert_within_bound(world: World, ns: float) -> None:
@@ -42,8 +43,8 @@ def test_locks_and_agrees_with_the_host_build():
     assert world.card.field("clock.control.state") == LOCKED
     assert world.card.field("clock.control.disciplined") == 1
     assert world.card.field("clock.utc_offset.s") == 37 and world.card.field("clock.utc_offset.valid") == 1
-    head = world.head()
-    assert (head["pulses"], head["ubx"], head["skipped"], head["late_outputs"]) == (24, 72, 0, 0)
+    counts = world.firmware.counts()
+    assert (counts.pulses, counts.ubx, counts.skipped, counts.late_outputs) == (24, 72, 0, 0)
     # An outage, and back.
     world.run(3, pulses=False)
     assert world.log[-1].output["state"] == 3
@@ -63,10 +64,8 @@ def test_nmea_alone_names_seconds_only_with_an_offset_that_is_known():
     # The firmware's own leap table has expired by then: TAI is unknown until somebody tells.
     assert not any(entry.input["flags"] & IN_TAI for entry in world.log)
     assert world.log[-1].output["bound_ns"] == 0xFFFFFFFF
-    world.card.write("cpu.argument", 37 << 48 | START_TAI_S + 10**6)
-    world.card.write("cpu.command", 0x00010003)
+    world.firmware.tell_utc_offset(37, START_TAI_S + 10**6)
     world.run(8)
-    assert world.card.read("cpu.answer") == 0x00010001
     first = next(entry.number for entry in world.log if entry.input["flags"] & IN_TAI)
     assert first >= 6  # three in a row
     assert abs(world.errors_ns[-1]) < 200
@@ -75,23 +74,43 @@ def test_nmea_alone_names_seconds_only_with_an_offset_that_is_known():
 
 def test_commands():
     world = World(seed=13)
-    card = world.card
     world.run(1)
+    firmware = world.firmware
+    firmware.accept()
+    for name, value in (("lock_pulses", 3), ("slew_limit_ppb", 0), ("white_ppt", 1 << 31)):
+        with pytest.raises(ConfigError, match="refused"):
+            firmware.set(name, value)
+    firmware.set("lock_pulses", 5)
+    assert firmware.settings()["lock_pulses"] == 5
+    firmware.restart()
+    firmware.tell_utc_offset(37, START_TAI_S)
     for word, argument, result in (
-        (0x00020001, 0, 1),  # accept
-        (0x00030002, 11 << 32 | 3, 3),  # lock_pulses 3: under its limit
-        (0x00040002, 99 << 32, 3),  # no such setting
-        (0x00050002, 11 << 32 | 5, 1),
-        (0x00060003, 99 << 48 | 5, 3),  # an offset that cannot be
-        (0x00070003, 0, 1),
-        (0x00080099, 0, 2),
-        (0x00090004, 0, 1),
+        (0x77770002, 99 << 32, 3),  # no such setting
+        (0x77780003, 99 << 48 | 5, 3),  # an offset that cannot be
+        (0x77790003, 0, 1),  # taken back
+        (0x777A0099, 0, 2),
     ):
-        card.write("cpu.argument", argument)
-        card.write("cpu.command", word)
-        card.run(400_000)
-        assert card.read("cpu.answer") == (word & 0xFFFF0000 | result), hex(word)
-    assert world.config()["lock_pulses"] == 5
+        world.card.write("cpu.argument", argument)
+        world.card.write("cpu.command", word)
+        world.card.run(400_000)
+        assert world.card.read("cpu.answer") == (word & 0xFFFF0000 | result), hex(word)
+    with pytest.raises(ConfigError, match="no setting"):
+        firmware.set("colour", 1)
+    with pytest.raises(ConfigError, match="30 to 60"):
+        firmware.tell_utc_offset(99, START_TAI_S)
+
+
+def test_a_core_that_says_nothing_is_an_error():
+    world = World(seed=13)
+    world.firmware.stop()
+    with pytest.raises(DeviceError, match="does not run"):
+        world.firmware.counts()
+    world.firmware.load(program(JUMP_TO_ITSELF))
+    with pytest.raises(DeviceError, match="says nothing"):
+        world.firmware.counts()
+    world.firmware.load(program(ILLEGAL))
+    with pytest.raises(DeviceError, match="impossible"):
+        world.firmware.steps()
 
 
 def test_noise_on_the_line_names_nothing_and_hangs_nothing():
@@ -104,9 +123,9 @@ def test_noise_on_the_line_names_nothing_and_hangs_nothing():
     card.send(card.counts.now_fs + FS // 100, noise + bytes(damaged) + damaged_rmc, baud=world.baud)
     card.send(card.counts.now_fs, b"\0" * 5, baud=world.baud, stop=False)
     world.run(3, messages=False)
-    head = world.head()
-    assert head["ubx"] == head["nmea"] == 0 and head["bad_checksum"] == 2
-    assert head["skipped"] > 3000
+    counts = world.firmware.counts()
+    assert counts.ubx == counts.nmea == 0 and counts.bad_checksum == 2
+    assert counts.skipped > 3000
     assert card.field("uart.errors.framing") > 0 and card.field("uart.errors.overflow") == 0
     assert not any(entry.input["flags"] & IN_TAI for entry in world.log)
     assert not card.field("cpu.status.failed")

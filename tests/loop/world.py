@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import random
-import struct
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
 
-from pyubx2 import SET, GET, UBXMessage
+from pyubx2 import GET, UBXMessage
+from twinstamp.card import Card
+from twinstamp.card.firmware import Firmware, Step
 
 from tests.loop.simulated_clock import FS, ROOT, SimulatedClock
 
@@ -16,24 +17,6 @@ FIRMWARE = ROOT / "build" / "firmware" / "twinstamp.bin"
 GPS_EPOCH_S = 315_964_800  # 1980-01-06 in seconds of UTC since 1970
 START_TAI_S = 1_795_000_000  # 2026-11-18, any moment after the leap seconds that the firmware knows
 LEAP_S = 37
-
-_INPUT = struct.Struct("<QQqQiII4x")
-_OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiII")
-INPUT_FIELDS = ("now_q32", "pulse_q32", "slew_left_q64", "tai_s", "qerr_ps", "accuracy_ns", "flags")
-OUTPUT_FIELDS = (
-    "increment_q72", "load_delta_q32", "slew_amount_q64", "slew_step_q64", "bound_ns", "flags", "state", "events",
-    "offset_ps", "innovation_ps", "frequency_ppt", "ageing_ppt_day", "sigma_ps", "frequency_sigma_ppt",
-    "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s", "reserved",
-)  # fmt: skip
-CONFIG_FIELDS = (
-    "white_ppt", "flicker_ppt", "walk_ppt", "temperature_ppt", "learn", "wander_ps", "jitter_ps", "sawtooth_ps",
-    "capture_ps", "slew_limit_ppb", "frequency_limit_ppb", "lock_pulses", "lock_bound_ns", "holdover_bound_ns",
-)  # fmt: skip
-HEAD_FIELDS = (
-    "magic", "version", "bytes", "log_entries", "changes", "steps", "utc_known", "utc_offset_s", "pulses",
-    "extra_pulses", "ubx", "nmea", "bad_checksum", "bad_value", "skipped", "late_outputs", "slowest_q32",
-    "stack_low",
-)  # fmt: skip
 
 
 def civil(tai_s: int) -> tuple[int, int, int, int, int, int]:
@@ -95,15 +78,6 @@ def nmea_zda(tai_s: int) -> bytes:
 
 
 @dataclass
-class Entry:
-    """One step as the firmware logged it."""
-
-    number: int
-    input: dict[str, int]
-    output: dict[str, int]
-
-
-@dataclass
 class World:
     """Runs the loop second by second. Errors of the receiver are white and quantised; the oscillator is off by
     ppb and wanders a little, ten times a second."""
@@ -115,20 +89,19 @@ class World:
     leaping: bool = True
     baud: int = 460_800
     card: SimulatedClock = field(init=False)
-    log: list[Entry] = field(default_factory=list)
+    log: list[Step] = field(default_factory=list)
     errors_ns: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.card = SimulatedClock(seed=self.seed, leaping=self.leaping)
         self.card.set_sampler(jitter_fs=20_000, window_fs=30_000)
-        self.card.load(FIRMWARE.read_bytes())
         self.card.write("uart.divider", 125_000_000 // self.baud)
-        self.card.write("cpu.control", 1)
+        self.firmware = Firmware(Card(self.card))
+        self.firmware.load(FIRMWARE)
         self.second = 0
         self.start_fs = self.card.counts.now_fs + FS // 2
         self.wander_ppb = 0.0
-        self.steps = 0
         self.qerr_ps = self._qerr()
 
     def _qerr(self) -> int:
@@ -158,39 +131,13 @@ class World:
                 end = at + tenth * FS // 10
                 self.card.run_until(end)
                 truth = self.card.card_time(end)
-                self.errors_ns.append(float(truth - (START_TAI_S * FS + end - self.start_fs) / _fs()) * 1e9)
+                self.errors_ns.append(
+                    float(truth - (START_TAI_S * FS + end - self.start_fs) / Fraction(FS)) * 1e9
+                )
             self.second += 1
             self.fetch()
 
-    def head(self) -> dict[str, int]:
-        """The mailbox's first words."""
-        address = self.card.read("cpu.mailbox")
-        assert address, "the firmware has not written its mailbox"
-        return dict(zip(HEAD_FIELDS, struct.unpack("<18I", self.card.memory(address, 72)), strict=True))
-
-    def config(self) -> dict[str, int]:
-        address = self.card.read("cpu.mailbox")
-        return dict(
-            zip(CONFIG_FIELDS, struct.unpack("<14I", self.card.memory(address + 72, 56)), strict=True)
-        )
-
     def fetch(self) -> None:
         """Adds the steps since the last call to the log."""
-        address = self.card.read("cpu.mailbox")
-        if not address:
-            return
-        steps = self.head()["steps"]
-        for number in range(self.steps, steps):
-            data = self.card.memory(address + 128 + number % 64 * 168, 168)
-            entry: Any = struct.unpack("<II", data[:8])
-            assert entry[0] == number
-            values = dict(zip(INPUT_FIELDS, _INPUT.unpack(data[8:56]), strict=True))
-            result = dict(zip(OUTPUT_FIELDS, _OUTPUT.unpack(data[56:]), strict=True))
-            self.log.append(Entry(number, values, result))
-        self.steps = steps
-
-
-def _fs() -> Any:
-    from fractions import Fraction
-
-    return Fraction(FS)
+        if self.card.read("cpu.mailbox"):
+            self.log += self.firmware.steps(len(self.log))
