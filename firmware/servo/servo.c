@@ -55,6 +55,8 @@ static int64_t sum(int64_t a, int64_t b, bool* saturated) {
     return limited(result, -MOST_PS2, MOST_PS2);
 }
 
+static int64_t magnitude_ps(int64_t as) { return (int64_t)(fixed_magnitude(as) / (uint64_t)AS_PER_PS); }
+
 static int64_t root(int64_t variance) {
     return variance <= 0 ? 0 : (int64_t)fixed_sqrt((uint64_t)variance);
 }
@@ -209,9 +211,9 @@ static void observe_ageing(step* t, uint64_t phase_as, bool good) {
             s->ageing_square_fs2 += (fs2 - s->ageing_square_fs2) / (int64_t)s->ageing_count;
             const int64_t mean = s->ageing_sum_as_s / (int64_t)s->ageing_count / 1000;
             const int64_t scatter = limited(s->ageing_square_fs2 - square(mean, &t->saturated), 1, MOST_PS2);
-            // Twelve blocks at least, and four sigma.
-            const bool seen = s->ageing_count >= 12 &&
-                              square(mean, &t->saturated) / 16 > scatter / (int64_t)s->ageing_count;
+            // Sixteen blocks at least, and five sigma.
+            const bool seen = s->ageing_count >= 16 &&
+                              square(mean, &t->saturated) / 25 > scatter / (int64_t)s->ageing_count;
             s->ageing_as_s2 = seen ? mean * 1000 / 1024 : 0;
         }
         s->ageing_block_as_s = block;
@@ -313,6 +315,35 @@ static int64_t bound_ps(step* t, int64_t ahead_q32) {
     return bound;
 }
 
+// Means of the frequency over several times, the filter's own among them. Against flicker, which has no time of
+// its own, their mean predicts better than any one of them.
+static void average(step *t, uint64_t phase_as) {
+    servo_state *s = t->s;
+    if (!t->accepted || t->elapsed_s != 1) {
+        s->mean_held = t->accepted;
+    } else if (s->mean_held) {
+        const int64_t frequency = (int64_t)(phase_as - s->mean_phase_as);
+        // What the filter's frequency is worth, against how fast it gets lost: the time it averages over.
+        const int64_t own_s = limited(s->p_yy_fs2 / s->walk_fs2, 1, 100000);
+        const int64_t times_s[SERVO_MEANS] = {own_s / 3, 3 * own_s, 9 * own_s};
+        if (s->mean_count < 100000) s->mean_count++;
+        for (unsigned i = 0; i < SERVO_MEANS; i++) {
+            const int64_t over = limited(times_s[i], 1, s->mean_count);
+            const int64_t difference = fixed_sub(frequency, s->mean_as_s[i], &t->saturated);
+            s->mean_as_s[i] = fixed_add(s->mean_as_s[i], difference / over, &t->saturated);
+        }
+    }
+    s->mean_held = t->accepted;
+    s->mean_phase_as = phase_as;
+}
+
+static int64_t predicted_as_s(const servo_state *s) {
+    if (s->mean_count < 30) return s->frequency_as_s;
+    int64_t total = s->frequency_as_s / (SERVO_MEANS + 1);
+    for (unsigned i = 0; i < SERVO_MEANS; i++) total += s->mean_as_s[i] / (SERVO_MEANS + 1);
+    return total;
+}
+
 // ---- qErr -------------------------------------------------------------------------------------------------
 
 // Finds out by data whether and how qErr belongs to the pulses: the second difference of phase + use * qErr
@@ -367,7 +398,7 @@ static void become_cold(servo_state* s) {
     s->state = SERVO_COLD;
     s->cold_count = s->good = s->missed = s->candidates = s->inside = s->outside = 0;
     s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots = 0;
-    s->qerr_run = s->ageing_held = 0;
+    s->qerr_run = s->ageing_held = s->mean_held = s->mean_count = 0;
     s->residual_q16 = 65536;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) s->octave[j].held = 0;
 }
@@ -620,7 +651,7 @@ static void keep_snapshot(step* t) {
     for (unsigned i = SERVO_SNAPSHOTS - 1; i > 0; i--) s->snapshot[i] = s->snapshot[i - 1];
     s->snapshot[0] = (servo_snapshot){.epoch_s = t->epoch_s,
                                       .phase_as = (uint64_t)s->offset_as - s->control_as,
-                                      .frequency_as_s = s->frequency_as_s};
+                                      .frequency_as_s = predicted_as_s(s)};
     if (s->snapshots < SERVO_SNAPSHOTS) s->snapshots++;
 }
 
@@ -629,6 +660,7 @@ static void step_state(step* t) {
     servo_state* s = t->s;
     const int64_t bound = bound_ps(t, (int64_t)(2 * ONE_Q32));
     const int64_t lock_ps = (int64_t)s->config.lock_bound_ns * 1000;
+    const uint32_t before = s->state;
     if (s->state == SERVO_LOCKED && bound > 2 * lock_ps) s->state = SERVO_HOLDOVER;
     if (s->state == SERVO_ACQUIRING && !s->fresh && s->good >= s->config.lock_pulses && bound <= lock_ps &&
         s->disagreed == 0 && (s->locked_once || s->agreed >= 3) && t->accepted &&
@@ -640,6 +672,7 @@ static void step_state(step* t) {
         s->state = s->state == SERVO_ACQUIRING && !s->locked_once ? SERVO_COLD : SERVO_HOLDOVER;
         if (s->state == SERVO_COLD) become_cold(s);
     }
+    if (s->state == SERVO_HOLDOVER && before != SERVO_HOLDOVER) s->frequency_as_s = predicted_as_s(s);
     if (s->state != SERVO_COLD && s->state != SERVO_FAILED) {
         const bool contradicted = s->outside >= CONTRADICTIONS || s->disagreed >= CONTRADICTIONS;
         if (contradicted && !s->locked_once) {
@@ -825,6 +858,7 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         const uint64_t phase_as = (uint64_t)(t.accepted ? t.measured_as : s->offset_as) - s->control_as;
         const bool good = t.accepted || (s->state == SERVO_LOCKED && s->missed < 3);
         observe_ageing(&t, phase_as, good);
+        average(&t, phase_as);
         if (observe(&t, phase_as, good)) step_pulled(&t);
         keep_snapshot(&t);
     }
@@ -838,10 +872,11 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         advance(&t, since);
         output->offset_ps = s->offset_as / AS_PER_PS;
         steer(&t);
-        // What the slew cannot do before the next step is part of the bound.
+        // Two moments count: now, before the slew, and just before the next step, with what the slew left.
+        const int64_t now_ps = bound_ps(&t, since) + magnitude_ps(s->offset_as);
         if (since < (int64_t)(ONE_Q32 / 10 * 6) && !s->fresh) slew(&t);
-        const int64_t offset_ps = (int64_t)(fixed_magnitude(s->offset_as) / (uint64_t)AS_PER_PS);
-        const int64_t bound = bound_ps(&t, since + (int64_t)ONE_Q32) + offset_ps;
+        const int64_t next_ps = bound_ps(&t, since + (int64_t)ONE_Q32) + magnitude_ps(s->offset_as);
+        const int64_t bound = now_ps > next_ps ? now_ps : next_ps;
         s->bound_ns = bound >= 4000000000000 ? SERVO_BOUND_UNKNOWN : (uint32_t)((bound + 999) / 1000);
         if (s->fresh) s->bound_ns = SERVO_BOUND_UNKNOWN;
     }
