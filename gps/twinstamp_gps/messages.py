@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pynmeagps import NMEAReader
-from pyubx2 import UBXReader
+from pyubx2 import UBX_MSGIDS, UBXReader
 
 from twinstamp_gps.gpstime import gps_to_tai_s
 
@@ -227,13 +227,13 @@ def _ubx(data: bytes) -> Message:
     payload = data[6:-2]
     expected = _LENGTHS.get(kind)
     if expected is not None and len(payload) not in expected:
-        return Damaged(name=f"{kind[0]:02X} {kind[1]:02X}", why=f"{len(payload)} bytes of payload")
+        return Damaged(name=message_name(kind), why=f"{len(payload)} bytes of payload")
     if kind == NAV_PVT and len(payload) == 84:
         # Protocol 14 has no magnetic declination; pyubx2 knows only the longer form.
         padded = payload + bytes(8)
         return _nav_pvt(UBXReader.parse(_frame(kind, padded)))
     if kind not in _DECODERS:
-        return Other(name=_name(data), message=kind, payload=payload)
+        return Other(name=message_name(kind), message=kind, payload=payload)
     return _DECODERS[kind](UBXReader.parse(data), payload)
 
 
@@ -243,10 +243,14 @@ def _frame(kind: tuple[int, int], payload: bytes) -> bytes:
     return ubx(kind, payload)
 
 
-def _name(data: bytes) -> str:
-    from pyubx2 import UBX_MSGIDS
+def message_name(kind: tuple[int, int]) -> str:
+    """The name of a UBX message, e.g. TIM-TP, or its numbers in hex."""
+    return str(UBX_MSGIDS.get(bytes(kind), f"{kind[0]:02X} {kind[1]:02X}"))
 
-    return str(UBX_MSGIDS.get(data[2:4], data[2:4].hex()))
+
+def decode_name(frame: bytes) -> str:
+    """The name of a UBX frame's message, as UBX-TIM-TP."""
+    return f"UBX-{message_name((frame[2], frame[3]))}"
 
 
 def _nav_pvt(m: Any, _: bytes = b"") -> NavPvt:
