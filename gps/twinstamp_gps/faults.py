@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of a receiver, as people type them: outage@3600+1000, step@1000:2us. The only parser of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from twinstamp_gps.errors import SettingError
+
+
+class _Kind(NamedTuple):
+    """lasts: default duration, s; 0: to the end. value: default; unit: "ns", or what a bare number means."""
+
+    lasts: int
+    value: float
+    unit: str
+    text: str
+
+
+KINDS = {
+    "outage": _Kind(60, 0, "", "no satellites: no pulse, no fix"),
+    "missing": _Kind(1, 0, "", "no pulse, messages as ever"),
+    "outlier": _Kind(1, 500, "ns", "the pulse comes late by VALUE"),
+    "step": _Kind(0, 1000, "ns", "spoofed: all pulses are late by VALUE"),
+    "pull": _Kind(0, 1, "ns/s", "spoofed: pulses drift by VALUE more each second"),
+    "early": _Kind(1, 50_000_000, "ns", "the pulse comes early by VALUE"),
+    "double": _Kind(1, 200_000_000, "ns", "a second pulse VALUE after the first"),
+    "qerr-sign": _Kind(0, 0, "", "TIM-TP says qErr with the wrong sign"),
+    "late": _Kind(1, 950_000_000, "ns", "messages come VALUE later than they should"),
+    "silent": _Kind(1, 0, "", "no messages, pulses as ever"),
+    "corrupt": _Kind(1, 0, "", "messages arrive with flipped bits, or cut"),
+    "leap": _Kind(1, 1, "s", "a leap second: START is second 23:59:60 (VALUE 1) or the one after 23:59:58 (-1)"),
+}
+_UNITS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 1_000_000, "s": 1_000_000_000}
+_SPEC = re.compile(
+    r"(?P<kind>[a-z-]+)@(?P<start>\d{1,9})(?:\+(?P<lasts>\d{1,9}))?"
+    r"(?::(?P<value>[+-]?\d{1,12}(?:\.\d{1,9})?)(?P<unit>ns/s|[nuµm]?s)?)?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault. start_s: first second that it touches. duration_s: how many; None to the end. value: in ns,
+    for pull in ns/s, for leap in s.
+    """
+
+    kind: str
+    start_s: int
+    duration_s: int | None
+    value: float
+
+    def at(self, second: int) -> bool:
+        """Whether it touches this second."""
+        return self.start_s <= second and (self.duration_s is None or second < self.start_s + self.duration_s)
+
+    def __str__(self) -> str:
+        lasts = "" if self.duration_s is None else f"+{self.duration_s}"
+        unit = KINDS[self.kind].unit
+        return f"{self.kind}@{self.start_s}{lasts}" + (f":{self.value:.12g}{unit}" if unit else "")
+
+
+def parse_fault(text: str) -> Fault:
+    """A fault from KIND@START[+DURATION][:VALUE]: seconds, and a value with ns, us, ms, s (pull: ns/s).
+
+    Raises SettingError that says what is wrong.
+    """
+    found = _SPEC.fullmatch(text.strip())
+    if found is None:
+        raise SettingError(
+            f"fault {text!r} is not understood: write KIND@START[+DURATION][:VALUE], e.g. outage@3600+1000 "
+            "or step@1000:2us (seconds from the start)"
+        )
+    kind = KINDS.get(found["kind"])
+    if kind is None:
+        raise SettingError(f"no fault {found['kind']!r}: known are {', '.join(KINDS)}")
+    lasts = int(found["lasts"]) if found["lasts"] else (kind.lasts or None)
+    if lasts == 0:
+        raise SettingError(f"fault {text!r} lasts 0 s: give at least 1")
+    value = kind.value
+    if found["value"] is not None:
+        if not kind.unit:
+            raise SettingError(f"fault {text!r}: {found['kind']} takes no value")
+        value = float(found["value"])
+        unit = found["unit"]
+        if kind.unit == "ns":
+            value *= _UNITS.get(unit or "ns", 0)
+        if unit is not None and (unit != kind.unit and kind.unit != "ns" or (kind.unit == "ns" and unit == "ns/s")):
+            raise SettingError(f"fault {text!r}: {found['kind']} takes {kind.unit}, not {unit}")
+    if found["kind"] == "leap" and value not in (1, -1):
+        raise SettingError(f"fault {text!r}: a leap second is 1 or -1")
+    if found["kind"] in ("early", "double", "late") and not 0 < value < 3e9:
+        raise SettingError(f"fault {text!r}: {found['kind']} takes more than 0 and less than 3 s")
+    if abs(value) >= 3e9:
+        raise SettingError(f"fault {text!r}: more than 3 s")
+    return Fault(kind=found["kind"], start_s=int(found["start"]), duration_s=lasts, value=value)
