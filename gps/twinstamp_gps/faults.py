@@ -21,17 +21,19 @@ class _Kind(NamedTuple):
 
 KINDS = {
     "outage": _Kind(60, 0, "", "no satellites: no pulse, no fix"),
-    "missing": _Kind(1, 0, "", "no pulse, messages as ever"),
-    "outlier": _Kind(1, 500, "ns", "the pulse comes late by VALUE"),
-    "step": _Kind(0, 1000, "ns", "spoofed: all pulses are late by VALUE"),
-    "pull": _Kind(0, 1, "ns/s", "spoofed: pulses drift by VALUE more each second"),
-    "early": _Kind(1, 50_000_000, "ns", "the pulse comes early by VALUE"),
-    "double": _Kind(1, 200_000_000, "ns", "a second pulse VALUE after the first"),
-    "qerr-sign": _Kind(0, 0, "", "TIM-TP says qErr with the wrong sign"),
-    "late": _Kind(1, 950_000_000, "ns", "messages come VALUE later than they should"),
-    "silent": _Kind(1, 0, "", "no messages, pulses as ever"),
-    "corrupt": _Kind(1, 0, "", "messages arrive with flipped bits, or cut"),
-    "leap": _Kind(1, 1, "s", "a leap second: START is second 23:59:60 (VALUE 1) or the one after 23:59:58 (-1)"),
+    "outlier": _Kind(1, 500, "ns", "pulses off by VALUE, sign at random"),
+    "step": _Kind(0, 1000, "ns", "spoofed: all pulses off by VALUE"),
+    "pull": _Kind(0, 1, "ns/s", "spoofed: pulses off by VALUE more each second"),
+    "missing": _Kind(1, 1, "share", "a share VALUE of the pulses does not come"),
+    "double": _Kind(1, 200_000_000, "ns", "a second edge VALUE after each pulse"),
+    "early": _Kind(1, 50_000_000, "ns", "an edge VALUE before each pulse"),
+    "qerr-sign": _Kind(0, 0, "", "qErr comes with the opposite sign"),
+    "qerr-late": _Kind(0, 0, "", "qErr is that of the next pulse"),
+    "qerr-lost": _Kind(0, 0, "", "no qErr"),
+    "leap": _Kind(1, 1, "s", "a leap second: START is second 23:59:60 (VALUE 1), or the one after 23:59:58 (-1)"),
+    "message-late": _Kind(1, 950_000_000, "ns", "messages come VALUE later than they should"),
+    "message-corrupt": _Kind(1, 0, "", "messages arrive with flipped bits, or cut"),
+    "message-lost": _Kind(1, 0, "", "no messages, pulses as ever"),
 }
 _UNITS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 _SPEC = re.compile(
@@ -58,7 +60,8 @@ class Fault:
     def __str__(self) -> str:
         lasts = "" if self.duration_s is None else f"+{self.duration_s}"
         unit = KINDS[self.kind].unit
-        return f"{self.kind}@{self.start_s}{lasts}" + (f":{self.value:.12g}{unit}" if unit else "")
+        tail = f":{self.value:.12g}{unit if unit.startswith('ns') else ''}" if unit else ""
+        return f"{self.kind}@{self.start_s}{lasts}{tail}"
 
 
 def parse_fault(text: str) -> Fault:
@@ -83,15 +86,17 @@ def parse_fault(text: str) -> Fault:
         if not kind.unit:
             raise SettingError(f"fault {text!r}: {found['kind']} takes no value")
         value = float(found["value"])
-        unit = found["unit"]
-        if kind.unit == "ns":
-            value *= _UNITS.get(unit or "ns", 0)
-        if unit is not None and (unit != kind.unit and kind.unit != "ns" or (kind.unit == "ns" and unit == "ns/s")):
+        unit = found["unit"] or kind.unit
+        if unit != kind.unit and (kind.unit != "ns" or unit not in _UNITS):
             raise SettingError(f"fault {text!r}: {found['kind']} takes {kind.unit}, not {unit}")
+        if kind.unit == "ns":
+            value *= _UNITS[unit]
     if found["kind"] == "leap" and value not in (1, -1):
         raise SettingError(f"fault {text!r}: a leap second is 1 or -1")
-    if found["kind"] in ("early", "double", "late") and not 0 < value < 3e9:
-        raise SettingError(f"fault {text!r}: {found['kind']} takes more than 0 and less than 3 s")
-    if abs(value) >= 3e9:
-        raise SettingError(f"fault {text!r}: more than 3 s")
+    if found["kind"] == "missing" and not 0 < value <= 1:
+        raise SettingError(f"fault {text!r}: a share is more than 0 and at most 1")
+    if found["kind"] in ("early", "double") and not 0 < value < 1e9:
+        raise SettingError(f"fault {text!r}: {found['kind']} takes more than 0 and less than 1 s")
+    if abs(value) >= 3e9 or (found["kind"] == "message-late" and value < 0):
+        raise SettingError(f"fault {text!r}: {value:.0f} ns is out of range: less than 3 s")
     return Fault(kind=found["kind"], start_s=int(found["start"]), duration_s=lasts, value=value)

@@ -14,7 +14,7 @@ others) and answers as they do; what it does not know it refuses with ACK-NAK.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -24,10 +24,14 @@ from twinstamp_gps import encode, gpstime
 from twinstamp_gps import messages as m
 from twinstamp_gps.configure import FACTORY_BAUD, TimingSettings, plan
 from twinstamp_gps.errors import SettingError
+from twinstamp_gps.models import RECEIVERS
 from twinstamp_gps.stream import StreamSplitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from twinstamp_gps.faults import Fault
+    from twinstamp_gps.models import ReceiverModel
 
 FS = 10**15
 _FS_PER_PS = 1000
@@ -36,7 +40,7 @@ _FS_PER_MS = 10**12
 
 
 class PulseNoise(Protocol):
-    """Where the pulses of a receiver stand (twinstamp_gps.noise has the published models)."""
+    """Where the pulses of a receiver stand; ModelNoise has the published models."""
 
     def pulse(self, second: int) -> tuple[int, int]:
         """(error_fs, qerr_ps) of a second's pulse; asked for once per second, in order, from 0.
@@ -45,6 +49,20 @@ class PulseNoise(Protocol):
         stands error_fs − 1000·qerr_ps from the instant.
         """
         ...
+
+
+class ModelNoise:
+    """The published noise of a receiver's pulses (twinstamp_gps.models), from a seed."""
+
+    def __init__(self, model: ReceiverModel, seed: int) -> None:
+        from twinstamp_gps import _servo
+
+        self._receiver = _servo.Receiver(model.settings(), seed)
+
+    def pulse(self, second: int) -> tuple[int, int]:
+        """As PulseNoise has it."""
+        late_ns, qerr_ps, _ = self._receiver.next()
+        return round(late_ns * _FS_PER_NS) + qerr_ps * _FS_PER_PS, qerr_ps
 
 
 class Edge(NamedTuple):
@@ -79,18 +97,6 @@ class ReceiverSecond:
     fix: bool
     edges: tuple[Edge, ...]
     transmissions: tuple[Transmission, ...]
-
-
-class FaultLike(Protocol):
-    """A fault as ``twinstamp_gps.faults`` parses it."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def value(self) -> float: ...
-    def at(self, second: int) -> bool: ...
-    @property
-    def start_s(self) -> int: ...
 
 
 # First navigation message after the pulse, ms: latest navigation solution of F9T and M8T at 1 Hz.
@@ -152,7 +158,7 @@ class _Effect:
 class SimulatedReceiver:
     """A receiver of ``model`` "f9t", "m8t" or "nmea" (one that sends RMC, ZDA and GGA and takes no command).
 
-    noise: where the pulses stand. start_tai_s: the second that pulse 0 marks; with a fault `leap` it may be
+    noise: where the pulses stand, by default the model's (that of m8t for "nmea"). start_tai_s: the second that pulse 0 marks; with a fault `leap` it may be
     left out, and the leap second then falls where the fault says. utc_offset_s: TAI − UTC at the start.
     faults: see docs/receiver.md. configured: as `twinstamp clock configure` leaves it (fixed position), in
     place of the factory's settings. settings: others than those. utc_after_s: how long UTC stays unknown
@@ -166,11 +172,11 @@ class SimulatedReceiver:
     def __init__(
         self,
         model: str,
-        noise: PulseNoise,
+        noise: PulseNoise | None = None,
         *,
         start_tai_s: int | None = None,
         utc_offset_s: int = 37,
-        faults: Iterable[FaultLike] = (),
+        faults: Iterable[Fault] = (),
         configured: bool = True,
         settings: TimingSettings | None = None,
         utc_after_s: int = 0,
@@ -182,7 +188,7 @@ class SimulatedReceiver:
         if model not in _SOLUTION_MS:
             raise SettingError(f"receiver {model!r}: known are {', '.join(_SOLUTION_MS)}")
         self.model = model
-        self._noise = noise
+        self._noise = noise or ModelNoise(RECEIVERS["m8t" if model == "nmea" else model], seed)
         self._faults = tuple(faults)
         leaps = [fault for fault in self._faults if fault.kind == "leap"]
         if len(leaps) > 1:
@@ -216,7 +222,8 @@ class SimulatedReceiver:
         self._survey_from: int | None = None
         self._line_free_fs = 0
         self._second = 0
-        self._next: tuple[int, int] | None = None
+        self._pulses: dict[int, tuple[int, int]] = {}
+        self._drawn = 0
         if model == "m8t":
             self._legacy = _legacy_factory()
         self._mode_set()
@@ -388,7 +395,7 @@ class SimulatedReceiver:
         week, second = gpstime.tai_to_gps(tai_s)
         return week - self._back_weeks, second * 1000
 
-    def _has(self, kind: str, second: int) -> FaultLike | None:
+    def _has(self, kind: str, second: int) -> Fault | None:
         return next((f for f in self._faults if f.kind == kind and f.at(second)), None)
 
     def _fix(self, second: int) -> bool:
@@ -396,20 +403,23 @@ class SimulatedReceiver:
 
     # One second
 
-    def _pulse(self, second: int) -> tuple[int, int]:
-        """(place of the rising edge against the instant, fs; qErr, ps), faults included."""
-        error_fs, qerr_ps = self._noise.pulse(second)
-        return error_fs - qerr_ps * _FS_PER_PS, qerr_ps
+    def _ahead(self, second: int) -> tuple[int, int]:
+        """(place of the pulse against its instant, fs; qErr, ps), drawn in order as far as asked for."""
+        while self._drawn <= second:
+            error_fs, qerr_ps = self._noise.pulse(self._drawn)
+            self._pulses[self._drawn] = error_fs - qerr_ps * _FS_PER_PS, qerr_ps
+            self._drawn += 1
+        return self._pulses[second]
 
     def second(self) -> ReceiverSecond:
         """The next second."""
         n = self._second
-        here = self._next if self._next is not None else self._pulse(n)
-        self._next = self._pulse(n + 1)
+        here = self._ahead(n)
+        self._pulses.pop(n - 1, None)
         effect = self._effect()
         tai_s = self.start_tai_s + n
         fix = self._fix(n)
-        edges = self._edges(n, here[0], effect) if fix else ()
+        edges = self._edges(n, here[0], effect)
         self._second = n + 1
         sent = self._transmissions(n, effect)
         return ReceiverSecond(
@@ -422,39 +432,43 @@ class SimulatedReceiver:
             yield self.second()
 
     def _edges(self, n: int, place_fs: int, effect: _Effect) -> tuple[Edge, ...]:
-        if not effect.pulse_us or self._has("missing", n):
+        chance, sign = self._random.random(), 1 - 2 * int(self._random.integers(2))
+        if not effect.pulse_us or not self._fix(n):
+            return ()
+        if (fault := self._has("missing", n)) and chance < fault.value:
             return ()
         rise = n * FS + place_fs + (effect.delay_ns + self._antenna_ns) * _FS_PER_NS
-        for kind in ("outlier", "step"):
-            if fault := self._has(kind, n):
-                rise += round(fault.value * _FS_PER_NS)
+        if fault := self._has("outlier", n):
+            rise += sign * round(fault.value * _FS_PER_NS)
+        if fault := self._has("step", n):
+            rise += round(fault.value * _FS_PER_NS)
         if fault := self._has("pull", n):
             rise += round(fault.value * (n - fault.start_s) * _FS_PER_NS)
-        if fault := self._has("early", n):
-            rise -= round(fault.value * _FS_PER_NS)
         width = effect.pulse_us * 10**9
         if not effect.rising:  # the falling edge stands at the second: the line rises width before the next
             rise, width = rise - (FS - width), FS - width
-        edges = [Edge(rise, rise + width)]
+        rises = [rise]
+        if fault := self._has("early", n):
+            rises.insert(0, rise - round(fault.value * _FS_PER_NS))
         if fault := self._has("double", n):
-            after = rise + round(fault.value * _FS_PER_NS)
-            short = min(width, abs(after - rise) // 2)
-            edges = [Edge(rise, rise + short), Edge(after, after + short)]
-        return tuple(sorted(edges))
+            rises.append(rise + round(fault.value * _FS_PER_NS))
+        gaps = [after - before for before, after in zip(rises, rises[1:], strict=False)]
+        width = min([width, *(gap // 2 for gap in gaps)])
+        return tuple(Edge(at, at + width) for at in rises)
 
     def _transmissions(self, n: int, effect: _Effect) -> tuple[Transmission, ...]:
         start = n * FS + round((_SOLUTION_MS[self.model] + self._random.uniform(-8, 8)) * _FS_PER_MS)
-        if fault := self._has("late", n):
+        if fault := self._has("message-late", n):
             start += round(fault.value * _FS_PER_NS)
         parts = [self._message(kind, n) for kind, rate in effect.ubx.items() if rate and n % rate == 0]
         for name, rate in effect.nmea.items():
             if rate and n % rate == 0:
                 parts.append(self._sentence(name, n))
-        if self._has("silent", n):
+        if self._has("message-lost", n):
             parts = []
         sent = []
         for data in parts:
-            damaged = self._damage(data) if self._has("corrupt", n) else data
+            damaged = self._damage(data) if self._has("message-corrupt", n) else data
             start = max(start, self._line_free_fs)
             sent.append(Transmission(start, effect.baud, damaged))
             self._line_free_fs = sent[-1].end_fs
@@ -529,9 +543,9 @@ class SimulatedReceiver:
 
     def _tim_tp(self, n: int, effect: _Effect) -> bytes:
         """TIM-TP for pulse n."""
-        if self._next is None:
-            self._next = self._pulse(0)
-        qerr_ps = self._next[1]
+        qerr_ps = self._ahead(n)[1]
+        if self._has("qerr-late", n):
+            qerr_ps = self._ahead(n + 1)[1]
         if self._has("qerr-sign", n):
             qerr_ps = -qerr_ps
         tai_s = self.start_tai_s + n
@@ -543,7 +557,7 @@ class SimulatedReceiver:
             week=week,
             tow_ms=tow_ms,
             qerr_ps=qerr_ps,
-            qerr_valid=self._fix(n),
+            qerr_valid=self._fix(n) and self._has("qerr-lost", n) is None,
             utc_base=effect.utc_grid,
             utc_available=self._utc_known(n),
         )
