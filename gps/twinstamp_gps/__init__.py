@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPS receivers: access, configuration, simulation; oscillators; clock analysis (docs/receiver.md)."""
+"""GPS receivers and clocks: access, configuration, simulation, analysis (docs/receiver.md)."""
