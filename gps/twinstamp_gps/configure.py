@@ -312,6 +312,7 @@ def _plan_f9t(s: TimingSettings) -> list[Step]:
         (f"CFG_MSGOUT_UBX_TIM_TP_{port}", 1, each),
         (f"CFG_MSGOUT_UBX_NAV_PVT_{port}", 1, each),
         (f"CFG_MSGOUT_UBX_NAV_TIMELS_{port}", 1, each),
+        (f"CFG_MSGOUT_UBX_NAV_TIMEGPS_{port}", 1, f"{each} (gpsd takes the week from it)"),
         (f"CFG_MSGOUT_UBX_NAV_SAT_{port}", 5, "(every fifth solution)"),
         (f"CFG_MSGOUT_UBX_NAV_SVIN_{port}", int(s.mode == "survey"), each),
     ]
@@ -371,12 +372,12 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
     ]
     if s.mode == "fixed":
         mode = struct.pack(
-            "<BxHiiiIII", 2, 1, s.latitude_e7, s.longitude_e7, int(s.height_mm / 10), s.position_accuracy_mm, 0, 0
+            "<BxHiiiIII", 2, 1, s.latitude_e7, s.longitude_e7, round(s.height_mm / 10), s.position_accuracy_mm, 0, 0
         )
         words = [
             "fixed position",
             f"latitude {s.latitude_e7} and longitude {s.longitude_e7} (1e-7 degrees), height "
-            f"{int(s.height_mm / 10)} cm, accuracy {s.position_accuracy_mm} mm",
+            f"{round(s.height_mm / 10)} cm, accuracy {s.position_accuracy_mm} mm",
         ]
     elif s.mode == "survey":
         mode = struct.pack("<BxHiiiIII", 1, 0, 0, 0, 0, 0, s.survey_s, s.survey_accuracy_mm)
@@ -385,7 +386,7 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
         mode = struct.pack("<BxHiiiIII", 0, 0, 0, 0, 0, 0, 0, 0)
         words = ["no time mode"]
     steps.append(_legacy(words, m.CFG_TMODE2, mode))
-    rates = [(m.TIM_TP, 1), (m.NAV_PVT, 1), (m.NAV_TIMELS, 1), (m.NAV_SAT, 5), (m.TIM_SVIN, int(s.mode == "survey"))]
+    rates = [(m.TIM_TP, 1), (m.NAV_PVT, 1), (m.NAV_TIMELS, 1), (m.NAV_TIMEGPS, 1), (m.NAV_SAT, 5), (m.TIM_SVIN, int(s.mode == "survey"))]
     rates += [((0xF0, number), int(s.nmea and name in ("RMC", "ZDA", "GGA"))) for name, number in _NMEA.items()]
     steps += [_rate_step(kind, rate, _PORT_ID[s.port]) for kind, rate in rates]
     if s.save:

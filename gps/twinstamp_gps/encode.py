@@ -73,6 +73,12 @@ def tim_tp(
     return ubx(m.TIM_TP, struct.pack("<IIiHBB", tow_ms, tow_sub_ms_q32, qerr_ps, week, flags, 0x30 if utc_base else 0))
 
 
+def nav_timegps(*, week: int, tow_ms: int, leap_s: int, leap_valid: bool) -> bytes:
+    """UBX-NAV-TIMEGPS."""
+    valid = 3 | leap_valid << 2
+    return ubx(m.NAV_TIMEGPS, struct.pack("<IihbBI", tow_ms, 0, week, leap_s, valid, 5))
+
+
 def nav_timels(
     *,
     tow_ms: int,

@@ -24,12 +24,13 @@ CFG_PRT, CFG_MSG, CFG_RATE, CFG_CFG = (0x06, 0x00), (0x06, 0x01), (0x06, 0x08), 
 CFG_TP5, CFG_TMODE2 = (0x06, 0x31), (0x06, 0x3D)
 CFG_VALSET, CFG_VALGET = (0x06, 0x8A), (0x06, 0x8B)
 MON_VER = (0x0A, 0x04)
-NAV_PVT, NAV_TIMELS, NAV_SAT, NAV_SVIN = (0x01, 0x07), (0x01, 0x26), (0x01, 0x35), (0x01, 0x3B)
+NAV_PVT, NAV_TIMEGPS, NAV_TIMELS = (0x01, 0x07), (0x01, 0x20), (0x01, 0x26)
+NAV_SAT, NAV_SVIN = (0x01, 0x35), (0x01, 0x3B)
 TIM_TP, TIM_SVIN = (0x0D, 0x01), (0x0D, 0x04)
 
 # Payload bytes of messages with one length. NAV-PVT has 84 from protocol 14, 92 from 15.01.
 _LENGTHS = {
-    ACK_NAK: (2,), ACK_ACK: (2,), NAV_PVT: (84, 92), NAV_TIMELS: (24,), NAV_SVIN: (40,), TIM_TP: (16,),
+    ACK_NAK: (2,), ACK_ACK: (2,), NAV_PVT: (84, 92), NAV_TIMEGPS: (16,), NAV_TIMELS: (24,), NAV_SVIN: (40,), TIM_TP: (16,),
     TIM_SVIN: (28,),
 }  # fmt: skip
 
@@ -92,6 +93,17 @@ class TimTp:
         if self.utc_base or self.gnss not in ("GPS", "") or self.tow_ms % 1000 or self.tow_sub_ms_q32:
             return None
         return gps_to_tai_s(self.week, self.tow_ms // 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NavTimeGps:
+    """UBX-NAV-TIMEGPS: GPS time of the solution. leap_s: GPS − UTC."""
+
+    tow_ms: int
+    week: int
+    leap_s: int
+    time_valid: bool
+    leap_valid: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +215,7 @@ class Damaged:
 
 
 Message = (
-    NavPvt | TimTp | NavTimeLs | NavSat | Survey | Version | Ack | ConfigValues | Rmc | Zda | Gga | Other
+    NavPvt | TimTp | NavTimeGps | NavTimeLs | NavSat | Survey | Version | Ack | ConfigValues | Rmc | Zda | Gga | Other
     | Damaged
 )  # fmt: skip
 
@@ -291,6 +303,16 @@ def _tim_tp(m: Any, payload: bytes) -> TimTp:
     )
 
 
+def _nav_timegps(m: Any, _: bytes) -> NavTimeGps:
+    return NavTimeGps(
+        tow_ms=m.iTOW,
+        week=m.week,
+        leap_s=m.leapS,
+        time_valid=bool(m.towValid and m.weekValid),
+        leap_valid=bool(m.leapSValid),
+    )
+
+
 def _nav_timels(m: Any, _: bytes) -> NavTimeLs:
     return NavTimeLs(
         tow_ms=m.iTOW,
@@ -358,7 +380,7 @@ def _valget(m: Any, _: bytes) -> ConfigValues:
 
 
 _DECODERS = {
-    NAV_PVT: _nav_pvt, TIM_TP: _tim_tp, NAV_TIMELS: _nav_timels, NAV_SAT: _nav_sat, NAV_SVIN: _nav_svin,
+    NAV_PVT: _nav_pvt, TIM_TP: _tim_tp, NAV_TIMEGPS: _nav_timegps, NAV_TIMELS: _nav_timels, NAV_SAT: _nav_sat, NAV_SVIN: _nav_svin,
     TIM_SVIN: _tim_svin, MON_VER: _mon_ver, ACK_ACK: _ack, ACK_NAK: _ack, CFG_VALGET: _valget,
 }  # fmt: skip
 

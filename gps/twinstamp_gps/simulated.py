@@ -114,7 +114,7 @@ _VERSIONS = {
 _FACTORY_NMEA = {"GGA": 1, "GLL": 1, "GSA": 1, "GSV": 1, "RMC": 1, "VTG": 1, "ZDA": 0}
 _NMEA_IDS = {"GGA": 0, "GLL": 1, "GSA": 2, "GSV": 3, "RMC": 4, "VTG": 5, "ZDA": 8}
 _UBX_OUT = {
-    m.NAV_PVT: "NAV_PVT", m.NAV_TIMELS: "NAV_TIMELS", m.NAV_SAT: "NAV_SAT", m.NAV_SVIN: "NAV_SVIN",
+    m.NAV_PVT: "NAV_PVT", m.NAV_TIMEGPS: "NAV_TIMEGPS", m.NAV_TIMELS: "NAV_TIMELS", m.NAV_SAT: "NAV_SAT", m.NAV_SVIN: "NAV_SVIN",
     m.TIM_SVIN: "TIM_SVIN", m.TIM_TP: "TIM_TP",
 }  # fmt: skip
 # Items that change what the simulation does, or that receivers share; others are not known to it.
@@ -521,6 +521,10 @@ class SimulatedReceiver:
                 latitude_e7=latitude,
                 height_mm=height,
             )
+        if kind == m.NAV_TIMEGPS:
+            return encode.nav_timegps(
+                week=self._gps(tai_s)[0], tow_ms=tow_ms, leap_s=self._leap_s(tai_s), leap_valid=self._utc_known(n)
+            )
         if kind == m.NAV_TIMELS:
             return self._timels(n, tai_s, tow_ms)
         if kind == m.NAV_SAT:
@@ -568,7 +572,8 @@ class SimulatedReceiver:
             return encode.nav_timels(tow_ms=tow_ms, leap_s=self._leap_s(tai_s), leap_valid=known)
         after = self._leap_tai_s + max(0, self._leap_change)  # the first second with the new offset
         # The day at whose end it happens, as GPS broadcasts it: day 1 is Sunday (IS-GPS-200, 20.3.3.5.2.4).
-        week, second = gpstime.tai_to_gps(after - self._utc_offset_s + gpstime.TAI_MINUS_GPS_S - 1)
+        new_offset_s = self._utc_offset_s + self._leap_change
+        week, second = gpstime.tai_to_gps(after - new_offset_s + gpstime.TAI_MINUS_GPS_S - 1)
         return encode.nav_timels(
             tow_ms=tow_ms,
             leap_s=self._leap_s(tai_s),
