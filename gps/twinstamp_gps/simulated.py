@@ -202,7 +202,7 @@ class SimulatedReceiver:
             # The end of 30 June 2027 UTC, unless the start is given.
             midnight = gpstime.utc_to_unix_s(2027, 7, 1, 0, 0, 0) + utc_offset_s
             if start_tai_s is None:
-                start_tai_s = midnight - leaps[0].start_s - min(0, self._leap_change)
+                start_tai_s = midnight - leaps[0].start_s + min(0, self._leap_change)
             self._leap_tai_s = start_tai_s + leaps[0].start_s
         self.start_tai_s = (
             gpstime.utc_to_unix_s(2026, 11, 20, 12, 0, 0) + utc_offset_s if start_tai_s is None else start_tai_s
