@@ -19,12 +19,13 @@ Others may follow; of these only t_s must be there, and offset_ns or true_error_
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from twinstamp_gps.errors import LogError
+from twinstamp_gps.errors import LogError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +79,7 @@ def _number(name: str, value: float | None) -> str:
 
 
 def write_log(path: str, about: Mapping[str, Any], columns: Mapping[str, npt.ArrayLike]) -> None:
-    """Writes a whole log from arrays of one length. LogError where it cannot be written."""
+    """Writes a whole log from arrays of one length. SettingError where it cannot be written."""
     names = list(columns)
     table = np.column_stack([np.asarray(columns[name], np.float64) for name in names])
     # nan is no integer: such columns are written as the other numbers are.
@@ -90,7 +91,7 @@ def write_log(path: str, about: Mapping[str, Any], columns: Mapping[str, npt.Arr
             LogWriter(file, about, names)
             np.savetxt(file, table, fmt=formats, delimiter=",")
     except OSError as error:
-        raise LogError(f"{path}: the log cannot be written: {error.strerror}") from error
+        raise SettingError(f"{path}: the log cannot be written: {error.strerror}") from error
 
 
 def read_log(path: str) -> ClockLog:
@@ -104,12 +105,14 @@ def read_log(path: str) -> ClockLog:
             names = head[2].split(",")
             if not isinstance(about, dict) or "t_s" not in names or len(set(names)) != len(names):
                 raise LogError(f"{path}: is no clock log: lines 2 and 3 are not its description and columns")
-            table = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # no data: said below
+                table = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, not JSON, no number, or a line cut short
         raise LogError(f"{path}: is damaged: {error}") from error
-    if not len(table):
+    if not table.size:
         raise LogError(f"{path}: has no sample")
     if table.shape[1] != len(names):
         raise LogError(f"{path}: has {len(names)} columns by its head, {table.shape[1]} by its lines")
