@@ -140,7 +140,9 @@ def deviations(log: ClockLog) -> Deviations:
     time_s = log.columns["t_s"]
     first, last, interval = _longest_piece(time_s, known(log))
     if last - first < 8:
-        raise LogError(f"the log has no 8 samples without a gap (interval {interval:g} s): nothing to analyse")
+        raise LogError(
+            f"the log has no 8 samples without a gap (interval {interval:g} s): nothing to analyse"
+        )
     t, x = time_s[first:last], error_ns[first:last]
     grid = t[0] + interval * np.arange(int((t[-1] - t[0]) / interval + 1e-6) + 1)
     if len(grid) != len(t) or np.abs(grid - t).max() > 0.01 * interval:

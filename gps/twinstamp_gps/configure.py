@@ -185,7 +185,9 @@ def _acknowledged(receiver: Receiver, step: Step, what: str, timeout_s: float) -
             return
         if accepted is False:
             raise ReceiverError(f"receiver {receiver.address}: refused {what}; is the model right?")
-    raise ReceiverError(f"receiver {receiver.address}: no answer to {what} within {timeout_s} s, {_TRIES} times")
+    raise ReceiverError(
+        f"receiver {receiver.address}: no answer to {what} within {timeout_s} s, {_TRIES} times"
+    )
 
 
 def _confirmed(receiver: Receiver, step: Step, what: str, timeout_s: float) -> None:
@@ -317,7 +319,9 @@ def _plan_f9t(s: TimingSettings) -> list[Step]:
         (f"CFG_MSGOUT_UBX_NAV_SVIN_{port}", int(s.mode == "survey"), each),
     ]
     for name in _NMEA:
-        rates.append((f"CFG_MSGOUT_NMEA_ID_{name}_{port}", int(s.nmea and name in ("RMC", "ZDA", "GGA")), each))
+        rates.append(
+            (f"CFG_MSGOUT_NMEA_ID_{name}_{port}", int(s.nmea and name in ("RMC", "ZDA", "GGA")), each)
+        )
     protocols = [(f"CFG_{port}OUTPROT_UBX", 1, ""), (f"CFG_{port}OUTPROT_NMEA", int(s.nmea), "")]
     steps = [
         _items_step("pulse of 1 Hz on GPS time", pulse, layers=layers),
@@ -367,12 +371,22 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
             b"\0",
         ),
         _legacy(
-            ("one solution a second", "every 1000 ms, aligned to GPS time"), m.CFG_RATE, struct.pack("<HHH", 1000, 1, 1)
+            ("one solution a second", "every 1000 ms, aligned to GPS time"),
+            m.CFG_RATE,
+            struct.pack("<HHH", 1000, 1, 1),
         ),
     ]
     if s.mode == "fixed":
         mode = struct.pack(
-            "<BxHiiiIII", 2, 1, s.latitude_e7, s.longitude_e7, round(s.height_mm / 10), s.position_accuracy_mm, 0, 0
+            "<BxHiiiIII",
+            2,
+            1,
+            s.latitude_e7,
+            s.longitude_e7,
+            round(s.height_mm / 10),
+            s.position_accuracy_mm,
+            0,
+            0,
         )
         words = [
             "fixed position",
@@ -386,8 +400,17 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
         mode = struct.pack("<BxHiiiIII", 0, 0, 0, 0, 0, 0, 0, 0)
         words = ["no time mode"]
     steps.append(_legacy(words, m.CFG_TMODE2, mode))
-    rates = [(m.TIM_TP, 1), (m.NAV_PVT, 1), (m.NAV_TIMELS, 1), (m.NAV_TIMEGPS, 1), (m.NAV_SAT, 5), (m.TIM_SVIN, int(s.mode == "survey"))]
-    rates += [((0xF0, number), int(s.nmea and name in ("RMC", "ZDA", "GGA"))) for name, number in _NMEA.items()]
+    rates = [
+        (m.TIM_TP, 1),
+        (m.NAV_PVT, 1),
+        (m.NAV_TIMELS, 1),
+        (m.NAV_TIMEGPS, 1),
+        (m.NAV_SAT, 5),
+        (m.TIM_SVIN, int(s.mode == "survey")),
+    ]
+    rates += [
+        ((0xF0, number), int(s.nmea and name in ("RMC", "ZDA", "GGA"))) for name, number in _NMEA.items()
+    ]
     steps += [_rate_step(kind, rate, _PORT_ID[s.port]) for kind, rate in rates]
     if s.save:
         steps.append(
@@ -400,7 +423,10 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
         out = 3 if s.nmea else 1
         steps.append(
             Step(
-                words=(f"rate of {s.port}", f"{s.baud} baud, 8N1, in UBX and NMEA, out UBX{' and NMEA' * s.nmea}"),
+                words=(
+                    f"rate of {s.port}",
+                    f"{s.baud} baud, 8N1, in UBX and NMEA, out UBX{' and NMEA' * s.nmea}",
+                ),
                 frame=ubx(
                     m.CFG_PRT,
                     struct.pack("<BxHIIHHH2x", _PORT_ID[s.port], 0, 0x08D0, s.baud, 3, out, 0),

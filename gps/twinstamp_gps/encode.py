@@ -70,7 +70,10 @@ def tim_tp(
     """UBX-TIM-TP for the next pulse. raim: 0 not known, 1 not active, 2 active."""
     flags = utc_base | utc_available << 1 | raim << 2 | (not qerr_valid) << 4
     # UTC standard 3 is that of the US Naval Observatory.
-    return ubx(m.TIM_TP, struct.pack("<IIiHBB", tow_ms, tow_sub_ms_q32, qerr_ps, week, flags, 0x30 if utc_base else 0))
+    return ubx(
+        m.TIM_TP,
+        struct.pack("<IIiHBB", tow_ms, tow_sub_ms_q32, qerr_ps, week, flags, 0x30 if utc_base else 0),
+    )
 
 
 def nav_timegps(*, week: int, tow_ms: int, leap_s: int, leap_valid: bool) -> bytes:
@@ -109,7 +112,9 @@ def nav_sat(*, tow_ms: int, satellites: Sequence[tuple[int, int, int, int, int, 
     return ubx(m.NAV_SAT, struct.pack("<IBB2x", tow_ms, 1, len(satellites)) + body)
 
 
-def nav_svin(*, tow_ms: int, duration_s: int, accuracy_mm: int, observations: int, valid: bool, active: bool) -> bytes:
+def nav_svin(
+    *, tow_ms: int, duration_s: int, accuracy_mm: int, observations: int, valid: bool, active: bool
+) -> bytes:
     """UBX-NAV-SVIN (F9T), without the mean position."""
     return ubx(
         m.NAV_SVIN,

@@ -30,7 +30,9 @@ KINDS = {
     "qerr-sign": _Kind(0, 0, "", "qErr comes with the opposite sign"),
     "qerr-late": _Kind(0, 0, "", "qErr is that of the next pulse"),
     "qerr-lost": _Kind(0, 0, "", "no qErr"),
-    "leap": _Kind(1, 1, "s", "a leap second: START is second 23:59:60 (VALUE 1), or the one after 23:59:58 (-1)"),
+    "leap": _Kind(
+        1, 1, "s", "a leap second: START is second 23:59:60 (VALUE 1), or the one after 23:59:58 (-1)"
+    ),
     "message-late": _Kind(1, 950_000_000, "ns", "messages come VALUE later than they should"),
     "message-corrupt": _Kind(1, 0, "", "messages arrive with flipped bits, or cut"),
     "message-lost": _Kind(1, 0, "", "no messages, pulses as ever"),

@@ -84,7 +84,8 @@ def write_log(path: str, about: Mapping[str, Any], columns: Mapping[str, npt.Arr
     table = np.column_stack([np.asarray(columns[name], np.float64) for name in names])
     # nan is no integer: such columns are written as the other numbers are.
     formats = [
-        _FORMATS.get(name, "%.4f") if np.isfinite(table[:, i]).all() else "%.4f" for i, name in enumerate(names)
+        _FORMATS.get(name, "%.4f") if np.isfinite(table[:, i]).all() else "%.4f"
+        for i, name in enumerate(names)
     ]
     try:
         with open(path, "w", encoding="utf-8") as file:

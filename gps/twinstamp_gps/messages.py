@@ -415,9 +415,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _utc(
-    time: str, date: tuple[int, int, int] | None
-) -> tuple[int, int, int, int, int, int] | None:
+def _utc(time: str, date: tuple[int, int, int] | None) -> tuple[int, int, int, int, int, int] | None:
     """date: (day, month, year). None where either is missing; ValueError for what is no time."""
     from twinstamp_gps.gpstime import utc_to_unix_s
 

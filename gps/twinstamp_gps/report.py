@@ -29,12 +29,31 @@ def _shown(value: float | None, digits: int = 2) -> str:
 
 def table(report: dict[str, Any]) -> list[list[str]]:
     """Errors by state as rows of text, a head first."""
-    rows = [["state", "samples", "rms ns", "mean ns", "P50 ns", "P99 ns", "P99.9 ns", "max ns", "covered %", "median bound ns"]]
+    rows = [
+        [
+            "state",
+            "samples",
+            "rms ns",
+            "mean ns",
+            "P50 ns",
+            "P99 ns",
+            "P99.9 ns",
+            "max ns",
+            "covered %",
+            "median bound ns",
+        ]
+    ]
     for state, e in report["errors"].items():
         covered = None if e["coverage"] is None else 100 * e["coverage"]
         numbers = [e[key] for key in ("rms_ns", "mean_ns", "p50_ns", "p99_ns", "p99_9_ns", "max_ns")]
         rows.append(
-            [state, str(e["samples"]), *map(_shown, numbers), _shown(covered, 3), _shown(e["median_bound_ns"], 1)]
+            [
+                state,
+                str(e["samples"]),
+                *map(_shown, numbers),
+                _shown(covered, 3),
+                _shown(e["median_bound_ns"], 1),
+            ]
         )
     return rows
 
@@ -45,9 +64,14 @@ def text(report: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         f"{_ERROR_NAMES[report['error']]}: {report['samples']} samples over {report['seconds']:.1f} s"
-        + (f", {report['samples_left_out']} left out (cold, or not known)" if report["samples_left_out"] else ""),
+        + (
+            f", {report['samples_left_out']} left out (cold, or not known)"
+            if report["samples_left_out"]
+            else ""
+        ),
         *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows),
-        "Allan deviation: " + ", ".join(f"{v:.2e} at {t:g} s" for t, v in _decades(report["allan_deviation"])),
+        "Allan deviation: "
+        + ", ".join(f"{v:.2e} at {t:g} s" for t, v in _decades(report["allan_deviation"])),
         "MTIE: " + ", ".join(f"{v:.1f} ns in {t:g} s" for t, v in _decades(report["mtie_ns"])),
     ]
     return "\n".join(lines) + "\n"
@@ -72,11 +96,18 @@ def plots(log: ClockLog, report: dict[str, Any]) -> dict[str, bytes]:
     matplotlib.use("Agg")
     name, error_ns = analysis.error_of(log)
     use = analysis.known(log)
-    t, e, bound, state = log.columns["t_s"][use], error_ns[use], log.get("bound_ns")[use], log.get("state")[use]
+    t, e, bound, state = (
+        log.columns["t_s"][use],
+        error_ns[use],
+        log.get("bound_ns")[use],
+        log.get("state")[use],
+    )
     drawn: dict[str, Callable[[Any], None]] = {
         "time_error": lambda axes: _time_error(axes, t, e, bound, state, _ERROR_NAMES[name]),
         "histogram": lambda axes: _histogram(axes, e),
-        "allan_deviation": lambda axes: _log_log(axes, report["allan_deviation"], "Allan deviation (overlapping)", ""),
+        "allan_deviation": lambda axes: _log_log(
+            axes, report["allan_deviation"], "Allan deviation (overlapping)", ""
+        ),
         "mtie": lambda axes: _log_log(axes, report["mtie_ns"], "MTIE", "ns"),
     }
     return {key: _png(draw) for key, draw in drawn.items()}
@@ -101,7 +132,9 @@ def _time_error(axes: Any, t: Any, e: Any, bound: Any, state: Any, title: str) -
         here = np.concatenate(([False], state == number, [False]))
         edges = np.flatnonzero(np.diff(here))
         for index, (first, last) in enumerate(zip(edges[::2], edges[1::2], strict=True)):
-            axes.axvspan(t[first], t[last - 1], color=colour, linewidth=0, label=STATES[number] if index == 0 else None)
+            axes.axvspan(
+                t[first], t[last - 1], color=colour, linewidth=0, label=STATES[number] if index == 0 else None
+            )
     axes.set(xlabel="time, s", ylabel="ns")
     axes.legend(loc="upper right", fontsize="small")
     axes.grid(alpha=0.3)
@@ -111,13 +144,19 @@ def _histogram(axes: Any, e: Any) -> None:
     low, high = np.percentile(e, [0.05, 99.95])
     inside = e[(e >= low) & (e <= high)]
     axes.hist(inside, bins=min(200, max(10, int(len(inside) ** 0.5))))
-    axes.set(xlabel=f"time error, ns ({len(e) - len(inside)} of {len(e)} samples lie outside the plot)", ylabel="samples")
+    axes.set(
+        xlabel=f"time error, ns ({len(e) - len(inside)} of {len(e)} samples lie outside the plot)",
+        ylabel="samples",
+    )
     axes.grid(alpha=0.3)
 
 
 def _log_log(axes: Any, pairs: list[list[float]], title: str, unit: str) -> None:
     axes.loglog([pair[0] for pair in pairs], [pair[1] for pair in pairs], "o-", markersize=3)
-    axes.set(xlabel="averaging time, s" if not unit else "observation interval, s", ylabel=f"{title}{', ' + unit if unit else ''}")
+    axes.set(
+        xlabel="averaging time, s" if not unit else "observation interval, s",
+        ylabel=f"{title}{', ' + unit if unit else ''}",
+    )
     axes.grid(which="both", alpha=0.3)
 
 
@@ -126,13 +165,15 @@ def page(report: dict[str, Any], images: dict[str, bytes], title: str) -> str:
     head, *rows = table(report)
     cells = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
     pictures = "".join(
-        f'<h2>{html.escape(name.replace("_", " "))}</h2>'
-        f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-        for name, data in images.items()
+        f"<h2>{html.escape(name.replace('_', ' '))}</h2>"
+        f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        for name, png in images.items()
     )
     about = "".join(
-        f"<li>{html.escape(str(key))}: {html.escape(json.dumps(value))}</li>" for key, value in report["about"].items()
+        f"<li>{html.escape(str(key))}: {html.escape(json.dumps(value))}</li>"
+        for key, value in report["about"].items()
     )
+    data = json.dumps(report).replace("<", r"\u003c")  # no </script> in a name can end it
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title>"
@@ -141,7 +182,7 @@ def page(report: dict[str, Any], images: dict[str, bytes], title: str) -> str:
         f"<h1>{html.escape(title)}</h1><ul>{about}</ul>"
         f"<p>{html.escape(text(report).splitlines()[0])}</p>"
         f"<table><tr>{''.join(f'<th>{html.escape(c)}</th>' for c in head)}</tr>{cells}</table>{pictures}"
-        f'<script type="application/json">{json.dumps(report).replace("</", "<" + chr(92) + "/")}</script></html>\n'
+        f'<script type="application/json">{data}</script></html>\n'
     )
 
 

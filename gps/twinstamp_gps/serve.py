@@ -57,7 +57,9 @@ class PtyLine:
                 place.symlink_to(self.name)
             except OSError as error:
                 self.close()
-                raise SettingError(f"{link}: no link to the terminal can be made: {error.strerror}") from error
+                raise SettingError(
+                    f"{link}: no link to the terminal can be made: {error.strerror}"
+                ) from error
             self._link = place
         self.address = self.name if link is None else link
 

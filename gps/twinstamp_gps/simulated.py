@@ -205,7 +205,9 @@ class SimulatedReceiver:
                 start_tai_s = midnight - leaps[0].start_s + min(0, self._leap_change)
             self._leap_tai_s = start_tai_s + leaps[0].start_s
         self.start_tai_s = (
-            gpstime.utc_to_unix_s(2026, 11, 20, 12, 0, 0) + utc_offset_s if start_tai_s is None else start_tai_s
+            gpstime.utc_to_unix_s(2026, 11, 20, 12, 0, 0) + utc_offset_s
+            if start_tai_s is None
+            else start_tai_s
         )
         self._utc_offset_s = utc_offset_s
         self._utc_after_s = utc_after_s
@@ -263,9 +265,7 @@ class SimulatedReceiver:
                 ubx={}, nmea={"RMC": 1, "ZDA": 1, "GGA": 1}, baud=self._baud, pulse_us=100_000, delay_ns=0,
                 rising=True, utc_grid=True, mode=0, survey_s=0, survey_mm=0,
             )  # fmt: skip
-        _, _, cable, _, _, _, _, length, user, flags = struct.unpack(
-            "<BB2xhhIIIIiI", self._legacy[m.CFG_TP5]
-        )
+        _, _, cable, _, _, _, _, length, user, flags = struct.unpack("<BB2xhhIIIIiI", self._legacy[m.CFG_TP5])
         mode, _, _, _, _, _, survey_s, survey_mm = struct.unpack("<BxHiiiIII", self._legacy[m.CFG_TMODE2])
         return _Effect(
             ubx={kind: (self._out & 1) * self._rates.get(kind, 0) for kind in _UBX_OUT},
@@ -317,7 +317,9 @@ class SimulatedReceiver:
             names = [_known(key) for key in keys]
             if len(names) > 64 or any(name is None for name in names):
                 return False
-            values = b"".join(_item(key, self._items[name]) for key, name in zip(keys, names, strict=True) if name)
+            values = b"".join(
+                _item(key, self._items[name]) for key, name in zip(keys, names, strict=True) if name
+            )
             return encode.ubx(m.CFG_VALGET, b"\1" + payload[1:4] + values)
         if kind == m.CFG_VALSET and len(payload) > 4 and payload[0] == 0 and payload[1] & 7:
             items = _parse_items(payload[4:])
@@ -353,7 +355,11 @@ class SimulatedReceiver:
         if len(payload) != len(self._legacy[kind]):
             return False
         if kind == m.CFG_TP5:
-            if payload[0] or struct.unpack_from("<II", payload, 8) != (1_000_000, 1_000_000) or payload[28] & 8:
+            if (
+                payload[0]
+                or struct.unpack_from("<II", payload, 8) != (1_000_000, 1_000_000)
+                or payload[28] & 8
+            ):
                 return False
             payload = payload[:1] + b"\1" + payload[2:]
         if kind == m.CFG_RATE and payload[:4] != struct.pack("<HH", 1000, 1):
@@ -523,7 +529,10 @@ class SimulatedReceiver:
             )
         if kind == m.NAV_TIMEGPS:
             return encode.nav_timegps(
-                week=self._gps(tai_s)[0], tow_ms=tow_ms, leap_s=self._leap_s(tai_s), leap_valid=self._utc_known(n)
+                week=self._gps(tai_s)[0],
+                tow_ms=tow_ms,
+                leap_s=self._leap_s(tai_s),
+                leap_valid=self._utc_known(n),
             )
         if kind == m.NAV_TIMELS:
             return self._timels(n, tai_s, tow_ms)
@@ -531,7 +540,9 @@ class SimulatedReceiver:
             used = self._satellites(n)
             return encode.nav_sat(
                 tow_ms=tow_ms,
-                satellites=[(0, i + 1, 30 + i * 7 % 20, 10 + i * 13 % 75, i * 47 % 360, i < used) for i in range(32)],
+                satellites=[
+                    (0, i + 1, 30 + i * 7 % 20, 10 + i * 13 % 75, i * 47 % 360, i < used) for i in range(32)
+                ],
             )
         if kind in (m.NAV_SVIN, m.TIM_SVIN):
             duration, accuracy, valid, active = self._survey(n, effect)

@@ -78,7 +78,12 @@ class ReceiverWatch:
         utc, sure, fix, fix_ok, used, accuracy = self._nmea()
         if pvt is not None:
             utc = pvt.utc if pvt.valid_date and pvt.valid_time else None
-            sure, fix_ok, used, accuracy = pvt.fully_resolved, pvt.fix_ok, pvt.satellites, pvt.time_accuracy_ns
+            sure, fix_ok, used, accuracy = (
+                pvt.fully_resolved,
+                pvt.fix_ok,
+                pvt.satellites,
+                pvt.time_accuracy_ns,
+            )
             fix = m.FIX_TYPES[pvt.fix_type] if pvt.fix_type < len(m.FIX_TYPES) else str(pvt.fix_type)
         event = leap if leap is not None and leap.event_valid and leap.change_s else None
         counts = self._receiver.counts
@@ -106,7 +111,9 @@ class ReceiverWatch:
 
     def _nmea(
         self,
-    ) -> tuple[tuple[int, int, int, int, int, int] | None, bool | None, str, bool | None, int | None, int | None]:
+    ) -> tuple[
+        tuple[int, int, int, int, int, int] | None, bool | None, str, bool | None, int | None, int | None
+    ]:
         rmc, zda, gga = self._get(m.Rmc), self._get(m.Zda), self._get(m.Gga)
         utc = rmc.utc if rmc is not None else zda.utc if zda is not None else None
         valid = rmc.valid if rmc is not None else None

@@ -109,7 +109,9 @@ class StreamSplitter:
             byte = buffer[at]
             if byte == 0x24 or (byte == 0xB5 and (at + 1 == len(buffer) or buffer[at + 1] == 0x62)):
                 return at
-            places = [place for place in (buffer.find(b"$", at + 1), buffer.find(b"\xb5", at + 1)) if place > 0]
+            places = [
+                place for place in (buffer.find(b"$", at + 1), buffer.find(b"\xb5", at + 1)) if place > 0
+            ]
             if not places:
                 return len(buffer)
             at = min(places)
@@ -147,7 +149,11 @@ class StreamSplitter:
             return None
         data = bytes(buffer[: end + 1])
         body = data[1:-5]
-        if data[-2:] != b"\r\n" or data[-5:-4] != b"*" or any(not 0x20 <= c <= 0x7E or c == 0x24 for c in body):
+        if (
+            data[-2:] != b"\r\n"
+            or data[-5:-4] != b"*"
+            or any(not 0x20 <= c <= 0x7E or c == 0x24 for c in body)
+        ):
             return self._bad()
         try:
             expected = int(data[-4:-2], 16)

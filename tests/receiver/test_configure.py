@@ -12,13 +12,28 @@ from tests.receiver.streams import receiver
 
 from twinstamp_gps import encode
 from twinstamp_gps import messages as m
-from twinstamp_gps.configure import MODELS, TimingSettings, apply, describe, find, model_of, plan, valget, valset
+from twinstamp_gps.configure import (
+    MODELS,
+    TimingSettings,
+    apply,
+    describe,
+    find,
+    model_of,
+    plan,
+    valget,
+    valset,
+)
 from twinstamp_gps.errors import ReceiverError, SettingError
 from twinstamp_gps.port import Receiver
 from twinstamp_gps.serve import PtyLine, Runner, TcpLine
 from twinstamp_gps.simulated import SimulatedReceiver
 
-PLACE = {"latitude_e7": 471_234_567, "longitude_e7": -85_000_001, "height_mm": -12_345, "position_accuracy_mm": 50}
+PLACE = {
+    "latitude_e7": 471_234_567,
+    "longitude_e7": -85_000_001,
+    "height_mm": -12_345,
+    "position_accuracy_mm": 50,
+}
 
 
 def read(model: str, **settings: object) -> dict[str, object]:
@@ -154,11 +169,16 @@ def test_noise_among_the_answers() -> None:
 
 
 def test_nobody_answers() -> None:
-    with on_a_line(receiver("nmea")) as address, pytest.raises(ReceiverError, match="no answer to UBX-MON-VER"):
+    with (
+        on_a_line(receiver("nmea")) as address,
+        pytest.raises(ReceiverError, match="no answer to UBX-MON-VER"),
+    ):
         find(address, [9600])
 
 
-@pytest.mark.parametrize("address", ["/dev/no-such-receiver", "socket://127.0.0.1:1", "nonsense://x", "socket://", "rfc2217://"])
+@pytest.mark.parametrize(
+    "address", ["/dev/no-such-receiver", "socket://127.0.0.1:1", "nonsense://x", "socket://", "rfc2217://"]
+)
 def test_ports_that_cannot_be_opened(address: str) -> None:
     with pytest.raises(ReceiverError, match="cannot be opened"):
         Receiver(address)
@@ -209,5 +229,7 @@ def test_settings_that_cannot_be(options: dict[str, object]) -> None:
 def test_models_without_a_plan() -> None:
     with pytest.raises(SettingError, match="f9t and m8t"):
         plan("m10", TimingSettings())
-    other = m.Version(software="x", hardware="y", extensions=("FWVER=SPG 5.10",), module="MAX-M10S", protocol="34")
+    other = m.Version(
+        software="x", hardware="y", extensions=("FWVER=SPG 5.10",), module="MAX-M10S", protocol="34"
+    )
     assert model_of(other) is None

@@ -35,7 +35,9 @@ def test_each_pulse_is_told_of_before_it_comes(model: str) -> None:
     simulated = receiver(model)
     seconds = list(simulated.seconds(50))
     told = {
-        message.tai_s: (end_fs, message) for _, end_fs, message in decoded(seconds) if isinstance(message, m.TimTp)
+        message.tai_s: (end_fs, message)
+        for _, end_fs, message in decoded(seconds)
+        if isinstance(message, m.TimTp)
     }
     for second in seconds[1:]:
         end_fs, message = told[second.tai_s]
@@ -66,7 +68,11 @@ def test_messages_after_the_pulse_are_of_its_second() -> None:
 
 
 def test_same_seed_same_bytes_another_seed_others() -> None:
-    faults = [parse_fault("message-corrupt@3+5"), parse_fault("outlier@4+20:1us"), parse_fault("missing@0+30:0.5")]
+    faults = [
+        parse_fault("message-corrupt@3+5"),
+        parse_fault("outlier@4+20:1us"),
+        parse_fault("missing@0+30:0.5"),
+    ]
     first = list(SimulatedReceiver("f9t", seed=7, faults=faults).seconds(40))
     again = list(SimulatedReceiver("f9t", seed=7, faults=faults).seconds(40))
     other = list(SimulatedReceiver("f9t", seed=8, faults=faults).seconds(40))
@@ -133,11 +139,20 @@ def test_faults_of_messages() -> None:
     got = decoded(seconds)
     truth = {s.tai_s: s.qerr_ps for s in seconds}
     start = seconds[0].tai_s
-    told = {message.tai_s - start: message for _, _, message in got if isinstance(message, m.TimTp) and message.tai_s}
+    told = {
+        message.tai_s - start: message
+        for _, _, message in got
+        if isinstance(message, m.TimTp) and message.tai_s
+    }
     for n in range(1, 79):
         if n in (51, 71, 72, 73):
             continue
-        expected = {10: -truth[start + 10], 11: -truth[start + 11], 20: truth[start + 21], 21: truth[start + 22]}
+        expected = {
+            10: -truth[start + 10],
+            11: -truth[start + 11],
+            20: truth[start + 21],
+            21: truth[start + 22],
+        }
         assert told[n].qerr_ps == expected.get(n, truth[start + n]), n
         assert told[n].qerr_valid == (n not in (30, 31, 40, 41))
     fixes = {second.second: message.fix_ok for second, _, message in got if isinstance(message, m.NavPvt)}
@@ -173,7 +188,14 @@ def test_negative_leap_second() -> None:
     labels = [message.utc[3:] for _, _, message in got if isinstance(message, m.NavPvt)]
     assert labels == [(23, 59, 56), (23, 59, 57), (23, 59, 58), (0, 0, 0), (0, 0, 1), (0, 0, 2)]
     leaps = [message for _, _, message in got if isinstance(message, m.NavTimeLs)]
-    assert [(leap.leap_s, leap.time_to_event_s) for leap in leaps] == [(18, 3), (18, 2), (18, 1), (17, 0), (17, -1), (17, -2)]
+    assert [(leap.leap_s, leap.time_to_event_s) for leap in leaps] == [
+        (18, 3),
+        (18, 2),
+        (18, 1),
+        (17, 0),
+        (17, -1),
+        (17, -2),
+    ]
 
 
 def test_week_rollover() -> None:
@@ -187,7 +209,13 @@ def test_week_rollover() -> None:
         (2047, 604_798_000), (2047, 604_799_000), (2048, 0), (2048, 1000), (2048, 2000)
     ]  # fmt: skip
     back = decoded(list(receiver("f9t", start_tai_s=start, week_rollovers=1).seconds(5)))
-    assert [message.week for _, _, message in back if isinstance(message, m.TimTp)] == [1023, 1023, 1024, 1024, 1024]
+    assert [message.week for _, _, message in back if isinstance(message, m.TimTp)] == [
+        1023,
+        1023,
+        1024,
+        1024,
+        1024,
+    ]
     assert next(message.utc[:3] for _, _, message in back if isinstance(message, m.NavPvt)) == (1999, 8, 21)
     assert gpstime.unroll_week(1023 % 1024, 2000) == 2047
     assert gpstime.unroll_week(0, 2000) == 2048
@@ -201,9 +229,7 @@ def test_utc_unknown_after_a_cold_start() -> None:
 
 def test_delays() -> None:
     """60 ns of antenna and cable, of which 45 are compensated by the receiver."""
-    simulated = receiver(
-        "m8t", antenna_ns=60, settings=TimingSettings(mode="fixed", cable_delay_ns=45)
-    )
+    simulated = receiver("m8t", antenna_ns=60, settings=TimingSettings(mode="fixed", cable_delay_ns=45))
     second = simulated.second()
     assert second.edges[0].rise_fs == 15 * 10**6 - second.qerr_ps * 1000
 
@@ -236,7 +262,13 @@ def test_faults_that_are_none(text: str) -> None:
 
 
 def test_faults_as_text() -> None:
-    for text in ("outage@3600+1000", "step@1000:2000ns", "pull@3+4:0.5ns/s", "missing@1+10:0.25", "leap@7+1:-1"):
+    for text in (
+        "outage@3600+1000",
+        "step@1000:2000ns",
+        "pull@3+4:0.5ns/s",
+        "missing@1+10:0.25",
+        "leap@7+1:-1",
+    ):
         assert parse_fault(str(parse_fault(text))) == parse_fault(text)
     assert parse_fault("outage@3600+1000").duration_s == 1000
     assert parse_fault("step@1000:2us").value == 2000

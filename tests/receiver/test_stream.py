@@ -43,7 +43,9 @@ def test_checksum_is_that_of_pyubx2(data: bytes) -> None:
     assert fletcher8(data) == calc_checksum(data)
 
 
-@pytest.mark.parametrize("noise", [b"\xb5\x62", b"\xb5\x62\x01\x07\xff\x0f", b"$", b"$GPRMC,1", b"\xb5", b"\0\xff" * 40])
+@pytest.mark.parametrize(
+    "noise", [b"\xb5\x62", b"\xb5\x62\x01\x07\xff\x0f", b"$", b"$GPRMC,1", b"\xb5", b"\0\xff" * 40]
+)
 def test_noise_before_a_frame_never_swallows_it(noise: bytes) -> None:
     # A false header of up to 4 KiB waits for its bytes; the line's silence ends that.
     frames, _ = split(noise + STREAM, give_up=True)
@@ -58,12 +60,19 @@ def test_false_header_of_any_length_behind_which_frames_come() -> None:
 
 def test_buffer_is_bounded() -> None:
     splitter = StreamSplitter()
-    for chunk in (b"\xb5\x62\x01\x07\x00\x10", b"$" * 5000, b"A" * 100_000, b"\xb5\x62\x01\x07\x00\x10" + b"x" * 9000):
+    for chunk in (
+        b"\xb5\x62\x01\x07\x00\x10",
+        b"$" * 5000,
+        b"A" * 100_000,
+        b"\xb5\x62\x01\x07\x00\x10" + b"x" * 9000,
+    ):
         list(splitter.feed(chunk))
         assert splitter.pending <= MAX_PAYLOAD + 8
 
 
-@pytest.mark.parametrize("unit", [b"\xb5\x62\x01\x07\x00\x0f", b"$", b"\xb5", b"$GPRMC,\x00", b"\xb5\x62\x01\x07\x00\x00"])
+@pytest.mark.parametrize(
+    "unit", [b"\xb5\x62\x01\x07\x00\x0f", b"$", b"\xb5", b"$GPRMC,\x00", b"\xb5\x62\x01\x07\x00\x00"]
+)
 def test_worst_case_keeps_up_with_the_fastest_line(unit: bytes) -> None:
     data = unit * (60_000 // len(unit))
     start = time.process_time()
@@ -155,7 +164,13 @@ def test_nav_pvt_as_pyubx2_reads_it() -> None:
         latitude_e7=472_851_234, height_mm=-12_345,
     )  # fmt: skip
     read = UBXReader.parse(frame)
-    assert (read.identity, read.iTOW, read.year, read.second, read.nano) == ("NAV-PVT", 501_956_000, 2016, 60, -17)
+    assert (read.identity, read.iTOW, read.year, read.second, read.nano) == (
+        "NAV-PVT",
+        501_956_000,
+        2016,
+        60,
+        -17,
+    )
     assert (read.validDate, read.validTime, read.fullyResolved, read.confirmedAvai) == (1, 1, 0, 1)
     assert (read.fixType, read.gnssFixOk, read.numSV, read.tAcc) == (3, 1, 17, 23)
     assert (read.lon, read.lat, read.height) == (-8.5659012, 47.2851234, -12_345)
@@ -197,12 +212,25 @@ def test_tai_of_a_pulse() -> None:
 def test_other_encoders_as_pyubx2_reads_them() -> None:
     leap = UBXReader.parse(
         encode.nav_timels(
-            tow_ms=1, leap_s=18, change_s=-1, time_to_event_s=-5, event_week=2477, event_day=4, event_valid=True
+            tow_ms=1,
+            leap_s=18,
+            change_s=-1,
+            time_to_event_s=-5,
+            event_week=2477,
+            event_day=4,
+            event_valid=True,
         )
     )
     assert (leap.currLs, leap.lsChange, leap.timeToLsEvent) == (18, -1, -5)
-    assert (leap.dateOfLsGpsWn, leap.dateOfLsGpsDn, leap.validCurrLs, leap.validTimeToLsEvent) == (2477, 4, 1, 1)
-    sky = UBXReader.parse(encode.nav_sat(tow_ms=1, satellites=[(0, 3, 44, -30, 350, True), (2, 9, 20, 5, 1, False)]))
+    assert (leap.dateOfLsGpsWn, leap.dateOfLsGpsDn, leap.validCurrLs, leap.validTimeToLsEvent) == (
+        2477,
+        4,
+        1,
+        1,
+    )
+    sky = UBXReader.parse(
+        encode.nav_sat(tow_ms=1, satellites=[(0, 3, 44, -30, 350, True), (2, 9, 20, 5, 1, False)])
+    )
     assert (sky.numSvs, sky.gnssId_02, sky.elev_01, sky.azim_01, sky.cno_01) == (2, 2, -30, 350, 44)
     assert (sky.svUsed_01, sky.svUsed_02) == (1, 0)
     survey = UBXReader.parse(
@@ -224,7 +252,9 @@ def test_sentences_as_pynmeagps_reads_them() -> None:
     assert abs(read.lon + 8.5659012) < 2e-7
     assert (str(read.time), str(read.date), read.status) == ("12:34:56", "2026-11-20", "A")
     assert str(NMEAReader.parse(encode.zda(UTC)).time) == "12:34:56"
-    almost = NMEAReader.parse(encode.rmc(UTC, valid=True, latitude_e7=99_999_999, longitude_e7=-1_799_999_999))
+    almost = NMEAReader.parse(
+        encode.rmc(UTC, valid=True, latitude_e7=99_999_999, longitude_e7=-1_799_999_999)
+    )
     assert abs(almost.lat - 10) < 2e-7
     assert abs(almost.lon + 180) < 2e-7
     assert NMEAReader.parse(encode.gga(UTC, valid=True, satellites=9, height_mm=480_123)).alt == 480.1

@@ -24,7 +24,9 @@ def add_port(parser: Any, *, required: bool) -> None:
         nargs=None if required else "?",
         help="device, pseudo-terminal, socket://HOST:PORT or rfc2217://HOST:PORT",
     )
-    parser.add_argument("--baud", type=int, metavar="N", help="of the line; default: tried out where that can be")
+    parser.add_argument(
+        "--baud", type=int, metavar="N", help="of the line; default: tried out where that can be"
+    )
 
 
 def add_receiver(verbs: Any) -> None:
@@ -38,7 +40,11 @@ def add_receiver(verbs: Any) -> None:
     group.add_argument("--pty", metavar="LINK", help="on a pseudo-terminal, LINK leads to it")
     group.add_argument("--tcp", metavar="HOST:PORT", help="on a TCP port, for one client at a time")
     group.add_argument(
-        "--fault", action="append", default=[], metavar="F", help="KIND@START[+DURATION][:VALUE], as outage@60+30"
+        "--fault",
+        action="append",
+        default=[],
+        metavar="F",
+        help="KIND@START[+DURATION][:VALUE], as outage@60+30",
     )
     group.add_argument("--seed", type=int, default=1, metavar="N", help="of the noise (default: 1)")
     group.add_argument("--factory", action="store_true", help="with the settings as delivered")
@@ -50,7 +56,9 @@ def add_receiver(verbs: Any) -> None:
     group.add_argument(
         "--utc-offset", type=int, default=37, metavar="S", help="TAI − UTC at the start (default: 37)"
     )
-    group.add_argument("--rollovers", type=int, default=0, metavar="N", help="its date is N × 1024 weeks back")
+    group.add_argument(
+        "--rollovers", type=int, default=0, metavar="N", help="its date is N × 1024 weeks back"
+    )
     group.add_argument("--pulses", metavar="FILE", help="write the edges: second, rise, fall (fs), qErr (ps)")
 
 
@@ -77,7 +85,9 @@ def _show(options: argparse.Namespace) -> int:
                 for arrival in receiver.poll():
                     message = arrival.message
                     if options.json:
-                        values = {k: v.hex() if isinstance(v, bytes) else v for k, v in asdict(message).items()}
+                        values = {
+                            k: v.hex() if isinstance(v, bytes) else v for k, v in asdict(message).items()
+                        }
                         line = json.dumps({"kind": type(message).__name__, **values})
                     else:
                         line = str(message)
@@ -120,7 +130,9 @@ def _simulate(options: argparse.Namespace) -> int:
         if options.factory or options.simulate == "nmea":
             raise ConfigError("--survey and --nmea set a u-blox receiver: not with --factory or nmea")
         settings = TimingSettings(
-            mode="fixed" if options.survey is None else "survey", survey_s=options.survey or 1, nmea=options.nmea
+            mode="fixed" if options.survey is None else "survey",
+            survey_s=options.survey or 1,
+            nmea=options.nmea,
         )
     if options.pty is not None:
         line: PtyLine | TcpLine = PtyLine(options.pty)
@@ -175,19 +187,34 @@ def add_configure(verbs: Any) -> None:
     parser = verb(verbs, "configure", "set a u-blox timing receiver up for the clock", _configure)
     add_port(parser, required=False)
     parser.add_argument("--model", choices=("f9t", "m8t"), help="default: as the receiver says")
-    parser.add_argument("--dry-run", action="store_true", help="show each message in words and hex, send none")
     parser.add_argument(
-        "--survey", default="3600,2", metavar="S,M", help="survey-in: S seconds, to M metres (default: 3600,2)"
+        "--dry-run", action="store_true", help="show each message in words and hex, send none"
     )
-    parser.add_argument("--fixed", metavar="LAT,LON,H", help="hold this position: degrees, metres (ellipsoid)")
-    parser.add_argument("--accuracy", type=float, default=0.1, metavar="M", help="of --fixed (default: 0.1 m)")
+    parser.add_argument(
+        "--survey",
+        default="3600,2",
+        metavar="S,M",
+        help="survey-in: S seconds, to M metres (default: 3600,2)",
+    )
+    parser.add_argument(
+        "--fixed", metavar="LAT,LON,H", help="hold this position: degrees, metres (ellipsoid)"
+    )
+    parser.add_argument(
+        "--accuracy", type=float, default=0.1, metavar="M", help="of --fixed (default: 0.1 m)"
+    )
     parser.add_argument("--moving", action="store_true", help="no time mode: the antenna moves")
     parser.add_argument(
-        "--cable-ns", type=int, default=0, metavar="NS", help="antenna cable, where the card does not subtract it"
+        "--cable-ns",
+        type=int,
+        default=0,
+        metavar="NS",
+        help="antenna cable, where the card does not subtract it",
     )
     parser.add_argument("--port-of-receiver", choices=("uart1", "uart2", "usb"), default="uart1",
                         metavar="P", help="the receiver's own port: uart1 (default), uart2 or usb")  # fmt: skip
-    parser.add_argument("--new-baud", default="115200", metavar="N", help="rate from then on, or keep (default: 115200)")
+    parser.add_argument(
+        "--new-baud", default="115200", metavar="N", help="rate from then on, or keep (default: 115200)"
+    )
     parser.add_argument("--nmea", action="store_true", help="RMC, ZDA and GGA too")
     parser.add_argument("--save", action="store_true", help="also for after power-off")
 
@@ -249,6 +276,11 @@ def _configure(options: argparse.Namespace) -> int:
         if options.dry_run:
             print("\n".join(configure.describe(steps)))
             return 0
-        configure.apply(receiver, steps, baud=settings.baud, progress=lambda step: print(f"  {step.words[0]}"))
-        print(f"set and read back at {receiver.baud} baud" + (", kept" if settings.save else ", until power-off"))
+        configure.apply(
+            receiver, steps, baud=settings.baud, progress=lambda step: print(f"  {step.words[0]}")
+        )
+        print(
+            f"set and read back at {receiver.baud} baud"
+            + (", kept" if settings.save else ", until power-off")
+        )
     return 0

@@ -31,7 +31,9 @@ def add_status(verbs: Any) -> None:
     parser.add_argument("--card", metavar="NAME", help="which card; default: sim, and none with --receiver")
     parser.add_argument("--receiver", metavar="PORT", help="a receiver on this machine's port, by itself")
     parser.add_argument("--baud", type=int, default=38400, metavar="N", help="of PORT (default: 38400)")
-    parser.add_argument("--seconds", type=int, metavar="S", help="stop after S seconds; default: when interrupted")
+    parser.add_argument(
+        "--seconds", type=int, metavar="S", help="stop after S seconds; default: when interrupted"
+    )
     parser.add_argument("--log", metavar="FILE", help="write a sample a second, for clock report")
     add_json(parser, "once, as JSON, here or on standard output")
 
@@ -163,7 +165,9 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
         leap = _unit(receiver.leap_s, "s", "d")
         if receiver.leap_change_s is not None and receiver.leap_in_s is not None:
             leap += f", {receiver.leap_change_s:+d} s in {receiver.leap_in_s} s"
-        sats = _unit(receiver.satellites, "", "d") + (f" of {receiver.in_view}" if receiver.in_view is not None else "")
+        sats = _unit(receiver.satellites, "", "d") + (
+            f" of {receiver.in_view}" if receiver.in_view is not None else ""
+        )
         rows += [
             ("receiver", receiver.address),
             ("last message", "none" if receiver.age_s is None else f"{receiver.age_s:.1f} s ago"),
