@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of a clock's log: errors and coverage by state (NumPy), Allan deviation (allantools), MTIE (SciPy)."""
+"""Statistics of a clock's log: errors, coverage (NumPy), Allan deviation (allantools), MTIE (SciPy)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _COLD = 0
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorStatistics:
-    """Of the time error, ns. p*_ns: percentiles of its absolute value, interpolated. coverage: share of samples
-    with a bound whose error is not above it; median_bound_ns: of those. None where there is nothing to say.
+    """Of the time error, ns. p*_ns: percentiles of its absolute value, interpolated. coverage: share of
+    samples with a bound whose error is not above it; median_bound_ns: of those. None where there is
+    nothing to say.
     """
 
     samples: int
@@ -62,7 +63,7 @@ def error_of(log: ClockLog) -> tuple[str, Array]:
         if np.isfinite(column).any():
             return name, column
     raise LogError(
-        "the log has no time error: neither true_error_ns nor offset_ns; it was recorded from a receiver alone, "
+        "the log has no time error: neither true_error_ns nor offset_ns; it is of a receiver alone, "
         "or the clock was never set"
     )
 
@@ -70,7 +71,8 @@ def error_of(log: ClockLog) -> tuple[str, Array]:
 def known(log: ClockLog) -> npt.NDArray[np.bool_]:
     """Samples whose error means something: finite, and the clock not cold (its time is then unknown)."""
     _, error = error_of(log)
-    return np.isfinite(error) & (log.get("state") != _COLD)
+    use: npt.NDArray[np.bool_] = np.isfinite(error) & (log.get("state") != _COLD)
+    return use
 
 
 def statistics(error_ns: Array, bound_ns: Array) -> ErrorStatistics:
@@ -121,7 +123,7 @@ def _longest_piece(time_s: Array, use: npt.NDArray[np.bool_]) -> tuple[int, int,
 
 
 def mtie(phase: Array, samples: int) -> float:
-    """Maximum time interval error (ITU-T G.810): the largest peak to peak within any ``samples`` + 1 samples."""
+    """Maximum time interval error (ITU-T G.810): largest peak to peak within any ``samples`` + 1 samples."""
     from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
     size, half = samples + 1, (samples + 1) // 2
@@ -155,7 +157,7 @@ def deviations(log: ClockLog) -> Deviations:
         interval_s=interval,
         adev_s=np.asarray(adev_s, np.float64),
         adev=np.asarray(adev, np.float64),
-        mtie_s=lengths * interval,
+        mtie_s=np.asarray(lengths * interval, np.float64),
         mtie_ns=np.array([mtie(x, int(length)) for length in lengths]),
     )
 

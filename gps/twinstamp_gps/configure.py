@@ -146,8 +146,8 @@ def find(address: str, bauds: Sequence[int] | None = None) -> tuple[Receiver, m.
         raise
     receiver.close()
     raise ReceiverError(
-        f"receiver {address}: no answer to UBX-MON-VER at {', '.join(map(str, rates))} baud: is it u-blox, is "
-        "its input wired, and does its port take UBX?"
+        f"receiver {address}: no answer to UBX-MON-VER at {', '.join(map(str, rates))} baud: is it u-blox, "
+        "is its input wired, and does its port take UBX?"
     )
 
 

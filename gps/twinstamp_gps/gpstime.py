@@ -23,7 +23,7 @@ def tai_to_gps(tai_s: int) -> tuple[int, int]:
 
 
 def unroll_week(week: int, not_before: int) -> int:
-    """The first full week, of those that agree with ``week`` modulo 1024, that is not before ``not_before``."""
+    """The first full week from ``not_before`` on that agrees with ``week`` modulo 1024."""
     return not_before + (week - not_before) % WEEKS_OF_TEN_BITS
 
 

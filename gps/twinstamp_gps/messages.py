@@ -17,6 +17,8 @@ from pyubx2 import UBX_MSGIDS, UBXReader
 from twinstamp_gps.gpstime import gps_to_tai_s
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twinstamp_gps.stream import Frame
 
 ACK_NAK, ACK_ACK = (0x05, 0x00), (0x05, 0x01)
@@ -30,8 +32,8 @@ TIM_TP, TIM_SVIN = (0x0D, 0x01), (0x0D, 0x04)
 
 # Payload bytes of messages with one length. NAV-PVT has 84 from protocol 14, 92 from 15.01.
 _LENGTHS = {
-    ACK_NAK: (2,), ACK_ACK: (2,), NAV_PVT: (84, 92), NAV_TIMEGPS: (16,), NAV_TIMELS: (24,), NAV_SVIN: (40,), TIM_TP: (16,),
-    TIM_SVIN: (28,),
+    ACK_NAK: (2,), ACK_ACK: (2,), NAV_PVT: (84, 92), NAV_TIMEGPS: (16,), NAV_TIMELS: (24,), NAV_SVIN: (40,),
+    TIM_TP: (16,), TIM_SVIN: (28,),
 }  # fmt: skip
 
 FIX_TYPES = ("none", "dead reckoning", "2D", "3D", "3D with dead reckoning", "time only")
@@ -43,8 +45,9 @@ class NavPvt:
     """UBX-NAV-PVT: the navigation solution; sent after the pulse of its second.
 
     tow_ms: GPS time of week. utc: (year, month, day, hour, minute, second), second 60 in a leap second.
-    nano_ns: −10⁹ to 10⁹, to be added to utc. valid_date, valid_time, fully_resolved: of utc; confirmed_*: also
-    by other means. Position in 10⁻⁷ degrees and mm. time_accuracy_ns and others: the receiver's own estimates.
+    nano_ns: −10⁹ to 10⁹, to be added to utc. valid_date, valid_time, fully_resolved: of utc; confirmed_*:
+    also by other means. Position in 10⁻⁷ degrees and mm. time_accuracy_ns and others: the receiver's own
+    estimates.
     """
 
     tow_ms: int
@@ -215,8 +218,8 @@ class Damaged:
 
 
 Message = (
-    NavPvt | TimTp | NavTimeGps | NavTimeLs | NavSat | Survey | Version | Ack | ConfigValues | Rmc | Zda | Gga | Other
-    | Damaged
+    NavPvt | TimTp | NavTimeGps | NavTimeLs | NavSat | Survey | Version | Ack | ConfigValues | Rmc | Zda | Gga
+    | Other | Damaged
 )  # fmt: skip
 
 
@@ -224,7 +227,7 @@ def decode(frame: Frame) -> Message:
     """The message in a frame; Damaged where its contents make no sense. Never raises for any bytes."""
     try:
         return _ubx(frame.data) if frame.kind == "ubx" else _nmea(frame.data)
-    except Exception as error:  # noqa: BLE001  # pyubx2 and pynmeagps raise what they meet: no common base
+    except Exception as error:  # pyubx2 and pynmeagps raise what they meet: no common base
         name = frame.data[2:4].hex() if frame.kind == "ubx" else frame.data[1:6].decode("ascii", "replace")
         return Damaged(name=name, why=f"{type(error).__name__}: {error}"[:200])
 
@@ -379,9 +382,10 @@ def _valget(m: Any, _: bytes) -> ConfigValues:
     return ConfigValues(values=values)
 
 
-_DECODERS = {
-    NAV_PVT: _nav_pvt, TIM_TP: _tim_tp, NAV_TIMEGPS: _nav_timegps, NAV_TIMELS: _nav_timels, NAV_SAT: _nav_sat, NAV_SVIN: _nav_svin,
-    TIM_SVIN: _tim_svin, MON_VER: _mon_ver, ACK_ACK: _ack, ACK_NAK: _ack, CFG_VALGET: _valget,
+_DECODERS: dict[tuple[int, int], Callable[[Any, bytes], Message]] = {
+    NAV_PVT: _nav_pvt, TIM_TP: _tim_tp, NAV_TIMEGPS: _nav_timegps, NAV_TIMELS: _nav_timels, NAV_SAT: _nav_sat,
+    NAV_SVIN: _nav_svin, TIM_SVIN: _tim_svin, MON_VER: _mon_ver, ACK_ACK: _ack, ACK_NAK: _ack,
+    CFG_VALGET: _valget,
 }  # fmt: skip
 
 

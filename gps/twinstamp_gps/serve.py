@@ -215,7 +215,7 @@ class Runner:
     def _play(self) -> None:
         try:
             self.run()
-        except BaseException as error:  # noqa: BLE001  # shown by whoever leaves the with block
+        except BaseException as error:  # shown by whoever leaves the with block
             self.error = error
 
     def __enter__(self) -> Runner:

@@ -13,6 +13,7 @@ others) and answers as they do; what it does not know it refuses with ACK-NAK.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -112,10 +113,11 @@ _VERSIONS = {
     ),
 }  # fmt: skip
 _FACTORY_NMEA = {"GGA": 1, "GLL": 1, "GSA": 1, "GSV": 1, "RMC": 1, "VTG": 1, "ZDA": 0}
+_PORTS = ("UART1", "UART2", "USB")
 _NMEA_IDS = {"GGA": 0, "GLL": 1, "GSA": 2, "GSV": 3, "RMC": 4, "VTG": 5, "ZDA": 8}
 _UBX_OUT = {
-    m.NAV_PVT: "NAV_PVT", m.NAV_TIMEGPS: "NAV_TIMEGPS", m.NAV_TIMELS: "NAV_TIMELS", m.NAV_SAT: "NAV_SAT", m.NAV_SVIN: "NAV_SVIN",
-    m.TIM_SVIN: "TIM_SVIN", m.TIM_TP: "TIM_TP",
+    m.NAV_PVT: "NAV_PVT", m.NAV_TIMEGPS: "NAV_TIMEGPS", m.NAV_TIMELS: "NAV_TIMELS", m.NAV_SAT: "NAV_SAT",
+    m.NAV_SVIN: "NAV_SVIN", m.TIM_SVIN: "TIM_SVIN", m.TIM_TP: "TIM_TP",
 }  # fmt: skip
 # Items that change what the simulation does, or that receivers share; others are not known to it.
 _ITEMS = {
@@ -130,12 +132,8 @@ _ITEMS = {
     "CFG_UART1_BAUDRATE": 38400, "CFG_UART1OUTPROT_UBX": 1, "CFG_UART1OUTPROT_NMEA": 1,
     "CFG_UART2_BAUDRATE": 38400, "CFG_UART2OUTPROT_UBX": 1, "CFG_UART2OUTPROT_NMEA": 1,
     "CFG_USBOUTPROT_UBX": 1, "CFG_USBOUTPROT_NMEA": 1,
-    **{f"CFG_MSGOUT_UBX_{name}_{port}": 0 for name in _UBX_OUT.values() for port in ("UART1", "UART2", "USB")},
-    **{
-        f"CFG_MSGOUT_NMEA_ID_{name}_{port}": rate
-        for name, rate in _FACTORY_NMEA.items()
-        for port in ("UART1", "UART2", "USB")
-    },
+    **{f"CFG_MSGOUT_UBX_{name}_{port}": 0 for name in _UBX_OUT.values() for port in _PORTS},
+    **{f"CFG_MSGOUT_NMEA_ID_{name}_{port}": r for name, r in _FACTORY_NMEA.items() for port in _PORTS},
 }  # fmt: skip
 
 
@@ -158,8 +156,9 @@ class _Effect:
 class SimulatedReceiver:
     """A receiver of ``model`` "f9t", "m8t" or "nmea" (one that sends RMC, ZDA and GGA and takes no command).
 
-    noise: where the pulses stand, by default the model's (that of m8t for "nmea"). start_tai_s: the second that pulse 0 marks; with a fault `leap` it may be
-    left out, and the leap second then falls where the fault says. utc_offset_s: TAI − UTC at the start.
+    noise: where the pulses stand, by default the model's (that of m8t for "nmea"). start_tai_s: the
+    second that pulse 0 marks; with a fault `leap` it may be left out, and the leap second then falls where
+    the fault says. utc_offset_s: TAI − UTC at the start.
     faults: see docs/receiver.md. configured: as `twinstamp clock configure` leaves it (fixed position), in
     place of the factory's settings. settings: others than those. utc_after_s: how long UTC stays unknown
     after the start (as after a cold start; the leap seconds come every 12.5 min). week_rollovers: how often
@@ -390,7 +389,7 @@ class SimulatedReceiver:
         return self._utc_offset_s - gpstime.TAI_MINUS_GPS_S + (self._leap_change if after else 0)
 
     def utc(self, tai_s: int) -> tuple[int, int, int, int, int, int]:
-        """The UTC label of a TAI second, second 60 in a leap second; the receiver's date as it believes it."""
+        """The UTC label of a TAI second, second 60 in a leap second, as the receiver believes it."""
         unix_s = tai_s - gpstime.TAI_MINUS_GPS_S - self._leap_s(tai_s) - self._back_weeks * gpstime.WEEK_S
         if self._leap_change == 1 and tai_s == self._leap_tai_s:
             label = gpstime.unix_to_utc(unix_s - 1)
@@ -458,7 +457,7 @@ class SimulatedReceiver:
             rises.insert(0, rise - round(fault.value * _FS_PER_NS))
         if fault := self._has("double", n):
             rises.append(rise + round(fault.value * _FS_PER_NS))
-        gaps = [after - before for before, after in zip(rises, rises[1:], strict=False)]
+        gaps = [after - before for before, after in itertools.pairwise(rises)]
         width = min([width, *(gap // 2 for gap in gaps)])
         return tuple(Edge(at, at + width) for at in rises)
 
@@ -633,7 +632,7 @@ def _legacy_factory() -> dict[tuple[int, int], bytes]:
 def _known(key: int) -> str | None:
     try:
         name = str(cfgkey2name(key)[0])
-    except Exception:  # noqa: BLE001  # pyubx2 raises what it meets for a key that is none
+    except Exception:  # pyubx2 raises what it meets for a key that is none
         return None
     return name if name in _ITEMS else None
 

@@ -21,10 +21,11 @@ _GGA_FIX = ("none", "3D", "3D")  # 0 none, 1 autonomous, 2 differential; others 
 class ReceiverStatus:
     """None, or an empty text, is what no message has said yet.
 
-    address: of the port. age_s: since the last message that was understood. utc: of the last solution, second 60
-    in a leap second; utc_sure: the receiver knows the leap seconds. fix: none, 2D, 3D, time only. satellites:
-    used. time_accuracy_ns: its own estimate. leap_s: GPS − UTC; leap_change_s, leap_in_s: the next leap second.
-    qerr_ps: of the next pulse, which marks pulse_tai_s. survey: of its survey-in. messages, damaged: counts.
+    address: of the port. age_s: since the last message that was understood. utc: of the last solution, second
+    60 in a leap second; utc_sure: the receiver knows the leap seconds. fix: none, 2D, 3D, time only.
+    satellites: used. time_accuracy_ns: its own estimate. leap_s: GPS − UTC; leap_change_s, leap_in_s: the
+    next leap second. qerr_ps: of the next pulse, which marks pulse_tai_s. survey: of its survey-in.
+    messages, damaged: counts.
     """
 
     address: str

@@ -148,18 +148,18 @@ class StreamSplitter:
                 return self._bad()
             return None
         data = bytes(buffer[: end + 1])
-        body = data[1:-5]
+        inside = data[1:-5]
         if (
             data[-2:] != b"\r\n"
             or data[-5:-4] != b"*"
-            or any(not 0x20 <= c <= 0x7E or c == 0x24 for c in body)
+            or any(not 0x20 <= c <= 0x7E or c == 0x24 for c in inside)
         ):
             return self._bad()
         try:
             expected = int(data[-4:-2], 16)
         except ValueError:
             return self._bad()
-        if not data[-4:-2].isalnum() or exclusive_or(body) != expected:
+        if not data[-4:-2].isalnum() or exclusive_or(inside) != expected:
             return self._bad()
         del buffer[: end + 1]
         self.counts.nmea += 1

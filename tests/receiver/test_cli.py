@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.receiver.streams import receiver
-
 from twinstamp.cli import main
 from twinstamp_gps import gpstime
 from twinstamp_gps.faults import parse_fault
 from twinstamp_gps.log import read_log
 from twinstamp_gps.serve import PtyLine, Runner
 from twinstamp_gps.simulated import SimulatedReceiver
+
+from tests.receiver.streams import receiver
 
 
 @contextmanager
@@ -155,7 +156,8 @@ def test_configure_and_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
         ["configure", "--dry-run", "--model", "f9t", "--new-baud", "fast"],
         ["configure", "--dry-run", "--model", "f9t", "--fixed", "1,2,3", "--moving"],
         ["receiver"], ["receiver", "--simulate", "f9t"], ["receiver", "x", "--simulate", "f9t", "--pty", "y"],
-        ["receiver", "--simulate", "f9t", "--tcp", "nowhere"], ["receiver", "--simulate", "f9t", "--pty", "/no/such/x"],
+        ["receiver", "--simulate", "f9t", "--tcp", "nowhere"],
+        ["receiver", "--simulate", "f9t", "--pty", "/no/such/x"],
         ["receiver", "--simulate", "f9t", "--tcp", ":0", "--fault", "fire@3"],
         ["receiver", "--simulate", "f9t", "--tcp", ":0", "--utc", "yesterday"],
         ["receiver", "--simulate", "nmea", "--tcp", ":0", "--survey", "5"],
@@ -185,7 +187,8 @@ def test_messages_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_simulated_receiver_as_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Started, read by status in another process, ended by SIGTERM; nothing stays behind."""
     link, pulses = tmp_path / "gps", tmp_path / "pulses"
-    arguments = ["--simulate", "f9t", "--pty", str(link), "--pulses", str(pulses), "--utc", "2016-12-31T23:59:58",
+    arguments = ["--simulate", "f9t", "--pty", str(link), "--pulses", str(pulses), "--utc",
+         "2016-12-31T23:59:58",
                  "--utc-offset", "36", "--fault", "leap@2"]  # fmt: skip
     program = subprocess.Popen(
         [sys.executable, "-m", "twinstamp.cli", "clock", "receiver", *arguments],
@@ -229,6 +232,6 @@ def test_real_time() -> None:
                 if type(arrival.message).__name__ == "NavPvt":
                     came.append(arrival.monotonic_ns / 1e9)
     assert len(came) >= 2
-    for before, after in zip(came, came[1:], strict=False):
+    for before, after in itertools.pairwise(came):
         assert after - before == pytest.approx(1, abs=0.25)
     assert second_starts[1] - second_starts[0] == pytest.approx(1, abs=0.25)

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 from pyubx2 import SET, UBXReader
-from tests.receiver.streams import receiver
-
 from twinstamp_gps import encode
 from twinstamp_gps import messages as m
 from twinstamp_gps.configure import (
@@ -27,6 +25,8 @@ from twinstamp_gps.errors import ReceiverError, SettingError
 from twinstamp_gps.port import Receiver
 from twinstamp_gps.serve import PtyLine, Runner, TcpLine
 from twinstamp_gps.simulated import SimulatedReceiver
+
+from tests.receiver.streams import receiver
 
 PLACE = {
     "latitude_e7": 471_234_567,
@@ -49,8 +49,10 @@ def test_f9t_in_the_words_of_pyubx2() -> None:
     assert (got["ram"], got["bbr"], got["flash"], got["version"]) == (1, 1, 1, 0)
     expected = {
         "CFG_TP_PERIOD_LOCK_TP1": 1_000_000, "CFG_TP_LEN_LOCK_TP1": 100_000, "CFG_TP_LEN_TP1": 0,
-        "CFG_TP_TIMEGRID_TP1": 1, "CFG_TP_ANT_CABLEDELAY": -5, "CFG_TP_ALIGN_TO_TOW_TP1": 1, "CFG_RATE_MEAS": 1000,
-        "CFG_TMODE_MODE": 2, "CFG_TMODE_LAT": 471_234_567, "CFG_TMODE_LON": -85_000_001, "CFG_TMODE_HEIGHT": -1234,
+        "CFG_TP_TIMEGRID_TP1": 1, "CFG_TP_ANT_CABLEDELAY": -5, "CFG_TP_ALIGN_TO_TOW_TP1": 1,
+        "CFG_RATE_MEAS": 1000,
+        "CFG_TMODE_MODE": 2, "CFG_TMODE_LAT": 471_234_567, "CFG_TMODE_LON": -85_000_001,
+        "CFG_TMODE_HEIGHT": -1234,
         "CFG_TMODE_HEIGHT_HP": -50, "CFG_TMODE_FIXED_POS_ACC": 500, "CFG_MSGOUT_UBX_TIM_TP_UART1": 1,
         "CFG_MSGOUT_UBX_NAV_SVIN_UART1": 0, "CFG_UART1OUTPROT_NMEA": 0, "CFG_UART1_BAUDRATE": 115_200,
     }  # fmt: skip
@@ -218,7 +220,8 @@ def test_unknown_items_are_refused() -> None:
 
 
 @pytest.mark.parametrize("options", [
-    {"mode": "orbit"}, {"survey_s": 0}, {"latitude_e7": 900_000_001}, {"cable_delay_ns": 40_000}, {"baud": 300},
+    {"mode": "orbit"}, {"survey_s": 0}, {"latitude_e7": 900_000_001}, {"cable_delay_ns": 40_000},
+    {"baud": 300},
     {"pulse_us": 1_000_000}, {"port": "spi"}, {"height_mm": 10**9},
 ])  # fmt: skip
 def test_settings_that_cannot_be(options: dict[str, object]) -> None:

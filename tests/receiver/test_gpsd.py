@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """gpsd and chronyd, which nobody here wrote, read the simulated receiver. Neither sets this machine's clock.
 
-gpsd listens on a port of 127.0.0.1 that was free, and with chronyd in an IPC namespace of its own, so that its
-shared memory meets no other gpsd's. It uses no shared memory for a pseudo-terminal: chronyd reads over TCP.
+gpsd listens on a port of 127.0.0.1 that was free, and with chronyd in an IPC namespace of its own, so that
+its shared memory meets no other gpsd's. For a pseudo-terminal it uses none: chronyd's test goes over TCP.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.receiver.streams import receiver
-
 from twinstamp_gps import gpstime
 from twinstamp_gps.faults import parse_fault
 from twinstamp_gps.serve import PtyLine, Runner, TcpLine
 from twinstamp_gps.simulated import SimulatedReceiver
+
+from tests.receiver.streams import receiver
 
 
 def tool(name: str, package: str) -> str:
@@ -107,7 +107,7 @@ def played(model: str, *, now: bool = False, **options: object) -> SimulatedRece
 def test_gpsd_reads_time_and_place(gpsd: str, model: str, driver: str) -> None:
     simulated = played(model, now=True)
     line = PtyLine()
-    os.chmod(line.name, 0o666)  # gpsd gives up being root
+    Path(line.name).chmod(0o666)  # gpsd gives up being root
     port = free_port()
     with Runner(simulated, line), program([gpsd, "-N", "-n", "-b", "-S", str(port), line.address]):
         wanted = {"TPV": 4, "TOFF": 2} | ({"SKY": 1} if model != "nmea" else {})
@@ -137,7 +137,7 @@ def test_gpsd_knows_the_leap_second(gpsd: str) -> None:
     tai = gpstime.utc_to_unix_s(2017, 1, 1, 0, 0, 0) + 36
     simulated = receiver("f9t", start_tai_s=tai - 5, utc_offset_s=36, faults=[parse_fault("leap@5")])
     line = PtyLine()
-    os.chmod(line.name, 0o666)
+    Path(line.name).chmod(0o666)
     port = free_port()
     with Runner(simulated, line), program([gpsd, "-N", "-n", "-b", "-S", str(port), line.address]):
         got = reports(port, {"TPV": 6}, 15)
@@ -153,7 +153,7 @@ def test_gpsd_that_configures(gpsd: str) -> None:
     command = simulated.command
     simulated.command = lambda data: answers.append(command(data)) or answers[-1]  # type: ignore[func-returns-value, method-assign]
     line = PtyLine()
-    os.chmod(line.name, 0o666)
+    Path(line.name).chmod(0o666)
     port = free_port()
     with Runner(simulated, line), program([gpsd, "-N", "-n", "-S", str(port), line.address]):
         got = reports(port, {"TPV": 4}, 20)

@@ -11,7 +11,6 @@ from pathlib import Path
 import allantools
 import numpy as np
 import pytest
-
 from twinstamp.cli import main
 from twinstamp_gps import analysis
 from twinstamp_gps.errors import LogError

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from pynmeagps import NMEAReader
 from pyubx2 import UBXMessage, UBXReader
 from pyubx2.ubxhelpers import calc_checksum
-from tests.receiver.streams import UTC, every_message
-
 from twinstamp_gps import encode
 from twinstamp_gps import messages as m
 from twinstamp_gps.stream import MAX_PAYLOAD, Frame, StreamSplitter, fletcher8
+
+from tests.receiver.streams import UTC, every_message
 
 MESSAGES = every_message()
 STREAM = b"".join(MESSAGES)
@@ -84,7 +85,7 @@ def test_worst_case_keeps_up_with_the_fastest_line(unit: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_real_stream_flipped_and_cut(data: st.DataObject) -> None:
-    """Frames that nothing touched come out, in their order; nothing comes out that was not sent or damaged."""
+    """Frames that nothing touched come out, in their order."""
     order = data.draw(st.lists(st.sampled_from(range(len(MESSAGES))), min_size=1, max_size=12))
     sent: list[tuple[bytes, bool]] = []
     for index in order:
@@ -100,7 +101,7 @@ def test_real_stream_flipped_and_cut(data: st.DataObject) -> None:
     stream = b"".join(raw for raw, _ in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     edges = [0, *cuts, len(stream)]
-    frames, splitter = split(*(stream[a:b] for a, b in zip(edges, edges[1:], strict=False)), give_up=True)
+    frames, splitter = split(*(stream[a:b] for a, b in itertools.pairwise(edges)), give_up=True)
     assert splitter.pending == 0
     assert sum(map(len, frames)) + splitter.counts.skipped_bytes == len(stream)
     whole = [raw for raw, intact in sent if intact]
@@ -121,8 +122,8 @@ def test_any_bytes_raise_nothing(data: bytes) -> None:
         m.decode(Frame("ubx" if frame[0] == 0xB5 else "nmea", frame))
 
 
-KINDS = [m.ACK_ACK, m.ACK_NAK, m.CFG_VALGET, m.MON_VER, m.NAV_PVT, m.NAV_TIMELS, m.NAV_SAT, m.NAV_SVIN, m.TIM_TP,
-         m.TIM_SVIN, m.NAV_TIMEGPS, m.CFG_TP5, (0x13, 0x40), (0xFF, 0xFF)]  # fmt: skip
+KINDS = [m.ACK_ACK, m.ACK_NAK, m.CFG_VALGET, m.MON_VER, m.NAV_PVT, m.NAV_TIMELS, m.NAV_SAT, m.NAV_SVIN,
+         m.TIM_TP, m.TIM_SVIN, m.NAV_TIMEGPS, m.CFG_TP5, (0x13, 0x40), (0xFF, 0xFF)]  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)

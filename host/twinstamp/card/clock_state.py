@@ -13,8 +13,8 @@ def clock_state(card: Card) -> dict[str, Any]:
     """What the card says of its clock, None where it says nothing.
 
     state: as in the servo's log, with state_number beside it; without a servo "locked" or "unlocked".
-    offset_ns: card time − TAI as the servo estimates it. bound_ns: of that error. frequency_ppb: the rate that
-    the clock is set to. time_q32: card time, 32.32 s TAI. utc_offset_s: TAI − UTC. epoch: time-epoch.
+    offset_ns: card time − TAI as the servo estimates it. bound_ns: of that error. frequency_ppb: the rate
+    that the clock is set to. time_q32: card time, 32.32 s TAI. utc_offset_s: TAI − UTC. epoch: time-epoch.
     """
     clock = card.clock()
     return {

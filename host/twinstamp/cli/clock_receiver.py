@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`twinstamp clock receiver`: a receiver's messages, or a simulated one. `twinstamp clock configure`: sets it up."""
+"""`twinstamp clock receiver` (a receiver's messages, or a simulated one) and `twinstamp clock configure`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def _show(options: argparse.Namespace) -> int:
         damaged = counts.damaged + receiver.damaged_messages
         frames = counts.ubx + counts.nmea
     print(
-        f"{counts.ubx} UBX and {counts.nmea} NMEA messages, {damaged} damaged, {counts.skipped_bytes} other bytes",
+        f"{counts.ubx} UBX and {counts.nmea} NMEA messages, {damaged} damaged, "
+        f"{counts.skipped_bytes} bytes of neither",
         file=sys.stderr,
     )
     if not frames:
@@ -210,8 +211,13 @@ def add_configure(verbs: Any) -> None:
         metavar="NS",
         help="antenna cable, where the card does not subtract it",
     )
-    parser.add_argument("--port-of-receiver", choices=("uart1", "uart2", "usb"), default="uart1",
-                        metavar="P", help="the receiver's own port: uart1 (default), uart2 or usb")  # fmt: skip
+    parser.add_argument(
+        "--port-of-receiver",
+        choices=("uart1", "uart2", "usb"),
+        default="uart1",
+        metavar="P",
+        help="its own port that leads here: uart1 (default), uart2 or usb",
+    )
     parser.add_argument(
         "--new-baud", default="115200", metavar="N", help="rate from then on, or keep (default: 115200)"
     )
@@ -269,7 +275,7 @@ def _configure(options: argparse.Namespace) -> int:
         found = f"{version.module or version.hardware} ({', '.join(version.extensions) or version.software})"
         if model is None:
             raise DeviceError(
-                f"receiver {options.port}: {found}: this sets f9t and m8t; say --model where it is like one of them"
+                f"receiver {options.port}: {found}: this sets f9t and m8t; say --model if it is like one"
             )
         steps = configure.plan(model, settings)
         print(f"{options.port}: {found} at {receiver.baud} baud", file=sys.stderr)

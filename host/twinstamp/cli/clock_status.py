@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from twinstamp.card.card import Card
     from twinstamp_gps.port import Receiver
     from twinstamp_gps.status import ReceiverStatus, ReceiverWatch
+
+    from twinstamp.card.card import Card
 
 _INTERVAL_S = 1.0
 _PATIENCE_S = 2.5  # a receiver says everything within two seconds
@@ -120,7 +121,7 @@ def _live(
         from twinstamp_gps.log import LogWriter
 
         try:
-            file = stack.enter_context(open(options.log, "w", encoding="utf-8"))
+            file = stack.enter_context(open(options.log, "w", encoding="utf-8"))  # noqa: SIM115
         except OSError as error:
             raise ConfigError(f"--log {options.log}: cannot be written: {error.strerror}") from error
         about = {"source": "status", "card": card, "receiver": options.receiver, "unix_s": int(time.time())}
