@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs the Debian or Ubuntu packages that are missing, without questions, after naming them:
-# tools/packages.sh, or tools/packages.sh firmware for the soft core's compiler.
+# Installs the Debian or Ubuntu packages that are missing, without questions, after naming them.
 # Looks for what a package brings, not for its name in dpkg: a tool from elsewhere serves as well.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
@@ -15,35 +14,44 @@ program() {
 }
 python_has() { "$PYTHON" -c "$1" > /dev/null 2>&1; }
 
-if [ "${1:-}" = firmware ]; then  # what `make firmware` needs, and nobody else
+program g++ g++ needed
+if ! command -v "$PYTHON" > /dev/null 2>&1; then
+    needed+=(python3 python3-venv python3-dev)
+else
+    python_has 'import venv, ensurepip' || needed+=(python3-venv)
+    python_has 'import os, sysconfig; os.stat(sysconfig.get_paths()["include"] + "/Python.h")' \
+        || needed+=(python3-dev)
+fi
+# The soname is the same on both; only the package's name differs (64-bit time_t on Ubuntu 24.04).
+# Not through a pipe: grep -q would leave before ldconfig is done, which pipefail takes for a failure.
+if [[ $(ldconfig -p 2> /dev/null) != *libpcap.so.0.8* ]]; then
+    needed+=(libpcap0.8)
+fi
+program ccache ccache wanted
+program ip iproute2 wanted
+program ethtool ethtool wanted
+program tcpdump tcpdump wanted
+program tshark tshark wanted
+program editcap wireshark-common wanted
+program dumpcap wireshark-common wanted
+program dnsmasq dnsmasq-base wanted
+program dig bind9-dnsutils wanted
+program curl curl wanted
+program iperf3 iperf3 wanted
+# For tests of receivers, in CI only: on a person's machine gpsd would take the serial ports of real receivers,
+# and chrony the setting of the clock.
+if [ "${CI:-}" = true ]; then
+    program gpsd gpsd wanted
+    program chronyd chrony wanted
+fi
+
+# What `make firmware` needs, and nobody else: tools/packages.sh firmware.
+if [ "${1:-}" = firmware ]; then
+    needed=()
+    wanted=()
     program riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf needed
     riscv64-unknown-elf-gcc --specs=picolibc.specs -E -include stdint.h -x c /dev/null > /dev/null 2>&1 \
         || needed+=(picolibc-riscv64-unknown-elf)
-else
-    program g++ g++ needed
-    if ! command -v "$PYTHON" > /dev/null 2>&1; then
-        needed+=(python3 python3-venv python3-dev)
-    else
-        python_has 'import venv, ensurepip' || needed+=(python3-venv)
-        python_has 'import os, sysconfig; os.stat(sysconfig.get_paths()["include"] + "/Python.h")' \
-            || needed+=(python3-dev)
-    fi
-    # The soname is the same on both; only the package's name differs (64-bit time_t on Ubuntu 24.04).
-    # Not through a pipe: grep -q would leave before ldconfig is done, which pipefail takes for a failure.
-    if [[ $(ldconfig -p 2> /dev/null) != *libpcap.so.0.8* ]]; then
-        needed+=(libpcap0.8)
-    fi
-    program ccache ccache wanted
-    program ip iproute2 wanted
-    program ethtool ethtool wanted
-    program tcpdump tcpdump wanted
-    program tshark tshark wanted
-    program editcap wireshark-common wanted
-    program dumpcap wireshark-common wanted
-    program dnsmasq dnsmasq-base wanted
-    program dig bind9-dnsutils wanted
-    program curl curl wanted
-    program iperf3 iperf3 wanted
 fi
 
 missing=("${needed[@]}" "${wanted[@]}")
