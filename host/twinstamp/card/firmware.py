@@ -119,18 +119,22 @@ class Firmware:
         self._card.write_fields("clock.control", locked=0, state=0, disciplined=0)
         self._card.write("clock.bound", 0xFFFFFFFF)
 
-    def _mailbox(self) -> int:
+    def _check_running(self) -> None:
         status = self._card.fields("cpu.status")
         if status["failed"]:
             why = "it did something impossible" if status["trapped"] else "its watchdog was not served"
             raise DeviceError(f"the soft core has stopped: {why}; load it again")
         if not status["running"]:
             raise DeviceError("the soft core does not run: load its program first")
+
+    def _mailbox(self) -> int:
+        self._check_running()
         for _ in range(_TRIES):
             address = self._card.read("cpu.mailbox")
             if address:
                 break
             self._card.transport.wait(1e-4)
+            self._check_running()
         else:
             raise DeviceError("the soft core's program says nothing: it is not Twinstamp's firmware")
         if address % 8 or not 0 < address <= self._bytes - _LOG_AT:
