@@ -26,7 +26,9 @@ def test_samples_in_order_a_nanosecond_apart(tmp_path):
         "verilator", "--binary", "--timing", "-Wno-fatal", "-CFLAGS", "-std=c++20", "--Mdir", str(tmp_path),
         "--top", "ecp5_pps_bench", "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include", *FILES,
     ]  # fmt: skip
-    built = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    built = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
     ran = subprocess.run([str(tmp_path / "Vecp5_pps_bench")], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0 and "good" in ran.stdout, ran.stdout + ran.stderr

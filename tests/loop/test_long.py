@@ -28,7 +28,7 @@ def test_ten_seconds_edge_by_edge_are_those_that_leap():
 
 
 def test_ten_minutes():
-    """Real seconds, idle time skipped: lock, an outage, back, a step refused; the host build agrees throughout."""
+    """Idle time skipped: lock, an outage, back, a step refused; the host build agrees throughout."""
     world = World(seed=32)
     world.run(120)
     assert world.log[-1].output["state"] == 2

@@ -60,7 +60,7 @@ SERVO_STATES = ("cold", "acquiring", "locked", "holdover", "disputed", "failed")
 
 
 def servo_state(bits: int) -> str:
-    """Name of the servo's state from its three bits and ``disciplined`` above them; "" where nothing disciplines."""
+    """Name of the servo's state from three bits and ``disciplined`` above them; "": nothing disciplines."""
     if not bits & 8:
         return ""
     state = bits & 7

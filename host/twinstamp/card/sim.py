@@ -358,11 +358,12 @@ class SimulatedCard:
         for fs in (rise_fs, fall_fs):
             if not self._library.ts_pulse(self._handle(), fs):
                 raise ConfigError(
-                    f"a pulse from {rise_fs} to {fall_fs} fs: now is {self.now_fs} fs, and one ends where the next begins"
+                    f"a pulse from {rise_fs} to {fall_fs} fs: it is {self.now_fs} fs now, "
+                    "and pulses come one after another"
                 )
 
     def serial(self, data: bytes, *, start_fs: int = 0, baud: int = 38_400) -> None:
-        """Bytes of the GPS receiver on the card's serial line, from ``start_fs`` on or when the line is free."""
+        """Bytes of the GPS receiver on the card's serial line, from ``start_fs`` on, or when it is free."""
         if not 1000 <= baud <= 5_000_000:
             raise ConfigError(f"{baud} baud: give 1000 to 5,000,000")
         self._library.ts_serial(self._handle(), start_fs, 10**15 // baud, data, len(data))
