@@ -41,7 +41,7 @@ compile() { # FLAGS...
         CFG_CXXFLAGS_PCH_I=-include Vtwinstamp_card__ALL.a libverilated.a
     g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared "$@" \
         -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror -DVM_TRACE_FST="${TRACE:-0}" \
-        -I"$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/*.cpp \
+        -isystem "$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/*.cpp \
         -Wl,--whole-archive "$folder"/Vtwinstamp_card__ALL.a "$folder"/libverilated.a -Wl,--no-whole-archive \
         "${libraries[@]}" -o "$library.new"
 }
