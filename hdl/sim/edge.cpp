@@ -33,6 +33,7 @@ void CardSim::edge(int event) {
     if (plain_) {
         top->clk_i = event == 0;
         top->clk_reg_i = event == 0 && register_edge_;
+        top->aux_clk_i = event == 0 && aux_edge_;
         top->rx_clk_i = static_cast<uint8_t>(event ? 1u << (event - 1) : 0);
         top->eval();
         return;
@@ -42,7 +43,9 @@ void CardSim::edge(int event) {
         inputs(root);
         stale_ = 0;
         if (register_edge_) {
-            model_nba<CORE_EDGE | REGISTER_EDGE>(root);
+            model_nba<CORE_EDGE | REGISTER_EDGE | AUX_EDGE>(root);
+        } else if (aux_edge_) {
+            model_nba<CORE_EDGE | AUX_EDGE>(root);
         } else {
             model_nba<CORE_EDGE>(root);
         }
@@ -61,7 +64,7 @@ void CardSim::edge(int event) {
 // All clocks low, and known to be.
 void CardSim::rest() {
     auto* top = top_.get();
-    top->clk_i = top->clk_reg_i = top->rx_clk_i = 0;
+    top->clk_i = top->clk_reg_i = top->aux_clk_i = top->rx_clk_i = 0;
     top->eval();
 }
 
@@ -77,18 +80,18 @@ void CardSim::check_edges() {
     static_assert(sizeof root->__VactTriggered == sizeof(uint64_t));
     rest();
     for (int event = 0; event <= PORTS; ++event) {
-        top->clk_i = top->clk_reg_i = event == 0;
+        top->clk_i = top->clk_reg_i = top->aux_clk_i = event == 0;
         top->rx_clk_i = static_cast<uint8_t>(event ? 1u << (event - 1) : 0);
         inputs(root);
         Vtwinstamp_card___024root___eval_triggers_vec__act(root);
         const uint64_t found = root->__VactTriggered[0];
-        if (found != (event ? RX_EDGE[event - 1] : CORE_EDGE | REGISTER_EDGE)) {
+        if (found != (event ? RX_EDGE[event - 1] : CORE_EDGE | REGISTER_EDGE | AUX_EDGE)) {
             std::fprintf(stderr,
                          "simulated card: edge of clock %d has triggers %llx: see tools/model_parts.py\n",
                          event, static_cast<unsigned long long>(found));
             std::abort();
         }
-        top->clk_i = top->clk_reg_i = top->rx_clk_i = 0;
+        top->clk_i = top->clk_reg_i = top->aux_clk_i = top->rx_clk_i = 0;
         inputs(root);
         Vtwinstamp_card___024root___eval_triggers_vec__act(root);
     }

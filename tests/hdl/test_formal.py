@@ -22,6 +22,7 @@ PROOFS = [
     ("block_packer", "bmc"), ("block_packer", "steady"), ("block_packer", "cover"),
     ("ring", "prove"), ("ring", "large"), ("ring", "bmc"), ("ring", "cover"),
     ("tx_fetch", "prove"), ("tx_fetch", "cover"),
+    ("bus_arbiter", "bmc"), ("bus_arbiter", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
 SEEDS = [
@@ -47,6 +48,10 @@ SEEDS = [
     ("tx_fetch", "bmc", "tx/tx_fetch", "to_boundary = 6'd32 - {1'b0, place[4:0]}", "to_boundary = 6'd32"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "sum = (PortBits+1)'(port_q) + (PortBits+1)'(i)",
      "sum = (PortBits+1)'(i)"),
+    ("bus_arbiter", "bmc", "cpu/bus_arbiter", "host_write = s_awvalid && s_wvalid &&",
+     "host_write = s_awvalid &&"),
+    ("bus_arbiter", "bmc", "cpu/bus_arbiter", "cpu = cpu_request_i && !cpu_done_o &&",
+     "cpu = cpu_request_i &&"),
     ("block_packer", "steady", "ring/block_packer", "&& acked - marks[mark_r_q[1:0]] < 32'h80000000", ""),
 ]  # fmt: skip
 

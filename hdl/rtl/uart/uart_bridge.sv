@@ -17,7 +17,7 @@ module uart_bridge #(
 
   output logic        m_axil_awvalid,
   input  logic        m_axil_awready,
-  output logic [13:0] m_axil_awaddr,
+  output logic [16:0] m_axil_awaddr,
   output logic        m_axil_wvalid,
   input  logic        m_axil_wready,
   output logic [31:0] m_axil_wdata,
@@ -26,7 +26,7 @@ module uart_bridge #(
   input  logic [1:0]  m_axil_bresp,
   output logic        m_axil_arvalid,
   input  logic        m_axil_arready,
-  output logic [13:0] m_axil_araddr,
+  output logic [16:0] m_axil_araddr,
   input  logic        m_axil_rvalid,
   output logic        m_axil_rready,
   input  logic [31:0] m_axil_rdata,
@@ -85,8 +85,8 @@ module uart_bridge #(
   logic in_range;
   assign in_range = wide ? address_q[2:0] == 3'd0 && address_q[31:MemoryLog2+3] == '0 &&
                            {1'b0, address_q[MemoryLog2+2:3]} + (MemoryLog2+1)'(last_q) < (MemoryLog2+1)'(2**MemoryLog2)
-                         : address_q[1:0] == 2'd0 && address_q[31:14] == '0 &&
-                           {1'b0, address_q[13:2]} + 13'(last_q) < 13'd4096;
+                         : address_q[1:0] == 2'd0 && address_q[31:17] == '0 &&
+                           {1'b0, address_q[16:2]} + 16'(last_q) < 16'd32768;
 
   // Words of a request on their way in, or of an answer on their way out.
   logic [63:0] buffer [256];
@@ -106,7 +106,7 @@ module uart_bridge #(
   assign m_axil_bready = b_q;
   assign m_axil_arvalid = ar_q;
   assign m_axil_rready = r_q;
-  assign m_axil_awaddr = address_q[13:0] + {4'd0, word_q, 2'd0};
+  assign m_axil_awaddr = address_q[16:0] + {7'd0, word_q, 2'd0};
   assign m_axil_araddr = m_axil_awaddr;
   assign m_axil_wdata = buffer_q[31:0];
   assign memory_address_o = address_q[MemoryLog2+2:3] + MemoryLog2'(word_q);

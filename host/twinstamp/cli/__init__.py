@@ -26,6 +26,7 @@ COMMANDS = {
     "run": ("twinstamp.cli.run", "run the appliance that a file describes"),
     "backends": ("twinstamp.cli.backends", "say where frames can be judged on this machine"),
     "card": ("twinstamp.cli.card", "show, test, calibrate a card; capture from it"),
+    "clock": ("twinstamp.cli.clock", "GPS receivers and the clock that follows them"),
 }
 
 
