@@ -390,7 +390,7 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
             // Proven when it helps, until it does harm.
             const int64_t with = s->qerr_square[s->qerr_use], without = s->qerr_square[SERVO_QERR_USES - 1];
             if (s->qerr_count >= 12 && with < without / 2) s->qerr_proven = 1;
-            if (with > without) s->qerr_proven = 0;
+            if (with / 2 > without) s->qerr_proven = 0;
         }
     }
     s->qerr_phase_as[1] = s->qerr_phase_as[0];
@@ -909,6 +909,7 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
                 become_cold(s);
             } else {
                 s->p_xx_ps2 = t.noise_ps2;
+                s->p_xy = 0;  // what was known before the load is of another time
                 s->offset_as = t.measured_as;
                 s->fresh = 0;
                 s->good = 1;
@@ -948,6 +949,9 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         if (since < (int64_t)(ONE_Q32 / 10 * 6) && !s->fresh) slew(&t);
         const int64_t next_ps = bound_ps(&t, since + (int64_t)ONE_Q32) + magnitude_ps(s->offset_as);
         const int64_t bound = now_ps > next_ps ? now_ps : next_ps;
+        // An offset that takes longer than a second to slew away is no lock either.
+        if (s->state == SERVO_LOCKED && bound > 2000 * (int64_t)s->config.lock_bound_ns)
+            s->state = SERVO_HOLDOVER;
         s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN : (uint32_t)((bound + 999) / 1000);
         if (s->fresh) s->bound_ns = SERVO_BOUND_UNKNOWN;
     }
