@@ -55,7 +55,9 @@ static int64_t sum(int64_t a, int64_t b, bool* saturated) {
     return limited(result, -MOST_PS2, MOST_PS2);
 }
 
-static int64_t magnitude_ps(int64_t as) { return (int64_t)(fixed_magnitude(as) / (uint64_t)AS_PER_PS); }
+static int64_t magnitude_ps(int64_t as) {
+    return (int64_t)(fixed_magnitude(as) / (uint64_t)AS_PER_PS);
+}
 
 static int64_t root(int64_t variance) {
     return variance <= 0 ? 0 : (int64_t)fixed_sqrt((uint64_t)variance);
@@ -111,11 +113,20 @@ static void start_learning(servo_state* s) {
         s->octave[j] = (servo_octave){.mean_ps2 = prior_ps2(c, j, &full), .count = PRIOR};
 }
 
-// Mean square of octave j, raised by what its few samples leave open.
+// Mean square of octave j, raised by what its few samples leave open. An octave that has none of its own is
+// at least what the last one that has them grows to by a random walk of frequency.
 static int64_t octave_ps2(const servo_state* s, unsigned j, bool* full) {
-    const servo_octave* o = &s->octave[j];
-    if (!s->config.learn) return o->mean_ps2;
-    return sum(o->mean_ps2, o->mean_ps2 / (int64_t)(fixed_sqrt(o->count) + 1) * 4, full);
+    int64_t own = s->octave[j].mean_ps2;
+    if (!s->config.learn) return own;
+    unsigned last = j;
+    while (last > 0 && !s->octave[last].learned) last--;
+    const servo_octave* o = &s->octave[last];
+    if (o->learned) {
+        int64_t grown = o->mean_ps2;
+        for (unsigned i = last; i < j; i++) grown = limited(grown, 0, MOST_PS2 / 8) * 8;
+        if (grown > own) own = grown;
+    }
+    return sum(own, own / (int64_t)(fixed_sqrt(o->count) + 1) * 4, full);
 }
 
 // What a prediction t seconds ahead is wrong by, in ps^2, by the second differences seen.
@@ -320,10 +331,10 @@ static int64_t bound_ps(step* t, int64_t ahead_q32) {
     return bound;
 }
 
-// Means of the frequency over several times, the filter's own among them. Against flicker, which has no time of
-// its own, their mean predicts better than any one of them.
-static void average(step *t, uint64_t phase_as) {
-    servo_state *s = t->s;
+// Means of the frequency over several times, the filter's own among them. Against flicker, which has no time
+// of its own, their mean predicts better than any one of them.
+static void average(step* t, uint64_t phase_as) {
+    servo_state* s = t->s;
     if (!t->accepted || t->elapsed_s != 1) {
         s->mean_held = t->accepted;
     } else if (s->mean_held) {
@@ -342,7 +353,7 @@ static void average(step *t, uint64_t phase_as) {
     s->mean_phase_as = phase_as;
 }
 
-static int64_t predicted_as_s(const servo_state *s) {
+static int64_t predicted_as_s(const servo_state* s) {
     if (s->mean_count < 30) return s->frequency_as_s;
     int64_t total = s->frequency_as_s / (SERVO_MEANS + 1);
     for (unsigned i = 0; i < SERVO_MEANS; i++) total += s->mean_as_s[i] / (SERVO_MEANS + 1);
@@ -406,7 +417,8 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
 static void become_cold(servo_state* s) {
     s->state = SERVO_COLD;
     s->cold_count = s->good = s->missed = s->candidates = s->inside = s->outside = s->returning = 0;
-    s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots = s->pulled = s->pulled_s = 0;
+    s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots =
+        s->pulled = s->pulled_s = 0;
     s->qerr_run = s->ageing_held = s->mean_held = s->mean_count = 0;
     s->residual_q16 = 65536;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) s->octave[j].held = 0;
@@ -549,15 +561,14 @@ static void reacquire(step* t, int64_t innovation_as) {
 }
 
 // A pulse that was refused: does it agree with the ones before, and what does it contradict?
-static void weigh(step *t, int64_t innovation_as, bool inside) {
-    servo_state *s = t->s;
+static void weigh(step* t, int64_t innovation_as, bool inside) {
+    servo_state* s = t->s;
     const uint64_t phase_as = (uint64_t)t->measured_as - s->control_as;
     const int64_t since = (int64_t)(phase_as - s->candidate_as);
     const int64_t expected = fixed_mul_div(s->frequency_as_s, (int64_t)t->elapsed_s, 1, &t->saturated);
     const int64_t apart_ps = magnitude_ps(fixed_sub(since, expected, &t->saturated));
     const int64_t second_ps2 = sum(2 * t->noise_ps2, octave_ps2(s, 0, &t->saturated), &t->saturated);
-    const bool agree =
-        s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2);
+    const bool agree = s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2);
     if (!agree) s->candidates = s->inside = s->outside = 0;
     s->candidates++;
     if (inside) {
@@ -593,7 +604,8 @@ static bool still_pulled(step* t, int64_t innovation_as) {
     if (s->pulled_s <= 32) return true;
     s->pulled_s = 0;
     const int64_t run_ps = magnitude_ps(fixed_sub(innovation_as, s->pulled_as, &t->saturated));
-    // A prediction over t s that is off by x runs off at 3/2 x / t, a random walk of frequency taken for granted.
+    // A prediction over t s that is off by x runs off at 3/2 x / t, a random walk of frequency taken for
+    // granted.
     const int64_t held = s->holdover_s > 32 ? s->holdover_s : 32;
     return run_ps > COVER * 48 * root(prediction_ps2(s, held, &t->saturated)) / held;
 }
@@ -609,7 +621,9 @@ static void step_measured(step* t) {
     const int64_t sigma_ps = root(total);
 
     if (s->state == SERVO_LOCKED || s->state == SERVO_ACQUIRING) {
-        if (far_ps <= (uint64_t)(GATE * sigma_ps)) {
+        // Wider while the oscillator is hardly known: what is refused teaches nothing.
+        const int64_t gate = s->octave[0].count < 128 ? 2 * GATE : GATE;
+        if (far_ps <= (uint64_t)(gate * sigma_ps)) {
             update(t, innovation_as);
             t->accepted = true;
             s->good++;
@@ -630,7 +644,8 @@ static void step_measured(step* t) {
         weigh(t, innovation_as, inside);
         if (!inside) t->events |= SERVO_EVENT_OUTLIER;
         const uint32_t needed = s->state == SERVO_DISPUTED ? CONTRADICTIONS : 3;
-        if (s->inside >= needed && s->returning >= needed && s->disagreed == 0 && !still_pulled(t, innovation_as)) {
+        if (s->inside >= needed && s->returning >= needed && s->disagreed == 0 &&
+            !still_pulled(t, innovation_as)) {
             reacquire(t, innovation_as);
             return;
         }
@@ -670,15 +685,15 @@ static void step_accept(step* t) {
     }
 }
 
-// Whether the pulses have gone further from where they were predicted 4 to 64 s ago than the oscillator goes: six
-// sigma of a prediction by the filter's frequency, which is worth more than half of what the mean over the
-// same time gives.
-static bool pulled(step *t, uint64_t phase_as) {
-    const servo_state *s = t->s;
-    bool *full = &t->saturated;
+// Whether the pulses have gone further from where they were predicted 4 to 64 s ago than the oscillator goes:
+// six sigma of a prediction by the filter's frequency, which is worth more than half of what the mean over
+// the same time gives.
+static bool pulled(step* t, uint64_t phase_as) {
+    const servo_state* s = t->s;
+    bool* full = &t->saturated;
     if (s->octave[4].count < 64) return false;
     for (unsigned i = 0; i < s->snapshots; i = 2 * i + 1) {
-        const servo_snapshot *old = &s->snapshot[i];
+        const servo_snapshot* old = &s->snapshot[i];
         const int64_t since = (int64_t)(t->epoch_s - old->epoch_s);
         const int64_t moved = fixed_mul_div(old->frequency_as_s, since, 1, full);
         const int64_t off_ps = magnitude_ps((int64_t)(phase_as - old->phase_as - (uint64_t)moved));
@@ -694,10 +709,10 @@ static bool pulled(step *t, uint64_t phase_as) {
 }
 
 // To before the pull began, and on from there by the oscillator alone.
-static void go_back(step *t) {
-    servo_state *s = t->s;
+static void go_back(step* t) {
+    servo_state* s = t->s;
     t->events |= SERVO_EVENT_PULL;
-    const servo_snapshot *old = &s->snapshot[s->snapshots - 1];
+    const servo_snapshot* old = &s->snapshot[s->snapshots - 1];
     const uint64_t since = t->epoch_s - old->epoch_s;
     const int64_t moved = fixed_mul_div(old->frequency_as_s, (int64_t)since, 1, &t->saturated);
     s->offset_as = (int64_t)(old->phase_as + (uint64_t)moved + s->control_as);
@@ -952,7 +967,8 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         // An offset that takes longer than a second to slew away is no lock either.
         if (s->state == SERVO_LOCKED && bound > 2000 * (int64_t)s->config.lock_bound_ns)
             s->state = SERVO_HOLDOVER;
-        s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN : (uint32_t)((bound + 999) / 1000);
+        s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN
+                                                                          : (uint32_t)((bound + 999) / 1000);
         if (s->fresh) s->bound_ns = SERVO_BOUND_UNKNOWN;
     }
     s->last_now_q32 = input->now_q32;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hostile inputs for the servo, under the sanitizers: fuzz SEED STEPS. Says what went wrong, with status 1; the
-// sanitizers stop it otherwise. Inputs are mixtures of what a receiver sends and of anything.
+// Hostile inputs for the servo, under the sanitizers: fuzz SEED STEPS. Says what went wrong, with status 1;
+// the sanitizers stop it otherwise. Inputs are mixtures of what a receiver sends and of anything.
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,18 +18,23 @@ static uint64_t bits(void) {  // splitmix64
 static uint64_t any(void) {
     const uint64_t word = bits();
     switch (bits() % 6) {
-        case 0: return 0;
-        case 1: return UINT64_MAX - word % 3;
-        case 2: return (UINT64_C(1) << 63) - word % 3;
-        case 3: return word >> (word % 64);
-        default: return word;
+        case 0:
+            return 0;
+        case 1:
+            return UINT64_MAX - word % 3;
+        case 2:
+            return (UINT64_C(1) << 63) - word % 3;
+        case 3:
+            return word >> (word % 64);
+        default:
+            return word;
     }
 }
 
-#define CHECK(what)                                              \
-    if (!(what)) {                                               \
-        printf("step %ld: not %s\n", i, #what);                  \
-        return 1;                                                \
+#define CHECK(what)                             \
+    if (!(what)) {                              \
+        printf("step %ld: not %s\n", i, #what); \
+        return 1;                               \
     }
 
 int main(int count, char** words) {
@@ -60,14 +65,30 @@ int main(int count, char** words) {
                           .flags = SERVO_IN_PULSE | SERVO_IN_TAI | SERVO_IN_QERR};
         if (bits() % 100 < hostile) {
             switch (bits() % 9) {
-                case 0: in.now_q32 = any(); break;
-                case 1: in.pulse_q32 = any(); break;
-                case 2: in.slew_left_q64 = (int64_t)any(); break;
-                case 3: in.tai_s = any(); break;
-                case 4: in.qerr_ps = (int32_t)any(); break;
-                case 5: in.accuracy_ns = (uint32_t)any(); break;
-                case 6: in.flags = (uint32_t)any(); break;
-                case 7: in.pulse_q32 += bits() % (second >> bits() % 32); break;
+                case 0:
+                    in.now_q32 = any();
+                    break;
+                case 1:
+                    in.pulse_q32 = any();
+                    break;
+                case 2:
+                    in.slew_left_q64 = (int64_t)any();
+                    break;
+                case 3:
+                    in.tai_s = any();
+                    break;
+                case 4:
+                    in.qerr_ps = (int32_t)any();
+                    break;
+                case 5:
+                    in.accuracy_ns = (uint32_t)any();
+                    break;
+                case 6:
+                    in.flags = (uint32_t)any();
+                    break;
+                case 7:
+                    in.pulse_q32 += bits() % (second >> bits() % 32);
+                    break;
                 default:
                     in.now_q32 = any();
                     in.pulse_q32 = in.now_q32 - bits() % second;

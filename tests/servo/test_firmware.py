@@ -73,7 +73,7 @@ def depth_of(objects, frames):
     for file in objects.glob("*.o"):
         name = ""
         for line in run(TOOLS + "objdump", "-dr", file).splitlines():
-            if found := re.match(r"[0-9a-f]+ <(.+)>:", line):
+            if found := re.match(r"[0-9a-f]+ <([^.].*)>:", line):
                 name = found[1]
                 calls.setdefault(name, set())
             elif found := re.search(r"R_RISCV_(?:CALL\w*|JAL)\s+([\w.]+)", line):
