@@ -13,14 +13,16 @@ import pytest
 SERVO = Path(__file__).resolve().parents[2] / "firmware" / "servo"
 TOOLS = "riscv64-unknown-elf-"
 # Of libgcc, integers of 64 bits only.
-ALLOWED = {"__divdi3", "__udivdi3", "__moddi3", "__umoddi3", "__muldi3", "__ashldi3", "__lshrdi3", "__ashrdi3",
-           "__clzsi2", "memcpy", "memmove", "memset"}  # fmt: skip
+ALLOWED = {"__divdi3", "__udivdi3", "__moddi3", "__umoddi3", "__muldi3", "__ashldi3", "__lshrdi3",
+           "__ashrdi3", "__clzsi2", "memcpy", "memmove", "memset"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
     if shutil.which(TOOLS + "gcc") is None:
-        pytest.skip("NO RISC-V COMPILER: Debian package gcc-riscv64-unknown-elf (and picolibc-riscv64-unknown-elf)")
+        pytest.skip(
+            "NO RISC-V COMPILER: Debian package gcc-riscv64-unknown-elf (and picolibc-riscv64-unknown-elf)"
+        )
     folder = tmp_path_factory.mktemp("servo32")
     for source in sorted(SERVO.glob("*.c")):
         subprocess.run(
@@ -55,7 +57,7 @@ def test_nothing_from_outside_but_integer_arithmetic(objects):
 
 
 def test_stack(objects):
-    """Sum over the deepest chain of calls cannot exceed the sum of all frames of one file, each taken once."""
+    """The deepest chain of calls, by the compiler's frames."""
     frames = {}
     for file in objects.glob("*.su"):
         for line in file.read_text().splitlines():
@@ -82,7 +84,9 @@ def depth_of(objects, frames):
     def depth(name, above):
         assert name not in above, f"recursion through {name}"
         below = [depth(other, (*above, name)) for other in calls.get(name, ()) if other != name]
-        return frames.get(name.split(".")[0], frames.get(name, 64 if name in ALLOWED else 0)) + max(below, default=0)
+        return frames.get(name.split(".")[0], frames.get(name, 64 if name in ALLOWED else 0)) + max(
+            below, default=0
+        )
 
     return depth("servo_step", ())
 

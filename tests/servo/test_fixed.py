@@ -7,7 +7,6 @@ from math import isqrt
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from twinstamp_gps import _servo
 
 MOST = 2**63 - 1

@@ -6,7 +6,6 @@ from __future__ import annotations
 import allantools
 import numpy as np
 import pytest
-
 from twinstamp_gps import _servo
 from twinstamp_gps.models import OSCILLATORS, RECEIVERS, ReceiverModel
 
@@ -80,7 +79,9 @@ def test_wander_has_its_size_and_time():
 
 
 def test_sinusoids_have_random_phases():
-    model = ReceiverModel(jitter_ns=0, sawtooth_ns=0, wander_ns=0, wander_s=1, daily_ns=7.5, half_daily_ns=2.5)
+    model = ReceiverModel(
+        jitter_ns=0, sawtooth_ns=0, wander_ns=0, wander_s=1, daily_ns=7.5, half_daily_ns=2.5
+    )
     first = np.array([pulses(model.settings(), seed, 1)[0, 2] for seed in range(2000)])
     assert np.std(first) == pytest.approx(np.hypot(7.5, 2.5) / np.sqrt(2), rel=0.06)
     assert model.slow_rms_ns == pytest.approx(np.hypot(7.5, 2.5) / np.sqrt(2))

@@ -18,7 +18,7 @@ COLD, ACQUIRING, LOCKED, HOLDOVER, DISPUTED, FAILED = range(6)
 )
 def test_locked(pair, rms_ns, p99_9_ns):
     found = report(range(6), *pair, hours=2)
-    # Within what was promised, and not better than the receiver's wander and a second of the oscillator allow.
+    # As promised, and not better than the receiver's wander and a second of the oscillator allow.
     assert found["rms_ns"] <= rms_ns
     assert found["rms_ns"] >= 2
     assert found["p99_9_ns"] <= p99_9_ns
@@ -141,8 +141,8 @@ def test_no_lock_without_a_receiver_to_believe(fault):
 
 
 def test_frequency_settles_after_a_load():
-    """Found while it was built: offset and frequency stayed correlated over a load, the frequency was believed
-    too early, and an OCXO ran away from its pulses by 1 ns/s."""
+    """Found while it was built: offset and frequency stayed correlated over a load, the frequency was
+    believed too early, and an OCXO ran away from its pulses by 1 ns/s."""
     found = report(range(6), "ocxo", "f9t", hours=0.3, faults=["step@600:1ms"], accept_at_s=[700])
     for run in found["runs"]:
         assert np.abs(run.frequency_ppb[run.t_s > 760] - 50).max() < 0.4
