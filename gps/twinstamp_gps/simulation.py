@@ -69,7 +69,7 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: arrays over its samples; true_error_ns is inf before card time was set, bound_ns if unknown."""
+    """One run: arrays over its samples. true_error_ns: inf before card time was set; bound_ns: if unknown."""
 
     seed: int
     t_s: npt.NDArray[np.float32]
