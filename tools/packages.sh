@@ -44,6 +44,9 @@ if [ "${CI:-}" = true ]; then
     program gpsd gpsd wanted
     program chronyd chrony wanted
 fi
+# Waveforms of the simulated card.
+[ -e /usr/include/zlib.h ] || wanted+=(zlib1g-dev)
+[ -e /usr/include/lz4.h ] || wanted+=(liblz4-dev)
 
 missing=("${needed[@]}" "${wanted[@]}")
 if [ ${#missing[@]} -eq 0 ]; then
