@@ -101,6 +101,16 @@ def test_spoofed_step_is_refused_until_accepted(pair, step):
         assert (run.state[time > 5100] == LOCKED).all()
 
 
+def test_a_pull_too_slow_for_the_gate_is_seen():
+    """12 ns/s: each pulse is within the gate of 16 ns, together they run away from the prediction."""
+    found = report(range(4), hours=1.5, faults=["pull@4000+300:12"])
+    assert found["events_s"]["pull"] > 0
+    assert all(share >= 0.999 for share in found["coverage"].values())
+    for run in found["runs"]:
+        assert (run.state[(run.t_s > 4060) & (run.t_s < 4300)] > LOCKED).all()
+        assert (run.state[run.t_s > 4400] == LOCKED).all()
+
+
 def test_spoofed_step_in_holdover_is_refused_outside_the_bound():
     found = report(range(3), hours=2, faults=["outage@4000+60", "step@4060:1us"])
     assert all((run.state[run.t_s > 4080] == DISPUTED).all() for run in found["runs"])
