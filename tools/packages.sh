@@ -44,6 +44,9 @@ if [ "${CI:-}" = true ]; then
     program gpsd gpsd wanted
     program chronyd chrony wanted
 fi
+# Waveforms of the simulated card.
+[ -e /usr/include/zlib.h ] || wanted+=(zlib1g-dev)
+[ -e /usr/include/lz4.h ] || wanted+=(liblz4-dev)
 
 # What `make firmware` needs, and nobody else: tools/packages.sh firmware.
 if [ "${1:-}" = firmware ]; then
@@ -53,9 +56,6 @@ if [ "${1:-}" = firmware ]; then
     riscv64-unknown-elf-gcc --specs=picolibc.specs -E -include stdint.h -x c /dev/null > /dev/null 2>&1 \
         || needed+=(picolibc-riscv64-unknown-elf)
 fi
-# Waveforms of the simulated card.
-[ -e /usr/include/zlib.h ] || wanted+=(zlib1g-dev)
-[ -e /usr/include/lz4.h ] || wanted+=(liblz4-dev)
 
 missing=("${needed[@]}" "${wanted[@]}")
 if [ ${#missing[@]} -eq 0 ]; then

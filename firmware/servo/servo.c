@@ -55,7 +55,9 @@ static int64_t sum(int64_t a, int64_t b, bool* saturated) {
     return limited(result, -MOST_PS2, MOST_PS2);
 }
 
-static int64_t magnitude_ps(int64_t as) { return (int64_t)(fixed_magnitude(as) / (uint64_t)AS_PER_PS); }
+static int64_t magnitude_ps(int64_t as) {
+    return (int64_t)(fixed_magnitude(as) / (uint64_t)AS_PER_PS);
+}
 
 static int64_t root(int64_t variance) {
     return variance <= 0 ? 0 : (int64_t)fixed_sqrt((uint64_t)variance);
@@ -92,27 +94,39 @@ static int64_t difference_ps2(int64_t white_ps2, int64_t flicker_fs2, int64_t wa
     return sum(variance, fixed_mul_div(fixed_mul_div(walk_fs2, m * m, 1500000, full), m, 1, full), full);
 }
 
+// The same by what servo_config says, pulses and a steady change of temperature included.
+static int64_t prior_ps2(const servo_config* c, unsigned j, bool* full) {
+    const int64_t m = INT64_C(1) << j;
+    int64_t d = difference_ps2(square(c->white_ppt, full), square((int64_t)c->flicker_ppt * 1000, full),
+                               square((int64_t)c->walk_ppt * 1000, full), m, full);
+    d = sum(d, 6 * pulse_noise_ps2(c, true), full);
+    return sum(d, square((int64_t)c->temperature_ppt * m * m / 3600, full), full);
+}
+
 static void start_learning(servo_state* s) {
     const servo_config* c = &s->config;
     bool full = false;
     s->white_ps2 = limited(square(c->white_ppt, &full), 1, MOST_PS2);
     s->flicker_fs2 = square((int64_t)c->flicker_ppt * 1000, &full);
     s->walk_fs2 = limited(square((int64_t)c->walk_ppt * 1000, &full), 1, MOST_PS2);
-    for (unsigned j = 0; j < SERVO_OCTAVES; j++) {
-        servo_octave* o = &s->octave[j];
-        const int64_t m = INT64_C(1) << j;
-        int64_t d = difference_ps2(s->white_ps2, s->flicker_fs2, s->walk_fs2, m, &full);
-        d = sum(d, 6 * pulse_noise_ps2(c, true), &full);
-        d = sum(d, square((int64_t)c->temperature_ppt * m * m / 3600, &full), &full);
-        *o = (servo_octave){.mean_ps2 = d, .count = PRIOR};
-    }
+    for (unsigned j = 0; j < SERVO_OCTAVES; j++)
+        s->octave[j] = (servo_octave){.mean_ps2 = prior_ps2(c, j, &full), .count = PRIOR};
 }
 
-// Mean square of octave j, raised by what its few samples leave open.
+// Mean square of octave j, raised by what its few samples leave open. An octave that has none of its own is
+// at least what the last one that has them grows to by a random walk of frequency.
 static int64_t octave_ps2(const servo_state* s, unsigned j, bool* full) {
-    const servo_octave* o = &s->octave[j];
-    if (!s->config.learn) return o->mean_ps2;
-    return sum(o->mean_ps2, o->mean_ps2 / (int64_t)(fixed_sqrt(o->count) + 1) * 4, full);
+    int64_t own = s->octave[j].mean_ps2;
+    if (!s->config.learn) return own;
+    unsigned last = j;
+    while (last > 0 && !s->octave[last].learned) last--;
+    const servo_octave* o = &s->octave[last];
+    if (o->learned) {
+        int64_t grown = o->mean_ps2;
+        for (unsigned i = last; i < j; i++) grown = limited(grown, 0, MOST_PS2 / 8) * 8;
+        if (grown > own) own = grown;
+    }
+    return sum(own, own / (int64_t)(fixed_sqrt(o->count) + 1) * 4, full);
 }
 
 // What a prediction t seconds ahead is wrong by, in ps^2, by the second differences seen.
@@ -141,7 +155,7 @@ static void learn(servo_state* s, bool* full) {
     int64_t least = INT64_MAX, floor = INT64_MAX;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) {
         const int64_t m = INT64_C(1) << j;
-        if (o[j].count < ENOUGH) break;
+        if (!o[j].learned) break;
         const int64_t expected = sum(pulse, fixed_mul_div(s->white_ps2, 2 * m, 1, full), full);
         int64_t excess = o[j].mean_ps2 - expected;
         const bool seen = excess > expected / 2;
@@ -183,6 +197,13 @@ static void observe(step* t, uint64_t phase_as, bool good) {
         if (o->count > ENOUGH)
             d_ps2 = limited(d_ps2, 0, fixed_mul_div(o->mean_ps2, o->count, 1, &t->saturated));
         o->mean_ps2 = limited(o->mean_ps2 + (d_ps2 - o->mean_ps2) / (int64_t)o->count, 1, MOST_PS2);
+        if (o->count == ENOUGH + PRIOR && !o->learned) {  // enough of its own: the prior leaves
+            const int64_t prior = prior_ps2(&s->config, j, &t->saturated);
+            const int64_t rest = o->mean_ps2 / ENOUGH * o->count - prior / ENOUGH * PRIOR;
+            o->mean_ps2 = limited(rest, o->mean_ps2 / 64 + 1, MOST_PS2);
+            o->count = ENOUGH;
+            o->learned = 1;
+        }
     }
     if (s->config.learn && t->epoch_s % 16 == 0 && s->octave[0].count >= ENOUGH) learn(s, &t->saturated);
 }
@@ -310,10 +331,10 @@ static int64_t bound_ps(step* t, int64_t ahead_q32) {
     return bound;
 }
 
-// Means of the frequency over several times, the filter's own among them. Against flicker, which has no time of
-// its own, their mean predicts better than any one of them.
-static void average(step *t, uint64_t phase_as) {
-    servo_state *s = t->s;
+// Means of the frequency over several times, the filter's own among them. Against flicker, which has no time
+// of its own, their mean predicts better than any one of them.
+static void average(step* t, uint64_t phase_as) {
+    servo_state* s = t->s;
     if (!t->accepted || t->elapsed_s != 1) {
         s->mean_held = t->accepted;
     } else if (s->mean_held) {
@@ -332,7 +353,7 @@ static void average(step *t, uint64_t phase_as) {
     s->mean_phase_as = phase_as;
 }
 
-static int64_t predicted_as_s(const servo_state *s) {
+static int64_t predicted_as_s(const servo_state* s) {
     if (s->mean_count < 30) return s->frequency_as_s;
     int64_t total = s->frequency_as_s / (SERVO_MEANS + 1);
     for (unsigned i = 0; i < SERVO_MEANS; i++) total += s->mean_as_s[i] / (SERVO_MEANS + 1);
@@ -380,7 +401,7 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
             // Proven when it helps, until it does harm.
             const int64_t with = s->qerr_square[s->qerr_use], without = s->qerr_square[SERVO_QERR_USES - 1];
             if (s->qerr_count >= 12 && with < without / 2) s->qerr_proven = 1;
-            if (with > without) s->qerr_proven = 0;
+            if (with / 2 > without) s->qerr_proven = 0;
         }
     }
     s->qerr_phase_as[1] = s->qerr_phase_as[0];
@@ -396,7 +417,8 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
 static void become_cold(servo_state* s) {
     s->state = SERVO_COLD;
     s->cold_count = s->good = s->missed = s->candidates = s->inside = s->outside = s->returning = 0;
-    s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots = s->pulled = s->pulled_s = 0;
+    s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots =
+        s->pulled = s->pulled_s = 0;
     s->qerr_run = s->ageing_held = s->mean_held = s->mean_count = 0;
     s->residual_q16 = 65536;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) s->octave[j].held = 0;
@@ -539,15 +561,14 @@ static void reacquire(step* t, int64_t innovation_as) {
 }
 
 // A pulse that was refused: does it agree with the ones before, and what does it contradict?
-static void weigh(step *t, int64_t innovation_as, bool inside) {
-    servo_state *s = t->s;
+static void weigh(step* t, int64_t innovation_as, bool inside) {
+    servo_state* s = t->s;
     const uint64_t phase_as = (uint64_t)t->measured_as - s->control_as;
     const int64_t since = (int64_t)(phase_as - s->candidate_as);
     const int64_t expected = fixed_mul_div(s->frequency_as_s, (int64_t)t->elapsed_s, 1, &t->saturated);
     const int64_t apart_ps = magnitude_ps(fixed_sub(since, expected, &t->saturated));
     const int64_t second_ps2 = sum(2 * t->noise_ps2, octave_ps2(s, 0, &t->saturated), &t->saturated);
-    const bool agree =
-        s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2);
+    const bool agree = s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2);
     if (!agree) s->candidates = s->inside = s->outside = 0;
     s->candidates++;
     if (inside) {
@@ -583,7 +604,8 @@ static bool still_pulled(step* t, int64_t innovation_as) {
     if (s->pulled_s <= 32) return true;
     s->pulled_s = 0;
     const int64_t run_ps = magnitude_ps(fixed_sub(innovation_as, s->pulled_as, &t->saturated));
-    // A prediction over t s that is off by x runs off at 3/2 x / t, a random walk of frequency taken for granted.
+    // A prediction over t s that is off by x runs off at 3/2 x / t, a random walk of frequency taken for
+    // granted.
     const int64_t held = s->holdover_s > 32 ? s->holdover_s : 32;
     return run_ps > COVER * 48 * root(prediction_ps2(s, held, &t->saturated)) / held;
 }
@@ -599,7 +621,9 @@ static void step_measured(step* t) {
     const int64_t sigma_ps = root(total);
 
     if (s->state == SERVO_LOCKED || s->state == SERVO_ACQUIRING) {
-        if (far_ps <= (uint64_t)(GATE * sigma_ps)) {
+        // Wider while the oscillator is hardly known: what is refused teaches nothing.
+        const int64_t gate = s->octave[0].count < 128 ? 2 * GATE : GATE;
+        if (far_ps <= (uint64_t)(gate * sigma_ps)) {
             update(t, innovation_as);
             t->accepted = true;
             s->good++;
@@ -620,7 +644,8 @@ static void step_measured(step* t) {
         weigh(t, innovation_as, inside);
         if (!inside) t->events |= SERVO_EVENT_OUTLIER;
         const uint32_t needed = s->state == SERVO_DISPUTED ? CONTRADICTIONS : 3;
-        if (s->inside >= needed && s->returning >= needed && s->disagreed == 0 && !still_pulled(t, innovation_as)) {
+        if (s->inside >= needed && s->returning >= needed && s->disagreed == 0 &&
+            !still_pulled(t, innovation_as)) {
             reacquire(t, innovation_as);
             return;
         }
@@ -660,15 +685,15 @@ static void step_accept(step* t) {
     }
 }
 
-// Whether the pulses have gone further from where they were predicted 4 to 64 s ago than the oscillator goes: six
-// sigma of a prediction by the filter's frequency, which is worth more than half of what the mean over the
-// same time gives.
-static bool pulled(step *t, uint64_t phase_as) {
-    const servo_state *s = t->s;
-    bool *full = &t->saturated;
+// Whether the pulses have gone further from where they were predicted 4 to 64 s ago than the oscillator goes:
+// six sigma of a prediction by the filter's frequency, which is worth more than half of what the mean over
+// the same time gives.
+static bool pulled(step* t, uint64_t phase_as) {
+    const servo_state* s = t->s;
+    bool* full = &t->saturated;
     if (s->octave[4].count < 64) return false;
     for (unsigned i = 0; i < s->snapshots; i = 2 * i + 1) {
-        const servo_snapshot *old = &s->snapshot[i];
+        const servo_snapshot* old = &s->snapshot[i];
         const int64_t since = (int64_t)(t->epoch_s - old->epoch_s);
         const int64_t moved = fixed_mul_div(old->frequency_as_s, since, 1, full);
         const int64_t off_ps = magnitude_ps((int64_t)(phase_as - old->phase_as - (uint64_t)moved));
@@ -684,10 +709,10 @@ static bool pulled(step *t, uint64_t phase_as) {
 }
 
 // To before the pull began, and on from there by the oscillator alone.
-static void go_back(step *t) {
-    servo_state *s = t->s;
+static void go_back(step* t) {
+    servo_state* s = t->s;
     t->events |= SERVO_EVENT_PULL;
-    const servo_snapshot *old = &s->snapshot[s->snapshots - 1];
+    const servo_snapshot* old = &s->snapshot[s->snapshots - 1];
     const uint64_t since = t->epoch_s - old->epoch_s;
     const int64_t moved = fixed_mul_div(old->frequency_as_s, (int64_t)since, 1, &t->saturated);
     s->offset_as = (int64_t)(old->phase_as + (uint64_t)moved + s->control_as);
@@ -899,6 +924,7 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
                 become_cold(s);
             } else {
                 s->p_xx_ps2 = t.noise_ps2;
+                s->p_xy = 0;  // what was known before the load is of another time
                 s->offset_as = t.measured_as;
                 s->fresh = 0;
                 s->good = 1;
@@ -938,7 +964,11 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         if (since < (int64_t)(ONE_Q32 / 10 * 6) && !s->fresh) slew(&t);
         const int64_t next_ps = bound_ps(&t, since + (int64_t)ONE_Q32) + magnitude_ps(s->offset_as);
         const int64_t bound = now_ps > next_ps ? now_ps : next_ps;
-        s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN : (uint32_t)((bound + 999) / 1000);
+        // An offset that takes longer than a second to slew away is no lock either.
+        if (s->state == SERVO_LOCKED && bound > 2000 * (int64_t)s->config.lock_bound_ns)
+            s->state = SERVO_HOLDOVER;
+        s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN
+                                                                          : (uint32_t)((bound + 999) / 1000);
         if (s->fresh) s->bound_ns = SERVO_BOUND_UNKNOWN;
     }
     s->last_now_q32 = input->now_q32;

@@ -135,7 +135,7 @@ typedef struct {
     uint32_t reserved;
 } servo_output;
 
-#define SERVO_OCTAVES 12   // second differences of the oscillator's phase over 1, 2, 4 ... 2048 s
+#define SERVO_OCTAVES 12    // second differences of the oscillator's phase over 1, 2, 4 ... 2048 s
 #define SERVO_SNAPSHOTS 16  // one every 4 s, to go back to when the receiver was pulled away
 #define SERVO_MEANS 3
 #define SERVO_QERR_USES 5  // as received, opposite, the one before as received, opposite, none
@@ -144,10 +144,10 @@ typedef struct {
 typedef struct {
     uint64_t phase_as[9];  // ring; one entry every max(1, m / 4) s
     int64_t mean_ps2;      // mean square of phase(t) - 2 phase(t - m) + phase(t - 2m)
-    uint32_t count;        // of them, the prior's weight included
+    uint32_t count;        // of them, the prior's weight included while it is there
     uint32_t held;         // good entries of the ring, from the newest on
     uint32_t head;
-    uint32_t reserved;
+    uint32_t learned;  // the prior has left
 } servo_octave;
 
 typedef struct {
@@ -171,7 +171,7 @@ typedef struct {
     int64_t white_ps2, flicker_fs2, walk_fs2;  // noise: ps^2/s, (fs/s)^2, (fs/s)^2/s
     int64_t mean_as_s[SERVO_MEANS];  // frequency over a third, three and nine times the filter's own time
     uint64_t mean_phase_as;
-    uint64_t candidate_as;                     // free phase of the last pulse that was refused
+    uint64_t candidate_as;    // free phase of the last pulse that was refused
     int64_t disputed_as;      // how far off the disputed pulses are; 0: messages are what is disputed
     int64_t pulled_as;        // how far off the pulses were when a pull's end was last looked for
     uint64_t disagreement_s;  // by how much messages contradict
@@ -180,7 +180,8 @@ typedef struct {
     int64_t qerr_ps[3], qerr_square[SERVO_QERR_USES];
     uint64_t ageing_phase_as;
     int64_t ageing_block_as_s, ageing_sum_as_s, ageing_square_fs2, ageing_as_s2;
-    uint32_t state, started, good, missed, candidates, inside, outside, returning, pulled, pulled_s, agreed, disagreed;
+    uint32_t state, started, good, missed, candidates, inside, outside, returning, pulled, pulled_s, agreed,
+        disagreed;
     uint32_t cold_count, load_ordered, fresh, refused, stuck, locked_once, snapshots;
     uint32_t mean_count, mean_held;
     uint32_t qerr_count, qerr_run, qerr_use, qerr_proven, ageing_count, ageing_held;

@@ -2,11 +2,11 @@
 """Oscillators and receivers by name: their noise, and what the servo is told about them.
 
 Noise of tcxo, xo-cm4, xo-i225, f9t and m8t is that of satpulse's simulator (white FM, flicker FM, random walk
-FM; jitter, sawtooth, wander), the sinusoids of m8t with random phase. Its figures have no temperature term: the
-sensitivities here are what datasheets of the kind allow (TCXO 0.5 ppm over 125 degrees, AT-cut XO 25 ppm over the
-same, OCXO 10 ppb over 65), and act only where a simulation is given a temperature that changes.
-ocxo is Meinberg's OCXO HQ by its data sheet: 5e-12 over 1 s, 5e-10 of ageing a day; its flicker floor is set to
-the same 5e-12, and its random walk to 1e-13 in 1 s, which makes about 2e-11 in a day.
+FM; jitter, sawtooth, wander), the sinusoids of m8t with random phase. It has no temperature term: the
+sensitivities here are what data sheets of the kind allow (TCXO 0.5 ppm over 125 degrees, AT-cut XO 25 ppm
+over the same, OCXO 10 ppb over 65), and act only where a simulation is given a temperature that changes.
+ocxo has the published figures of the quartz standard HP 105B: 5e-12 over 1 s, 5e-10 of ageing in 24 h; its
+flicker floor is set to the same 5e-12, its random walk to 1e-13 in 1 s, which makes 3e-11 in a day.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 class OscillatorModel:
     """Noise of an oscillator; Allan deviations and frequencies in ppb (1e-9).
 
-    white_ppb: white FM, Allan deviation over 1 s. flicker_ppb: floor of the Allan deviation by flicker FM.
-    walk_ppb: random walk FM, change of frequency in 1 s (one sigma). temperature_c: one sigma of the room's slow
-    change (time constant 1800 s); temperature_daily_c: amplitude of its daily swing. offset_ppb: at the start.
+    white_ppb: white FM, Allan deviation over 1 s. flicker_ppb: floor of the Allan deviation.
+    walk_ppb: random walk FM, change of frequency in 1 s (one sigma). temperature_c: one sigma of the room's
+    slow change (time constant 1800 s); temperature_daily_c: amplitude of its daily swing. offset_ppb: at the
+    start.
     """
 
     white_ppb: float
@@ -41,8 +42,8 @@ class ReceiverModel:
     """Noise of a receiver's pulses, in ns.
 
     jitter_ns: white, one sigma. sawtooth_ns: half the span of the quantisation that qErr tells. wander_ns,
-    wander_s: first-order process, one sigma and time constant. daily_ns, half_daily_ns: amplitudes of sinusoids of
-    24 h and 12 h.
+    wander_s: first-order process, one sigma and time constant. daily_ns, half_daily_ns: amplitudes of
+    sinusoids of 24 h and 12 h.
     """
 
     jitter_ns: float

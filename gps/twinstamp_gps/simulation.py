@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of the firmware's servo against noise models: what `twinstamp clock simulate` does.
 
-Each run is compiled (`native/simulate.cpp`): oscillator and pulses from their models, the capture's 1 ns grid, the
-servo of `firmware/servo` once a second, and the truth, card time minus true time, ten times a second. The same
-seed gives the same run, to the last bit. Statistics by NumPy, over all runs pooled.
+Each run is compiled (`native/simulate.cpp`): oscillator and pulses by their models, the capture's 1 ns grid,
+the servo of `firmware/servo` once a second, and the truth, card time minus true time, ten times a second. The
+same seed gives the same run, to the last bit. Statistics by NumPy, over all runs pooled.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: arrays over its samples. true_error_ns is inf before card time was set, bound_ns where unknown."""
+    """One run: arrays over its samples. true_error_ns: inf before card time was set; bound_ns: if unknown."""
 
     seed: int
     t_s: npt.NDArray[np.float32]
@@ -93,7 +93,10 @@ class Run:
 def changed(
     oscillator: OscillatorModel, receiver: ReceiverModel, values: dict[str, float]
 ) -> tuple[OscillatorModel, ReceiverModel, dict[str, int]]:
-    """Models with fields of these names changed, and what is left: settings of the servo. SettingError for others."""
+    """Models with fields of these names changed, and what is left: settings of the servo.
+
+    SettingError for names that are neither.
+    """
     of_oscillator = {f.name for f in fields(OscillatorModel)}
     of_receiver = {f.name for f in fields(ReceiverModel)}
     of_servo = _servo.default_config()
@@ -104,6 +107,10 @@ def changed(
         elif name in of_receiver:
             receiver = replace(receiver, **{name: value})
         elif name in of_servo:
+            if value != int(value) or not 0 <= value < 2**32:
+                raise SettingError(
+                    f"{name}: {value:g} is no whole number from 0 on; settings of the servo are"
+                )
             settings[name] = int(value)
         else:
             known = ", ".join(sorted(of_oscillator | of_receiver | set(of_servo)))
@@ -163,15 +170,17 @@ def simulate_many(
 def summary(scenario: Scenario, runs: Sequence[Run]) -> dict[str, Any]:
     """Statistics of all runs pooled, as plain numbers (docs/clock.md names the keys).
 
-    rms_ns, p99_ns, p99_9_ns, median_bound_ns: locked, from SETTLED_S on. coverage: share of the samples with a
-    bound whose error is not above it. None: no such samples.
+    rms_ns, p99_ns, p99_9_ns, median_bound_ns: locked, from SETTLED_S on. coverage: share of the samples with
+    a bound whose error is not above it. None: no such samples.
     """
     state = np.concatenate([run.state for run in runs])
     error = np.concatenate([run.true_error_ns for run in runs]).astype(np.float64)
     bound = np.concatenate([run.bound_ns for run in runs]).astype(np.float64)
     settled = np.concatenate([run.t_s >= SETTLED_S for run in runs])
     known = np.isfinite(bound) & np.isfinite(error)
-    locked = statistics(error[known & settled & (state == _LOCKED)], bound[known & settled & (state == _LOCKED)])
+    locked = statistics(
+        error[known & settled & (state == _LOCKED)], bound[known & settled & (state == _LOCKED)]
+    )
     states = {
         name: statistics(error[known & (state == number)], bound[known & (state == number)])
         for number, name in enumerate(STATES)

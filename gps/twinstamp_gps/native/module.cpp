@@ -11,7 +11,11 @@
 #include <map>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 
+extern "C" {
+#include "fixed.h"
+}
 #include "noise.h"
 #include "servo.h"
 #include "simulate.h"
@@ -24,24 +28,33 @@ namespace {
 
 using Config = std::map<std::string, std::uint32_t>;
 
-#define CONFIG_FIELDS(X)                                                                            \
-    X(white_ppt)                                                                                    \
-    X(flicker_ppt) X(walk_ppt) X(temperature_ppt) X(learn) X(wander_ps) X(jitter_ps) X(sawtooth_ps) \
-        X(capture_ps) X(slew_limit_ppb) X(frequency_limit_ppb) X(lock_pulses) X(lock_bound_ns)      \
-            X(holdover_bound_ns)
+constexpr std::pair<const char*, std::uint32_t servo_config::*> kSettings[] = {
+    {"white_ppt", &servo_config::white_ppt},
+    {"flicker_ppt", &servo_config::flicker_ppt},
+    {"walk_ppt", &servo_config::walk_ppt},
+    {"temperature_ppt", &servo_config::temperature_ppt},
+    {"learn", &servo_config::learn},
+    {"wander_ps", &servo_config::wander_ps},
+    {"jitter_ps", &servo_config::jitter_ps},
+    {"sawtooth_ps", &servo_config::sawtooth_ps},
+    {"capture_ps", &servo_config::capture_ps},
+    {"slew_limit_ppb", &servo_config::slew_limit_ppb},
+    {"frequency_limit_ppb", &servo_config::frequency_limit_ppb},
+    {"lock_pulses", &servo_config::lock_pulses},
+    {"lock_bound_ns", &servo_config::lock_bound_ns},
+    {"holdover_bound_ns", &servo_config::holdover_bound_ns},
+};
 
 servo_config config_of(const Config& values) {
     servo_config config;
     servo_config_default(&config);
     for (const auto& [name, value] : values) {
         bool known = false;
-#define SET(field)            \
-    if (name == #field) {     \
-        config.field = value; \
-        known = true;         \
-    }
-        CONFIG_FIELDS(SET)
-#undef SET
+        for (const auto& [setting, member] : kSettings) {
+            if (name != setting) continue;
+            config.*member = value;
+            known = true;
+        }
         if (!known) throw std::invalid_argument("servo: no setting is called " + name);
     }
     return config;
@@ -49,9 +62,7 @@ servo_config config_of(const Config& values) {
 
 Config values_of(const servo_config& config) {
     Config values;
-#define GET(field) values[#field] = config.field;
-    CONFIG_FIELDS(GET)
-#undef GET
+    for (const auto& [setting, member] : kSettings) values[setting] = config.*member;
     return values;
 }
 
@@ -74,14 +85,26 @@ class Servo {
         servo_output out;
         servo_step(&state_, &in, &out);
         nb::dict result;
-#define PUT(field) result[#field] = out.field;
-        PUT(increment_q72)
-        PUT(load_delta_q32) PUT(slew_amount_q64) PUT(slew_step_q64) PUT(bound_ns) PUT(flags) PUT(state)
-            PUT(events) PUT(offset_ps) PUT(innovation_ps) PUT(frequency_ppt) PUT(ageing_ppt_day) PUT(sigma_ps)
-                PUT(frequency_sigma_ppt) PUT(white_ppt) PUT(flicker_ppt) PUT(walk_ppt) PUT(qerr_use)
-                    PUT(holdover_s)
-#undef PUT
-                        return result;
+        result["increment_q72"] = out.increment_q72;
+        result["load_delta_q32"] = out.load_delta_q32;
+        result["slew_amount_q64"] = out.slew_amount_q64;
+        result["slew_step_q64"] = out.slew_step_q64;
+        result["bound_ns"] = out.bound_ns;
+        result["flags"] = out.flags;
+        result["state"] = out.state;
+        result["events"] = out.events;
+        result["offset_ps"] = out.offset_ps;
+        result["innovation_ps"] = out.innovation_ps;
+        result["frequency_ppt"] = out.frequency_ppt;
+        result["ageing_ppt_day"] = out.ageing_ppt_day;
+        result["sigma_ps"] = out.sigma_ps;
+        result["frequency_sigma_ppt"] = out.frequency_sigma_ppt;
+        result["white_ppt"] = out.white_ppt;
+        result["flicker_ppt"] = out.flicker_ppt;
+        result["walk_ppt"] = out.walk_ppt;
+        result["qerr_use"] = out.qerr_use;
+        result["holdover_s"] = out.holdover_s;
+        return result;
     }
     nb::bytes state() const { return nb::bytes(reinterpret_cast<const char*>(&state_), sizeof state_); }
 
@@ -222,6 +245,25 @@ NB_MODULE(_servo, m) {
         });
     m.def("simulate", &run_simulation, nb::kw_only(), "oscillator"_a, "receiver"_a, "config"_a, "faults"_a,
           "seconds"_a, "seed"_a, "samples_per_s"_a = 10);
+    // The firmware's arithmetic, for its tests: (result, saturated).
+    m.def("fixed_add", [](std::int64_t a, std::int64_t b) {
+        bool full = false;
+        const std::int64_t result = fixed_add(a, b, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_mul_div", [](std::int64_t a, std::int64_t b, std::int64_t c) {
+        if (c <= 0) throw std::invalid_argument("fixed_mul_div: the divisor must be positive");
+        bool full = false;
+        const std::int64_t result = fixed_mul_div(a, b, c, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_mul_shift", [](std::int64_t a, std::int64_t b, unsigned shift) {
+        if (shift < 1 || shift > 63) throw std::invalid_argument("fixed_mul_shift: shift must be 1 to 63");
+        bool full = false;
+        const std::int64_t result = fixed_mul_shift(a, b, shift, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_sqrt", &fixed_sqrt);
     m.def("default_config", [] {
         servo_config config;
         servo_config_default(&config);

@@ -181,7 +181,8 @@ def _table(report: dict[str, Any], took_s: float) -> None:
     console.print(
         f"locked, from 10 min on: {_number(report['rms_ns'], '.2f')} ns rms, "
         f"P99 {_number(report['p99_ns'])} ns, P99.9 {_number(report['p99_9_ns'])} ns, "
-        f"median bound {_number(report['median_bound_ns'])} ns; locked after {_number(report['time_to_lock_s'])} s",
+        f"median bound {_number(report['median_bound_ns'])} ns; "
+        f"locked after {_number(report['time_to_lock_s'])} s",
         highlight=False,
     )
     table = Table(box=box.SIMPLE_HEAD)
