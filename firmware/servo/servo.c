@@ -55,6 +55,8 @@ static int64_t sum(int64_t a, int64_t b, bool* saturated) {
     return limited(result, -MOST_PS2, MOST_PS2);
 }
 
+static int64_t magnitude_ps(int64_t as) { return (int64_t)(fixed_magnitude(as) / (uint64_t)AS_PER_PS); }
+
 static int64_t root(int64_t variance) {
     return variance <= 0 ? 0 : (int64_t)fixed_sqrt((uint64_t)variance);
 }
@@ -153,11 +155,9 @@ static void learn(servo_state* s, bool* full) {
     if (floor != INT64_MAX) s->flicker_fs2 = floor;
 }
 
-// Takes the free phase of second epoch_s into the octaves. Says whether a second difference is more than the
-// oscillator could do.
-static bool observe(step* t, uint64_t phase_as, bool good) {
+// Takes the free phase of second epoch_s into the octaves.
+static void observe(step* t, uint64_t phase_as, bool good) {
     servo_state* s = t->s;
-    bool pulled = false;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) {
         servo_octave* o = &s->octave[j];
         const uint64_t stride = stride_of(j);
@@ -176,8 +176,6 @@ static bool observe(step* t, uint64_t phase_as, bool good) {
         const uint64_t first = o->phase_as[(o->head + 1) % size];
         const int64_t d_ps = (int64_t)(phase_as - 2 * middle + first) / AS_PER_PS;
         int64_t d_ps2 = square(d_ps, &t->saturated);
-        const int64_t usual_ps2 = octave_ps2(s, j, &t->saturated);
-        if (o->count >= ENOUGH && j <= 6 && d_ps2 / (GATE * GATE) > usual_ps2) pulled = true;
         if (!s->config.learn) continue;
         const uint32_t longest = j < 6 ? 512 : 128;
         if (o->count < longest) o->count++;
@@ -187,7 +185,6 @@ static bool observe(step* t, uint64_t phase_as, bool good) {
         o->mean_ps2 = limited(o->mean_ps2 + (d_ps2 - o->mean_ps2) / (int64_t)o->count, 1, MOST_PS2);
     }
     if (s->config.learn && t->epoch_s % 16 == 0 && s->octave[0].count >= ENOUGH) learn(s, &t->saturated);
-    return pulled && s->state == SERVO_LOCKED;
 }
 
 // Ageing: the mean difference of the frequency between blocks of 1024 s, where it stands out.
@@ -209,9 +206,9 @@ static void observe_ageing(step* t, uint64_t phase_as, bool good) {
             s->ageing_square_fs2 += (fs2 - s->ageing_square_fs2) / (int64_t)s->ageing_count;
             const int64_t mean = s->ageing_sum_as_s / (int64_t)s->ageing_count / 1000;
             const int64_t scatter = limited(s->ageing_square_fs2 - square(mean, &t->saturated), 1, MOST_PS2);
-            // Twelve blocks at least, and four sigma.
-            const bool seen = s->ageing_count >= 12 &&
-                              square(mean, &t->saturated) / 16 > scatter / (int64_t)s->ageing_count;
+            // Sixteen blocks at least, and five sigma.
+            const bool seen = s->ageing_count >= 16 &&
+                              square(mean, &t->saturated) / 25 > scatter / (int64_t)s->ageing_count;
             s->ageing_as_s2 = seen ? mean * 1000 / 1024 : 0;
         }
         s->ageing_block_as_s = block;
@@ -313,6 +310,35 @@ static int64_t bound_ps(step* t, int64_t ahead_q32) {
     return bound;
 }
 
+// Means of the frequency over several times, the filter's own among them. Against flicker, which has no time of
+// its own, their mean predicts better than any one of them.
+static void average(step *t, uint64_t phase_as) {
+    servo_state *s = t->s;
+    if (!t->accepted || t->elapsed_s != 1) {
+        s->mean_held = t->accepted;
+    } else if (s->mean_held) {
+        const int64_t frequency = (int64_t)(phase_as - s->mean_phase_as);
+        // What the filter's frequency is worth, against how fast it gets lost: the time it averages over.
+        const int64_t own_s = limited(s->p_yy_fs2 / s->walk_fs2, 1, 100000);
+        const int64_t times_s[SERVO_MEANS] = {own_s / 3, 3 * own_s, 9 * own_s};
+        if (s->mean_count < 100000) s->mean_count++;
+        for (unsigned i = 0; i < SERVO_MEANS; i++) {
+            const int64_t over = limited(times_s[i], 1, s->mean_count);
+            const int64_t difference = fixed_sub(frequency, s->mean_as_s[i], &t->saturated);
+            s->mean_as_s[i] = fixed_add(s->mean_as_s[i], difference / over, &t->saturated);
+        }
+    }
+    s->mean_held = t->accepted;
+    s->mean_phase_as = phase_as;
+}
+
+static int64_t predicted_as_s(const servo_state *s) {
+    if (s->mean_count < 30) return s->frequency_as_s;
+    int64_t total = s->frequency_as_s / (SERVO_MEANS + 1);
+    for (unsigned i = 0; i < SERVO_MEANS; i++) total += s->mean_as_s[i] / (SERVO_MEANS + 1);
+    return total;
+}
+
 // ---- qErr -------------------------------------------------------------------------------------------------
 
 // Finds out by data whether and how qErr belongs to the pulses: the second difference of phase + use * qErr
@@ -351,6 +377,10 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
                 s->qerr_use = best;
                 s->qerr_count = 0;
             }
+            // Proven when it helps, until it does harm.
+            const int64_t with = s->qerr_square[s->qerr_use], without = s->qerr_square[SERVO_QERR_USES - 1];
+            if (s->qerr_count >= 12 && with < without / 2) s->qerr_proven = 1;
+            if (with > without) s->qerr_proven = 0;
         }
     }
     s->qerr_phase_as[1] = s->qerr_phase_as[0];
@@ -365,9 +395,9 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
 
 static void become_cold(servo_state* s) {
     s->state = SERVO_COLD;
-    s->cold_count = s->good = s->missed = s->candidates = s->inside = s->outside = 0;
-    s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots = 0;
-    s->qerr_run = s->ageing_held = 0;
+    s->cold_count = s->good = s->missed = s->candidates = s->inside = s->outside = s->returning = 0;
+    s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots = s->pulled = s->pulled_s = 0;
+    s->qerr_run = s->ageing_held = s->mean_held = s->mean_count = 0;
     s->residual_q16 = 65536;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) s->octave[j].held = 0;
 }
@@ -503,20 +533,21 @@ static void reacquire(step* t, int64_t innovation_as) {
     t->accepted = true;
     s->state = SERVO_ACQUIRING;
     s->good = 1;
-    s->missed = s->candidates = s->inside = s->outside = 0;
-    s->holdover_s = s->snapshots = 0;
-    s->fresh = 0;
+    s->missed = s->candidates = s->inside = s->outside = s->returning = 0;
+    s->holdover_s = s->snapshots = s->pulled = s->pulled_s = 0;
+    s->fresh = s->mean_count = s->mean_held = 0;
 }
 
 // A pulse that was refused: does it agree with the ones before, and what does it contradict?
-static void weigh(step* t, int64_t innovation_as, bool inside) {
-    servo_state* s = t->s;
+static void weigh(step *t, int64_t innovation_as, bool inside) {
+    servo_state *s = t->s;
     const uint64_t phase_as = (uint64_t)t->measured_as - s->control_as;
-    const int64_t since = (int64_t)s->candidates > 0 ? (int64_t)(phase_as - s->candidate_as) : 0;
+    const int64_t since = (int64_t)(phase_as - s->candidate_as);
     const int64_t expected = fixed_mul_div(s->frequency_as_s, (int64_t)t->elapsed_s, 1, &t->saturated);
-    const uint64_t apart = fixed_magnitude(fixed_sub(since, expected, &t->saturated));
-    const bool agree = s->candidates > 0 && t->elapsed_s <= 3 && apart <= (uint64_t)(1000000 * AS_PER_PS);
-    (void)innovation_as;
+    const int64_t apart_ps = magnitude_ps(fixed_sub(since, expected, &t->saturated));
+    const int64_t second_ps2 = sum(2 * t->noise_ps2, octave_ps2(s, 0, &t->saturated), &t->saturated);
+    const bool agree =
+        s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2);
     if (!agree) s->candidates = s->inside = s->outside = 0;
     s->candidates++;
     if (inside) {
@@ -527,6 +558,34 @@ static void weigh(step* t, int64_t innovation_as, bool inside) {
         s->inside = 0;
     }
     s->candidate_as = phase_as;
+    // The bound grows until it takes in what it was disputed with; so the pulses must come back at once, by
+    // more than half the way.
+    if (s->state == SERVO_DISPUTED && s->disputed_as != 0) {
+        const bool back = fixed_magnitude(innovation_as) <= fixed_magnitude(s->disputed_as) / 2;
+        if (agree && s->returning == 0) {
+            s->disputed_as = innovation_as;
+        } else if (!agree || !back) {
+            s->returning = back;
+            if (!back) s->disputed_as = innovation_as;
+        } else {
+            s->returning++;
+        }
+    } else {
+        s->returning = s->inside;
+    }
+}
+
+// After a pull: whether the pulses still run away, by half a minute of them.
+static bool still_pulled(step* t, int64_t innovation_as) {
+    servo_state* s = t->s;
+    if (!s->pulled || s->state == SERVO_DISPUTED) return false;
+    if (s->pulled_s++ == 0) s->pulled_as = innovation_as;
+    if (s->pulled_s <= 32) return true;
+    s->pulled_s = 0;
+    const int64_t run_ps = magnitude_ps(fixed_sub(innovation_as, s->pulled_as, &t->saturated));
+    // A prediction over t s that is off by x runs off at 3/2 x / t, a random walk of frequency taken for granted.
+    const int64_t held = s->holdover_s > 32 ? s->holdover_s : 32;
+    return run_ps > COVER * 48 * root(prediction_ps2(s, held, &t->saturated)) / held;
 }
 
 static void step_measured(step* t) {
@@ -561,7 +620,7 @@ static void step_measured(step* t) {
         weigh(t, innovation_as, inside);
         if (!inside) t->events |= SERVO_EVENT_OUTLIER;
         const uint32_t needed = s->state == SERVO_DISPUTED ? CONTRADICTIONS : 3;
-        if (s->inside >= needed && s->disagreed == 0) {
+        if (s->inside >= needed && s->returning >= needed && s->disagreed == 0 && !still_pulled(t, innovation_as)) {
             reacquire(t, innovation_as);
             return;
         }
@@ -578,8 +637,11 @@ static void step_message(step* t) {
         if (s->agreed < 1000) s->agreed++;
     } else {
         t->events |= SERVO_EVENT_MESSAGE;
+        const uint64_t by_s = t->in->tai_s - t->epoch_s;
+        // Only one and the same contradiction counts: noise on the line says something else each time.
+        s->disagreed = by_s == s->disagreement_s ? s->disagreed + (s->disagreed < 1000) : 1;
+        s->disagreement_s = by_s;
         s->agreed = 0;
-        if (s->disagreed < 1000) s->disagreed++;
     }
 }
 
@@ -598,29 +660,52 @@ static void step_accept(step* t) {
     }
 }
 
-// Goes back to before the pull began.
-static void step_pulled(step* t) {
-    servo_state* s = t->s;
+// Whether the pulses have gone further from where they were predicted 4 to 64 s ago than the oscillator goes: six
+// sigma of a prediction by the filter's frequency, which is worth more than half of what the mean over the
+// same time gives.
+static bool pulled(step *t, uint64_t phase_as) {
+    const servo_state *s = t->s;
+    bool *full = &t->saturated;
+    if (s->octave[4].count < 64) return false;
+    for (unsigned i = 0; i < s->snapshots; i = 2 * i + 1) {
+        const servo_snapshot *old = &s->snapshot[i];
+        const int64_t since = (int64_t)(t->epoch_s - old->epoch_s);
+        const int64_t moved = fixed_mul_div(old->frequency_as_s, since, 1, full);
+        const int64_t off_ps = magnitude_ps((int64_t)(phase_as - old->phase_as - (uint64_t)moved));
+        const int64_t turned = fixed_mul_div(old->p_yy_fs2, since * since, 1000000, full);
+        const int64_t walked = fixed_mul_div(s->walk_fs2, since * since * since, 3000000, full);
+        const int64_t model =
+            sum(sum(turned, walked, full), fixed_mul_div(s->white_ps2, since, 1, full), full);
+        const int64_t seen = prediction_ps2(s, since, full) / 5 * 3;
+        const int64_t variance = sum(model > seen ? model : seen, 2 * t->noise_ps2, full);
+        if (off_ps > GATE * root(variance)) return true;
+    }
+    return false;
+}
+
+// To before the pull began, and on from there by the oscillator alone.
+static void go_back(step *t) {
+    servo_state *s = t->s;
     t->events |= SERVO_EVENT_PULL;
-    if (s->snapshots == 0) return;
-    const servo_snapshot* old = &s->snapshot[s->snapshots - 1];
+    const servo_snapshot *old = &s->snapshot[s->snapshots - 1];
     const uint64_t since = t->epoch_s - old->epoch_s;
     const int64_t moved = fixed_mul_div(old->frequency_as_s, (int64_t)since, 1, &t->saturated);
     s->offset_as = (int64_t)(old->phase_as + (uint64_t)moved + s->control_as);
     s->frequency_as_s = old->frequency_as_s;
     s->holdover_s = (uint32_t)since;
     s->state = SERVO_HOLDOVER;
-    s->missed = s->candidates = s->inside = s->outside = 0;
-    s->snapshots = 0;
+    s->missed = s->candidates = s->inside = s->outside = s->returning = s->snapshots = s->pulled_s = 0;
+    s->pulled = 1;
 }
 
 static void keep_snapshot(step* t) {
     servo_state* s = t->s;
-    if (s->state != SERVO_LOCKED || t->epoch_s % 32 != 0) return;
+    if (s->state != SERVO_LOCKED || t->epoch_s % 4 != 0) return;
     for (unsigned i = SERVO_SNAPSHOTS - 1; i > 0; i--) s->snapshot[i] = s->snapshot[i - 1];
     s->snapshot[0] = (servo_snapshot){.epoch_s = t->epoch_s,
                                       .phase_as = (uint64_t)s->offset_as - s->control_as,
-                                      .frequency_as_s = s->frequency_as_s};
+                                      .frequency_as_s = s->frequency_as_s,
+                                      .p_yy_fs2 = s->p_yy_fs2};
     if (s->snapshots < SERVO_SNAPSHOTS) s->snapshots++;
 }
 
@@ -629,6 +714,7 @@ static void step_state(step* t) {
     servo_state* s = t->s;
     const int64_t bound = bound_ps(t, (int64_t)(2 * ONE_Q32));
     const int64_t lock_ps = (int64_t)s->config.lock_bound_ns * 1000;
+    const uint32_t before = s->state;
     if (s->state == SERVO_LOCKED && bound > 2 * lock_ps) s->state = SERVO_HOLDOVER;
     if (s->state == SERVO_ACQUIRING && !s->fresh && s->good >= s->config.lock_pulses && bound <= lock_ps &&
         s->disagreed == 0 && (s->locked_once || s->agreed >= 3) && t->accepted &&
@@ -640,18 +726,22 @@ static void step_state(step* t) {
         s->state = s->state == SERVO_ACQUIRING && !s->locked_once ? SERVO_COLD : SERVO_HOLDOVER;
         if (s->state == SERVO_COLD) become_cold(s);
     }
+    if (s->state == SERVO_HOLDOVER && before != SERVO_HOLDOVER) {
+        s->frequency_as_s = predicted_as_s(s);
+        // Pulses that were refused, not missed, may be on their way somewhere else.
+        if (t->measured && before == SERVO_LOCKED) s->pulled = 1;
+    }
     if (s->state != SERVO_COLD && s->state != SERVO_FAILED) {
         const bool contradicted = s->outside >= CONTRADICTIONS || s->disagreed >= CONTRADICTIONS;
         if (contradicted && !s->locked_once) {
             become_cold(s);
-        } else if (contradicted) {
+        } else if (contradicted && s->state != SERVO_DISPUTED) {
             s->state = SERVO_DISPUTED;
+            s->disputed_as = s->outside >= CONTRADICTIONS ? t->out->innovation_ps * AS_PER_PS : 0;
+            s->returning = 0;
         }
     }
-    if ((s->state == SERVO_HOLDOVER || s->state == SERVO_DISPUTED) &&
-        bound > (int64_t)s->config.holdover_bound_ns * 1000) {
-        become_cold(s);
-    }
+    if (s->state == SERVO_HOLDOVER && bound > (int64_t)s->config.holdover_bound_ns * 1000) become_cold(s);
     const uint64_t limit = (uint64_t)s->config.frequency_limit_ppb * 1000000000;
     if (s->state != SERVO_COLD && fixed_magnitude(s->frequency_as_s) > limit) s->state = SERVO_FAILED;
     if (s->stuck >= 3 || s->refused >= 3) s->state = SERVO_FAILED;
@@ -742,7 +832,10 @@ static void look(step* t) {
     judge_qerr(t, (uint64_t)t->measured_as - s->control_as, qerr);
     const bool corrected = s->qerr_use < 2 ? qerr : s->qerr_use < 4 ? before : false;
     if (corrected) t->measured_as += qerr_correction_ps(s, s->qerr_use, in->qerr_ps, before_ps) * AS_PER_PS;
-    t->noise_ps2 = pulse_noise_ps2(&s->config, corrected);
+    t->noise_ps2 = pulse_noise_ps2(&s->config, corrected && s->qerr_proven);
+    // A correction of the wrong sign doubles what it should take away.
+    if (corrected && !s->qerr_proven)
+        t->noise_ps2 = sum(t->noise_ps2, square(s->config.sawtooth_ps, &t->saturated), &t->saturated);
     if (in->flags & SERVO_IN_ACCURACY) s->accuracy_ns = in->accuracy_ns < 1000000 ? in->accuracy_ns : 1000000;
 }
 
@@ -819,13 +912,15 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         s->missed++;
         s->good = 0;
         s->holdover_s = s->holdover_s < 1000000000 ? s->holdover_s + (uint32_t)t.elapsed_s : s->holdover_s;
-        if (!t.measured) s->candidates = s->inside = s->outside = 0;
+        if (!t.measured) s->candidates = s->inside = s->outside = s->returning = 0;
     }
     if (t.elapsed_s > 0 && s->state != SERVO_COLD) {
         const uint64_t phase_as = (uint64_t)(t.accepted ? t.measured_as : s->offset_as) - s->control_as;
         const bool good = t.accepted || (s->state == SERVO_LOCKED && s->missed < 3);
         observe_ageing(&t, phase_as, good);
-        if (observe(&t, phase_as, good)) step_pulled(&t);
+        average(&t, phase_as);
+        observe(&t, phase_as, good);
+        if (s->state == SERVO_LOCKED && pulled(&t, phase_as)) go_back(&t);
         keep_snapshot(&t);
     }
     if (input->flags & SERVO_IN_ACCEPT) step_accept(&t);
@@ -838,11 +933,12 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         advance(&t, since);
         output->offset_ps = s->offset_as / AS_PER_PS;
         steer(&t);
-        // What the slew cannot do before the next step is part of the bound.
+        // Two moments count: now, before the slew, and just before the next step, with what the slew left.
+        const int64_t now_ps = bound_ps(&t, since) + magnitude_ps(s->offset_as);
         if (since < (int64_t)(ONE_Q32 / 10 * 6) && !s->fresh) slew(&t);
-        const int64_t offset_ps = (int64_t)(fixed_magnitude(s->offset_as) / (uint64_t)AS_PER_PS);
-        const int64_t bound = bound_ps(&t, since + (int64_t)ONE_Q32) + offset_ps;
-        s->bound_ns = bound >= 4000000000000 ? SERVO_BOUND_UNKNOWN : (uint32_t)((bound + 999) / 1000);
+        const int64_t next_ps = bound_ps(&t, since + (int64_t)ONE_Q32) + magnitude_ps(s->offset_as);
+        const int64_t bound = now_ps > next_ps ? now_ps : next_ps;
+        s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN : (uint32_t)((bound + 999) / 1000);
         if (s->fresh) s->bound_ns = SERVO_BOUND_UNKNOWN;
     }
     s->last_now_q32 = input->now_q32;

@@ -136,7 +136,8 @@ typedef struct {
 } servo_output;
 
 #define SERVO_OCTAVES 12   // second differences of the oscillator's phase over 1, 2, 4 ... 2048 s
-#define SERVO_SNAPSHOTS 4  // one every 32 s, to go back to when the receiver was pulled away
+#define SERVO_SNAPSHOTS 16  // one every 4 s, to go back to when the receiver was pulled away
+#define SERVO_MEANS 3
 #define SERVO_QERR_USES 5  // as received, opposite, the one before as received, opposite, none
 
 // Phase of the free oscillator (as if the clock had never been adjusted), in 1e-18 s, modulo 2^64.
@@ -151,7 +152,7 @@ typedef struct {
 
 typedef struct {
     uint64_t epoch_s, phase_as;
-    int64_t frequency_as_s;
+    int64_t frequency_as_s, p_yy_fs2;
 } servo_snapshot;
 
 // Owned by the caller, opaque to it: may be copied, compared and kept, not written.
@@ -168,15 +169,21 @@ typedef struct {
     int64_t frequency_as_s;            // the oscillator's, against nominal
     int64_t p_xx_ps2, p_xy, p_yy_fs2;  // covariance: ps^2, ps fs/s, (fs/s)^2
     int64_t white_ps2, flicker_fs2, walk_fs2;  // noise: ps^2/s, (fs/s)^2, (fs/s)^2/s
+    int64_t mean_as_s[SERVO_MEANS];  // frequency over a third, three and nine times the filter's own time
+    uint64_t mean_phase_as;
     uint64_t candidate_as;                     // free phase of the last pulse that was refused
+    int64_t disputed_as;      // how far off the disputed pulses are; 0: messages are what is disputed
+    int64_t pulled_as;        // how far off the pulses were when a pull's end was last looked for
+    uint64_t disagreement_s;  // by how much messages contradict
     uint64_t cold_pulse_q32, cold_first_q32, cold_tai_s, cold_first_s;
     uint64_t qerr_phase_as[2];
     int64_t qerr_ps[3], qerr_square[SERVO_QERR_USES];
     uint64_t ageing_phase_as;
     int64_t ageing_block_as_s, ageing_sum_as_s, ageing_square_fs2, ageing_as_s2;
-    uint32_t state, started, good, missed, candidates, inside, outside, agreed, disagreed;
+    uint32_t state, started, good, missed, candidates, inside, outside, returning, pulled, pulled_s, agreed, disagreed;
     uint32_t cold_count, load_ordered, fresh, refused, stuck, locked_once, snapshots;
-    uint32_t qerr_count, qerr_run, qerr_use, ageing_count, ageing_held;
+    uint32_t mean_count, mean_held;
+    uint32_t qerr_count, qerr_run, qerr_use, qerr_proven, ageing_count, ageing_held;
     uint32_t residual_q16;  // mean of innovation^2 over its variance
     uint32_t doubt_ps;      // added to the bound, fades
     uint32_t holdover_s, accuracy_ns, bound_ns, reserved;

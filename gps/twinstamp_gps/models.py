@@ -92,12 +92,13 @@ RECEIVERS = {
 def servo_settings(oscillator: OscillatorModel, receiver: ReceiverModel) -> dict[str, int]:
     """The servo's settings (`servo_config` in firmware/servo/servo.h) for a known receiver.
 
-    Of the oscillator it is told where to begin learning: a temperature of two degrees an hour in holdover.
+    Of the oscillator it is told where to begin learning, and to expect half a degree an hour in holdover.
     """
     return {
         "white_ppt": round(oscillator.white_ppb * 1000),
         "flicker_ppt": round(oscillator.flicker_ppb * 1000),
         "walk_ppt": round(oscillator.walk_ppb * 1000),
+        "temperature_ppt": round(oscillator.temperature_ppb_c * 500),
         "wander_ps": round(receiver.slow_rms_ns * 1000),
         "jitter_ps": round(receiver.jitter_ns * 1000),
         "sawtooth_ps": round(receiver.sawtooth_ns * 1000),

@@ -85,6 +85,8 @@ class Oscillator {
         temperature_c_ = model.temperature_c * random_.normal();
         day_phase_ = 2 * std::numbers::pi * random_.uniform();
         start_c_ = temperature_c();
+        frequency_ppb_ = model.offset_ppb;
+        for (const double pole : pole_ppb_) frequency_ppb_ += pole;
     }
 
     double advance(double dt_s) {
