@@ -66,9 +66,22 @@ def test_buffer_is_bounded() -> None:
         b"$" * 5000,
         b"A" * 100_000,
         b"\xb5\x62\x01\x07\x00\x10" + b"x" * 9000,
+        b"\xb5\x62\x01\x07\xff\xff" + b"x" * 70_000,
     ):
         list(splitter.feed(chunk))
         assert splitter.pending <= MAX_PAYLOAD + 8
+
+
+@pytest.mark.parametrize(
+    "kind", [m.ACK_ACK, m.ACK_NAK, m.NAV_PVT, m.NAV_TIMEGPS, m.NAV_TIMELS, m.NAV_SVIN, m.TIM_TP, m.TIM_SVIN]
+)
+def test_only_its_own_length(kind: tuple[int, int]) -> None:
+    """A message that is a byte shorter or longer than it must be says nothing."""
+    whole = next((frame for frame in MESSAGES if frame[2:4] == bytes(kind)), b"")
+    whole = whole or encode.nav_timegps(week=2445, tow_ms=9000, leap_s=18, leap_valid=True)
+    assert not isinstance(m.decode(Frame("ubx", whole)), m.Damaged)
+    for payload in (whole[6:-3], whole[6:-2] + b"\0", b""):
+        assert isinstance(m.decode(Frame("ubx", encode.ubx(kind, payload))), m.Damaged)
 
 
 @pytest.mark.parametrize(
