@@ -49,7 +49,7 @@ GPU_READY := setup $(GPU)
 GPU_PYTHON := $(BIN)/python
 endif
 
-.PHONY: help demo setup hdl regs synth lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
+.PHONY: help demo setup hdl firmware regs synth lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -122,7 +122,12 @@ HASH_SIM := build/hdl/libflow_stream.so
 HASH_FILES := $(addprefix hdl/rtl/hash/,limb_sum.sv mul32.sv token_fifo.sv flow_hash.sv flow_stream.sv)
 HASH_BENCH := hdl/sim/hash/hash_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
+# Clock, PPS, serial line and soft core, for closed loops.
+CLOCK_SIM := build/hdl/libclock_card.so
+CLOCK_FILES := $(shell cat hdl/rtl/discipline.f)
+CLOCK_BENCH := hdl/sim/clock/clock_sim.cpp
+
+hdl: $(SIM) $(HASH_SIM) $(CLOCK_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
 
 $(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
 	@echo "hdl: building the simulated card"
@@ -133,6 +138,24 @@ $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_
 	@mkdir -p build/hdl
 	@bash tools/verilate_block.sh $@ flow_stream $(HASH_BENCH) $(HASH_FILES) > build/hdl-hash.log 2>&1 \
 	    || { cat build/hdl-hash.log; exit 1; }
+
+$(CLOCK_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh tools/members_clock_card.sh $(CLOCK_FILES) hdl/rtl/discipline.f $(CLOCK_BENCH) hdl/sim/pps_sampler.h hdl/sim/random.h hdl/rtl/waivers.vlt
+	@echo "hdl: building the simulated clock"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ clock_card $(CLOCK_BENCH) -GSimulated=1 -f hdl/rtl/discipline.f picorv32.v > build/hdl-clock.log 2>&1 \
+	    || { cat build/hdl-clock.log; exit 1; }
+
+# The soft core's firmware: a cross compiler from Debian (tools/packages.sh), the registers as they are.
+FIRMWARE := build/firmware/twinstamp.bin
+FIRMWARE_FILES := $(shell find firmware -name '*.c' -o -name '*.h' -o -name '*.S' -o -name '*.ld')
+
+firmware: $(FIRMWARE)  ## the soft core's program: build/firmware/twinstamp.bin
+
+$(FIRMWARE): tools/firmware.sh $(FIRMWARE_FILES) hdl/regs/generated/twinstamp_regs.h
+	@echo "firmware: building the soft core's program"
+	@bash tools/packages.sh firmware
+	@mkdir -p build
+	@bash tools/firmware.sh build/firmware > build/firmware.log 2>&1 || { cat build/firmware.log; exit 1; }
 
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
@@ -148,6 +171,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
+	bash tools/verilate_block.sh --lint clock_card -f hdl/rtl/discipline.f picorv32.v
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .
@@ -157,14 +181,15 @@ format: setup  ## ruff and clang-format, in place
 docs-check: setup  ## paths and commands named in README.md and docs/ exist
 	$(BIN)/python tests/docs/check_docs.py
 
-test: setup hdl $(GPU)  ## all tests but the long ones; says what was skipped and why
+test: setup hdl firmware $(GPU)  ## all tests but the long ones; says what was skipped and why
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
-test-long: setup hdl  ## the tests that take minutes
+test-long: setup hdl firmware  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-gpu: $(GPU)
-test-hdl test-card: hdl
+test-hdl test-card test-loop: hdl
+test-loop test-firmware: firmware
 
 test-%: setup
 	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)

@@ -45,6 +45,15 @@ if [ "${CI:-}" = true ]; then
     program chronyd chrony wanted
 fi
 
+# What `make firmware` needs, and nobody else: tools/packages.sh firmware.
+if [ "${1:-}" = firmware ]; then
+    needed=()
+    wanted=()
+    program riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf needed
+    riscv64-unknown-elf-gcc --specs=picolibc.specs -E -include stdint.h -x c /dev/null > /dev/null 2>&1 \
+        || needed+=(picolibc-riscv64-unknown-elf)
+fi
+
 missing=("${needed[@]}" "${wanted[@]}")
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0

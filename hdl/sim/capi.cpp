@@ -52,6 +52,15 @@ void ts_run(CardSim* card, uint64_t cycles) {
 uint64_t ts_run_wires(CardSim* card, uint64_t cycles) {
     return card->run_wires(cycles);
 }
+int ts_pulse(CardSim* card, int64_t fs) {
+    return card->pulse(fs);
+}
+void ts_serial(CardSim* card, int64_t start_fs, int64_t bit_fs, const uint8_t* bytes, uint64_t n) {
+    card->serial(start_fs, bit_fs, bytes, n);
+}
+void ts_sampler(CardSim* card, int64_t jitter_fs, int64_t window_fs) {
+    card->set_sampler(jitter_fs, window_fs);
+}
 void ts_set_warp(CardSim* card, int on) {
     card->set_warp(on != 0);
 }

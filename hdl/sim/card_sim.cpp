@@ -88,7 +88,7 @@ uint64_t Clock::edges_until(int64_t fs) const {
 }
 
 CardSim::CardSim(uint64_t seed)
-    : random_(static_cast<std::mt19937::result_type>(seed ^ (seed >> 32))), seed_(seed) {
+    : random_(static_cast<std::mt19937::result_type>(seed ^ (seed >> 32))), seed_(seed), sampler_(seed) {
     context_ = std::make_unique<VerilatedContext>();
     context_->traceEverOn(true);
     context_->randReset(0);
@@ -99,6 +99,8 @@ CardSim::CardSim(uint64_t seed)
     top_->rst_ni = 0;
     top_->clk_i = 0;
     top_->clk_reg_i = 0;
+    top_->aux_clk_i = 0;
+    top_->uart_rx_i = 1;
     top_->rx_clk_i = 0;
     top_->m_axi_awready = 1;
     top_->m_axi_wready = 1;
@@ -532,6 +534,7 @@ void CardSim::core_edge() {
     top->eval();
     ++cycles_;
     if (pending) resolve(before);
+    if (receiver_) drive_receiver();
     if (aw || w || b || stall_ || !responses_.empty()) memory_edge(b);
     if (ar) {
         read_address_ = araddr;
@@ -554,6 +557,24 @@ void CardSim::core_edge() {
         }
     }
     if (collecting_) collect();
+}
+
+// Pulse and serial line of a GPS receiver, behind the edge.
+void CardSim::drive_receiver() {
+    top_->pps_word_i = sampler_.word(now_fs_, clocks_[0].period_fs);
+    top_->uart_rx_i = serial_.level(now_fs_);
+}
+
+bool CardSim::pulse(int64_t fs) {
+    if (fs <= sampler_.last_change() || fs <= now_fs_ + clocks_[0].period_fs) return false;
+    receiver_ = true;
+    sampler_.change(fs);
+    return true;
+}
+
+void CardSim::serial(int64_t start_fs, int64_t bit_fs, const uint8_t* bytes, uint64_t n) {
+    receiver_ = true;
+    serial_.send(std::max(start_fs, now_fs_), bit_fs, bytes, n, true);
 }
 
 void CardSim::plug(int port, bool cable, uint16_t partner, uint8_t gigabit) {
@@ -649,6 +670,7 @@ void CardSim::step() {
     if (event == last_event_) {
         top->clk_i = 0;
         top->clk_reg_i = 0;
+        top->aux_clk_i = 0;
         top->rx_clk_i = 0;
         top->eval();
     }
@@ -657,13 +679,16 @@ void CardSim::step() {
     last_event_ = event;
     if (event == 0) {
         top->clk_i = 1;
+        if (top->reg_active_o) register_cycles_ = 65;
         top->clk_reg_i = register_cycles_ != 0;
+        top->aux_clk_i = register_cycles_ != 0 || top->aux_active_o;
         if (register_cycles_) --register_cycles_;
         top->rx_clk_i = 0;
         core_edge();
     } else {
         top->clk_i = 0;
         top->clk_reg_i = 0;
+        top->aux_clk_i = 0;
         top->rx_clk_i = static_cast<uint8_t>(1u << (event - 1));
         rx_edge(event - 1);
     }
@@ -701,7 +726,7 @@ uint64_t CardSim::run_wires(uint64_t n) {
 
 bool CardSim::write(uint32_t address, uint32_t data) {
     auto* top = top_.get();
-    top->s_axil_awaddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_awaddr = address & 0x1FFFF;
     top->s_axil_wdata = data;
     top->s_axil_wstrb = 15;
     top->s_axil_awvalid = 1;
@@ -727,7 +752,7 @@ bool CardSim::write(uint32_t address, uint32_t data) {
 
 bool CardSim::read(uint32_t address, uint32_t& data) {
     auto* top = top_.get();
-    top->s_axil_araddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_araddr = address & 0x1FFFF;
     top->s_axil_arvalid = 1;
     for (int i = 0; i < 1000; ++i) {
         const uint64_t cycle = cycles_;

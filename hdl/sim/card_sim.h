@@ -16,6 +16,8 @@
 
 #include "cloud.h"
 #include "phy.h"
+#include "pps_sampler.h"
+#include "serial_line.h"
 
 class VerilatedContext;
 class Vtwinstamp_card;
@@ -133,6 +135,12 @@ class CardSim {
     void set_wander(int which, double white, double walk, uint64_t seed);
     const Clock& clock(int which) const { return clocks_[which]; }
 
+    // A GPS receiver: its PPS line changes at fs, later than ever before (false: it does not); bytes on its
+    // serial line; the sampler's aperture jitter and half its undecided window.
+    bool pulse(int64_t fs);
+    void serial(int64_t start_fs, int64_t bit_fs, const uint8_t* bytes, uint64_t n);
+    void set_sampler(int64_t jitter_fs, int64_t window_fs) { sampler_.set_noise(jitter_fs, window_fs); }
+
     void run_cycles(uint64_t n);
     void run_until(int64_t fs);  // all edges at or before fs
     // Idle time in one step from now on; the same to the last bit.
@@ -226,6 +234,7 @@ class CardSim {
         const Cable& cable = *cables_[port];
         return cable.delay_fs + cable.from->tx_latency_fs_[cable.from_port] + rx_latency_fs_[port];
     }
+    void drive_receiver();
     void management_edge();
     void watch_links();
     void links_up();
@@ -261,6 +270,10 @@ class CardSim {
     bool warping_ = false;
     uint64_t warped_ = 0;
     std::vector<uint8_t> snapshot_;
+
+    PpsSampler sampler_;
+    SerialLine serial_;
+    bool receiver_ = false;
 
     Phy phys_[PORTS];
     int64_t latency_least_fs_[PORTS] = {}, latency_most_fs_[PORTS] = {};

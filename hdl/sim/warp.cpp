@@ -57,6 +57,7 @@ std::vector<Range> fixed(const Root* root) {
 // What the harness knows: nothing on its way, and no other card to keep up with.
 bool CardSim::still() const {
     const auto* top = top_.get();
+    if (top->aux_active_o || !top->uart_rx_i) return false;
     if (stall_ || read_left_ || register_cycles_ || !responses_.empty() || !beats_.empty()) return false;
     if (!burst_address_.empty() || !pending_truths_.empty() || top->rx_dv_i || top->tx_en_o) return false;
     if (top->m_axi_awvalid || top->m_axi_wvalid || top->m_axi_arvalid || top->m_axi_rvalid) return false;
@@ -76,7 +77,7 @@ bool CardSim::still() const {
 
 // No wire starts anything before this time.
 int64_t CardSim::next_activity() const {
-    int64_t first = NEVER;
+    int64_t first = std::min(sampler_.next_change(), serial_.next());
     for (int p = 0; p < PORTS; ++p) {
         const Wire& wire = wires_[p];
         if (!arrivals_[p].empty()) first = std::min(first, arrivals_[p].front().arrival.due_fs);

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
         locked: bool
         bound_ns: int
         epoch: int
+        state: str = ""
+        utc_offset_s: int = 37
+        utc_known: bool = False
 else:
     Port = namedtuple("Port", "name linktype snaplen ticks_per_s source", defaults=(0, 1_000_000_000, ""))
     Port.__doc__ = """Where frames came from: an interface of a capture file, a NIC or a card's port.
@@ -56,11 +59,17 @@ else:
     name: interface name or "". linktype: LINKTYPE_* number. snaplen: bytes kept per frame, 0 = no limit.
     ticks_per_s: resolution of the source's stamps. source: file name or device.
     """
-    ClockState = namedtuple("ClockState", "timescale source locked bound_ns epoch")
+    ClockState = namedtuple(
+        "ClockState",
+        "timescale source locked bound_ns epoch state utc_offset_s utc_known",
+        defaults=("", 37, False),
+    )
     ClockState.__doc__ = """State of the clock behind a batch's stamps (DESIGN: Time).
 
     timescale: "utc" or "tai". source: "card", "nic", "kernel" or "file". locked: to a reference.
     bound_ns: error bound in ns, -1 where none is known. epoch: time-epoch, +1 at each load of a new time.
+    state: of the servo behind it ("cold", "acquiring", "locked", "holdover", "disputed", "failed"), "" where
+    none is known. utc_offset_s: TAI - UTC; utc_known: from a receiver or a valid leap table, not assumed.
     """
 
 FILE_CLOCK = ClockState("utc", "file", False, -1, 0)

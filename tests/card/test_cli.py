@@ -72,7 +72,10 @@ def test_capture_of_test_frames(tmp_path, tshark, capsys):
     lines = subprocess.run(
         [tshark, "-r", out, *fields], capture_output=True, text=True, check=True, timeout=60
     ).stdout.splitlines()
-    assert lines[0].split("\t")[1] == "clock=card timescale=utc locked=no bound_ns=unknown epoch=1"
+    assert (
+        lines[0].split("\t")[1]
+        == "clock=card timescale=utc locked=no bound_ns=unknown epoch=1 state=none utc_offset_s=37 utc_known=no"
+    )
     assert all(not line.partition("\t")[2] for line in lines[1:])
 
 

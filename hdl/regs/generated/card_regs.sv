@@ -8,7 +8,7 @@ module card_regs (
 
         output logic s_axil_awready,
         input wire s_axil_awvalid,
-        input wire [13:0] s_axil_awaddr,
+        input wire [16:0] s_axil_awaddr,
         input wire [2:0] s_axil_awprot,
         output logic s_axil_wready,
         input wire s_axil_wvalid,
@@ -19,7 +19,7 @@ module card_regs (
         output logic [1:0] s_axil_bresp,
         output logic s_axil_arready,
         input wire s_axil_arvalid,
-        input wire [13:0] s_axil_araddr,
+        input wire [16:0] s_axil_araddr,
         input wire [2:0] s_axil_arprot,
         input wire s_axil_rready,
         output logic s_axil_rvalid,
@@ -35,7 +35,7 @@ module card_regs (
     //--------------------------------------------------------------------------
     logic cpuif_req;
     logic cpuif_req_is_wr;
-    logic [13:0] cpuif_addr;
+    logic [16:0] cpuif_addr;
     logic [31:0] cpuif_wr_data;
     logic [31:0] cpuif_wr_biten;
     logic cpuif_req_stall_wr;
@@ -52,10 +52,10 @@ module card_regs (
     logic [1:0] axil_n_in_flight;
     logic axil_prev_was_rd;
     logic axil_arvalid;
-    logic [13:0] axil_araddr;
+    logic [16:0] axil_araddr;
     logic axil_ar_accept;
     logic axil_awvalid;
-    logic [13:0] axil_awaddr;
+    logic [16:0] axil_awaddr;
     logic axil_wvalid;
     logic [31:0] axil_wdata;
     logic [3:0] axil_wstrb;
@@ -133,17 +133,17 @@ module card_regs (
             if(axil_arvalid && !axil_prev_was_rd) begin
                 cpuif_req = '1;
                 cpuif_req_is_wr = '0;
-                cpuif_addr = {axil_araddr[13:2], 2'b0};
+                cpuif_addr = {axil_araddr[16:2], 2'b0};
                 if(!cpuif_req_stall_rd) axil_ar_accept = '1;
             end else if(axil_awvalid && axil_wvalid) begin
                 cpuif_req = '1;
                 cpuif_req_is_wr = '1;
-                cpuif_addr = {axil_awaddr[13:2], 2'b0};
+                cpuif_addr = {axil_awaddr[16:2], 2'b0};
                 if(!cpuif_req_stall_wr) axil_aw_accept = '1;
             end else if(axil_arvalid) begin
                 cpuif_req = '1;
                 cpuif_req_is_wr = '0;
-                cpuif_addr = {axil_araddr[13:2], 2'b0};
+                cpuif_addr = {axil_araddr[16:2], 2'b0};
                 if(!cpuif_req_stall_rd) axil_ar_accept = '1;
             end
         end
@@ -265,6 +265,46 @@ module card_regs (
             logic [1:0] at;
         } counters;
         struct {
+            logic control;
+            logic filter;
+            logic period;
+            logic tolerance;
+            logic antenna_delay;
+            logic cable_delay;
+            logic edge_flags;
+            logic edges;
+            logic [1:0] edge_time;
+            logic edge_fraction;
+            logic interval;
+            logic glitches;
+            logic early;
+            logic doubled;
+            logic missing;
+            logic output_width;
+            logic output_delay;
+            logic output_count;
+        } pps;
+        struct {
+            logic divider;
+            logic receive;
+            logic transmit;
+            logic status;
+            logic errors;
+        } uart;
+        struct {
+            logic control;
+            logic status;
+            logic watchdog;
+            logic pet;
+            logic tick;
+            logic events;
+            logic events_clear;
+            logic command;
+            logic [1:0] argument;
+            logic answer;
+            logic mailbox;
+        } cpu;
+        struct {
             logic rx_control;
             logic rx_limit;
             logic rx_constant;
@@ -288,12 +328,13 @@ module card_regs (
         logic counter_memory;
         logic digest_key;
         logic flow_key;
+        logic cpu_memory;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
     logic decoded_err;
     logic decoded_req_is_external;
 
-    logic [13:0] decoded_addr;
+    logic [16:0] decoded_addr;
     logic decoded_req;
     logic decoded_req_is_wr;
     logic [31:0] decoded_wr_data;
@@ -306,68 +347,106 @@ module card_regs (
         is_external = '0;
         is_valid_addr = '1; // No valid address check
         is_valid_rw = '1; // No valid RW check
-        decoded_reg_strb.id.magic = cpuif_req_masked & (cpuif_addr == 14'h0) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.version = cpuif_req_masked & (cpuif_addr == 14'h4) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.build = cpuif_req_masked & (cpuif_addr == 14'h8) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.features = cpuif_req_masked & (cpuif_addr == 14'hc) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.size = cpuif_req_masked & (cpuif_addr == 14'h10) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.core_clock = cpuif_req_masked & (cpuif_addr == 14'h14) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.scratch = cpuif_req_masked & (cpuif_addr == 14'h18);
-        decoded_reg_strb.clock.now[0] = cpuif_req_masked & (cpuif_addr == 14'h100) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.now[1] = cpuif_req_masked & (cpuif_addr == 14'h104) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.increment[0] = cpuif_req_masked & (cpuif_addr == 14'h108);
-        decoded_reg_strb.clock.increment[1] = cpuif_req_masked & (cpuif_addr == 14'h10c);
-        decoded_reg_strb.clock.slew_amount[0] = cpuif_req_masked & (cpuif_addr == 14'h110);
-        decoded_reg_strb.clock.slew_amount[1] = cpuif_req_masked & (cpuif_addr == 14'h114);
-        decoded_reg_strb.clock.slew_step[0] = cpuif_req_masked & (cpuif_addr == 14'h118);
-        decoded_reg_strb.clock.slew_step[1] = cpuif_req_masked & (cpuif_addr == 14'h11c);
-        decoded_reg_strb.clock.slew_left[0] = cpuif_req_masked & (cpuif_addr == 14'h120) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.slew_left[1] = cpuif_req_masked & (cpuif_addr == 14'h124) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.load_time[0] = cpuif_req_masked & (cpuif_addr == 14'h128);
-        decoded_reg_strb.clock.load_time[1] = cpuif_req_masked & (cpuif_addr == 14'h12c);
-        decoded_reg_strb.clock.control = cpuif_req_masked & (cpuif_addr == 14'h130);
-        decoded_reg_strb.clock.status = cpuif_req_masked & (cpuif_addr == 14'h134);
-        decoded_reg_strb.clock.epoch = cpuif_req_masked & (cpuif_addr == 14'h138) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.bound = cpuif_req_masked & (cpuif_addr == 14'h13c);
-        decoded_reg_strb.clock.utc_offset = cpuif_req_masked & (cpuif_addr == 14'h140);
-        decoded_reg_strb.ring.base[0] = cpuif_req_masked & (cpuif_addr == 14'h200);
-        decoded_reg_strb.ring.base[1] = cpuif_req_masked & (cpuif_addr == 14'h204);
-        decoded_reg_strb.ring.shape = cpuif_req_masked & (cpuif_addr == 14'h208);
-        decoded_reg_strb.ring.timeout = cpuif_req_masked & (cpuif_addr == 14'h20c);
-        decoded_reg_strb.ring.control = cpuif_req_masked & (cpuif_addr == 14'h210);
-        decoded_reg_strb.ring.status = cpuif_req_masked & (cpuif_addr == 14'h214) & !cpuif_req_is_wr;
-        decoded_reg_strb.ring.producer = cpuif_req_masked & (cpuif_addr == 14'h218) & !cpuif_req_is_wr;
-        decoded_reg_strb.ring.consumer = cpuif_req_masked & (cpuif_addr == 14'h21c);
-        decoded_reg_strb.counters.control = cpuif_req_masked & (cpuif_addr == 14'h300) & cpuif_req_is_wr;
-        decoded_reg_strb.counters.status = cpuif_req_masked & (cpuif_addr == 14'h304) & !cpuif_req_is_wr;
-        decoded_reg_strb.counters.at[0] = cpuif_req_masked & (cpuif_addr == 14'h308) & !cpuif_req_is_wr;
-        decoded_reg_strb.counters.at[1] = cpuif_req_masked & (cpuif_addr == 14'h30c) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.magic = cpuif_req_masked & (cpuif_addr == 17'h0) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.version = cpuif_req_masked & (cpuif_addr == 17'h4) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.build = cpuif_req_masked & (cpuif_addr == 17'h8) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.features = cpuif_req_masked & (cpuif_addr == 17'hc) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.size = cpuif_req_masked & (cpuif_addr == 17'h10) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.core_clock = cpuif_req_masked & (cpuif_addr == 17'h14) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.scratch = cpuif_req_masked & (cpuif_addr == 17'h18);
+        decoded_reg_strb.clock.now[0] = cpuif_req_masked & (cpuif_addr == 17'h100) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.now[1] = cpuif_req_masked & (cpuif_addr == 17'h104) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.increment[0] = cpuif_req_masked & (cpuif_addr == 17'h108);
+        decoded_reg_strb.clock.increment[1] = cpuif_req_masked & (cpuif_addr == 17'h10c);
+        decoded_reg_strb.clock.slew_amount[0] = cpuif_req_masked & (cpuif_addr == 17'h110);
+        decoded_reg_strb.clock.slew_amount[1] = cpuif_req_masked & (cpuif_addr == 17'h114);
+        decoded_reg_strb.clock.slew_step[0] = cpuif_req_masked & (cpuif_addr == 17'h118);
+        decoded_reg_strb.clock.slew_step[1] = cpuif_req_masked & (cpuif_addr == 17'h11c);
+        decoded_reg_strb.clock.slew_left[0] = cpuif_req_masked & (cpuif_addr == 17'h120) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.slew_left[1] = cpuif_req_masked & (cpuif_addr == 17'h124) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.load_time[0] = cpuif_req_masked & (cpuif_addr == 17'h128);
+        decoded_reg_strb.clock.load_time[1] = cpuif_req_masked & (cpuif_addr == 17'h12c);
+        decoded_reg_strb.clock.control = cpuif_req_masked & (cpuif_addr == 17'h130);
+        decoded_reg_strb.clock.status = cpuif_req_masked & (cpuif_addr == 17'h134);
+        decoded_reg_strb.clock.epoch = cpuif_req_masked & (cpuif_addr == 17'h138) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.bound = cpuif_req_masked & (cpuif_addr == 17'h13c);
+        decoded_reg_strb.clock.utc_offset = cpuif_req_masked & (cpuif_addr == 17'h140);
+        decoded_reg_strb.ring.base[0] = cpuif_req_masked & (cpuif_addr == 17'h200);
+        decoded_reg_strb.ring.base[1] = cpuif_req_masked & (cpuif_addr == 17'h204);
+        decoded_reg_strb.ring.shape = cpuif_req_masked & (cpuif_addr == 17'h208);
+        decoded_reg_strb.ring.timeout = cpuif_req_masked & (cpuif_addr == 17'h20c);
+        decoded_reg_strb.ring.control = cpuif_req_masked & (cpuif_addr == 17'h210);
+        decoded_reg_strb.ring.status = cpuif_req_masked & (cpuif_addr == 17'h214) & !cpuif_req_is_wr;
+        decoded_reg_strb.ring.producer = cpuif_req_masked & (cpuif_addr == 17'h218) & !cpuif_req_is_wr;
+        decoded_reg_strb.ring.consumer = cpuif_req_masked & (cpuif_addr == 17'h21c);
+        decoded_reg_strb.counters.control = cpuif_req_masked & (cpuif_addr == 17'h300) & cpuif_req_is_wr;
+        decoded_reg_strb.counters.status = cpuif_req_masked & (cpuif_addr == 17'h304) & !cpuif_req_is_wr;
+        decoded_reg_strb.counters.at[0] = cpuif_req_masked & (cpuif_addr == 17'h308) & !cpuif_req_is_wr;
+        decoded_reg_strb.counters.at[1] = cpuif_req_masked & (cpuif_addr == 17'h30c) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.control = cpuif_req_masked & (cpuif_addr == 17'h400);
+        decoded_reg_strb.pps.filter = cpuif_req_masked & (cpuif_addr == 17'h404);
+        decoded_reg_strb.pps.period = cpuif_req_masked & (cpuif_addr == 17'h408);
+        decoded_reg_strb.pps.tolerance = cpuif_req_masked & (cpuif_addr == 17'h40c);
+        decoded_reg_strb.pps.antenna_delay = cpuif_req_masked & (cpuif_addr == 17'h410);
+        decoded_reg_strb.pps.cable_delay = cpuif_req_masked & (cpuif_addr == 17'h414);
+        decoded_reg_strb.pps.edge_flags = cpuif_req_masked & (cpuif_addr == 17'h418) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.edges = cpuif_req_masked & (cpuif_addr == 17'h41c) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.edge_time[0] = cpuif_req_masked & (cpuif_addr == 17'h420) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.edge_time[1] = cpuif_req_masked & (cpuif_addr == 17'h424) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.edge_fraction = cpuif_req_masked & (cpuif_addr == 17'h428) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.interval = cpuif_req_masked & (cpuif_addr == 17'h42c) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.glitches = cpuif_req_masked & (cpuif_addr == 17'h430) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.early = cpuif_req_masked & (cpuif_addr == 17'h434) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.doubled = cpuif_req_masked & (cpuif_addr == 17'h438) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.missing = cpuif_req_masked & (cpuif_addr == 17'h43c) & !cpuif_req_is_wr;
+        decoded_reg_strb.pps.output_width = cpuif_req_masked & (cpuif_addr == 17'h440);
+        decoded_reg_strb.pps.output_delay = cpuif_req_masked & (cpuif_addr == 17'h444);
+        decoded_reg_strb.pps.output_count = cpuif_req_masked & (cpuif_addr == 17'h448) & !cpuif_req_is_wr;
+        decoded_reg_strb.uart.divider = cpuif_req_masked & (cpuif_addr == 17'h480);
+        decoded_reg_strb.uart.receive = cpuif_req_masked & (cpuif_addr == 17'h484) & !cpuif_req_is_wr;
+        decoded_reg_strb.uart.transmit = cpuif_req_masked & (cpuif_addr == 17'h488) & cpuif_req_is_wr;
+        decoded_reg_strb.uart.status = cpuif_req_masked & (cpuif_addr == 17'h48c) & !cpuif_req_is_wr;
+        decoded_reg_strb.uart.errors = cpuif_req_masked & (cpuif_addr == 17'h490) & !cpuif_req_is_wr;
+        decoded_reg_strb.cpu.control = cpuif_req_masked & (cpuif_addr == 17'h500);
+        decoded_reg_strb.cpu.status = cpuif_req_masked & (cpuif_addr == 17'h504) & !cpuif_req_is_wr;
+        decoded_reg_strb.cpu.watchdog = cpuif_req_masked & (cpuif_addr == 17'h508);
+        decoded_reg_strb.cpu.pet = cpuif_req_masked & (cpuif_addr == 17'h50c) & cpuif_req_is_wr;
+        decoded_reg_strb.cpu.tick = cpuif_req_masked & (cpuif_addr == 17'h510);
+        decoded_reg_strb.cpu.events = cpuif_req_masked & (cpuif_addr == 17'h514) & !cpuif_req_is_wr;
+        decoded_reg_strb.cpu.events_clear = cpuif_req_masked & (cpuif_addr == 17'h518) & cpuif_req_is_wr;
+        decoded_reg_strb.cpu.command = cpuif_req_masked & (cpuif_addr == 17'h520);
+        decoded_reg_strb.cpu.argument[0] = cpuif_req_masked & (cpuif_addr == 17'h528);
+        decoded_reg_strb.cpu.argument[1] = cpuif_req_masked & (cpuif_addr == 17'h52c);
+        decoded_reg_strb.cpu.answer = cpuif_req_masked & (cpuif_addr == 17'h530);
+        decoded_reg_strb.cpu.mailbox = cpuif_req_masked & (cpuif_addr == 17'h534);
         for(int i0=0; i0<4; i0++) begin
-            decoded_reg_strb.port[i0].rx_control = cpuif_req_masked & (cpuif_addr == 14'h1000 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 14'h1004 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].rx_constant = cpuif_req_masked & (cpuif_addr == 14'h1008 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].rx_status = cpuif_req_masked & (cpuif_addr == 14'h100c + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_base[0] = cpuif_req_masked & (cpuif_addr == 14'h1010 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_base[1] = cpuif_req_masked & (cpuif_addr == 14'h1014 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_control = cpuif_req_masked & (cpuif_addr == 14'h1018 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_producer = cpuif_req_masked & (cpuif_addr == 14'h101c + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 14'h1020 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 14'h1024 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 14'h1028 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 14'h102c + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 14'h1040 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 14'h1044 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 14'h1048 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 14'h104c + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 14'h1050 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 14'h1054 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].rx_control = cpuif_req_masked & (cpuif_addr == 17'h1000 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 17'h1004 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].rx_constant = cpuif_req_masked & (cpuif_addr == 17'h1008 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].rx_status = cpuif_req_masked & (cpuif_addr == 17'h100c + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_base[0] = cpuif_req_masked & (cpuif_addr == 17'h1010 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].tx_base[1] = cpuif_req_masked & (cpuif_addr == 17'h1014 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].tx_control = cpuif_req_masked & (cpuif_addr == 17'h1018 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].tx_producer = cpuif_req_masked & (cpuif_addr == 17'h101c + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 17'h1020 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 17'h1024 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 17'h1028 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 17'h102c + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 17'h1040 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 17'h1044 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 17'h1048 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 17'h104c + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 17'h1050 + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 17'h1054 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
         end
-        decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
-        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
-        decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
-        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
-        decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
-        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
+        decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 17'h2000) & (cpuif_addr <= 17'h2000 + 17'h3ff) & !cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 17'h2000) & (cpuif_addr <= 17'h2000 + 17'h3ff) & !cpuif_req_is_wr;
+        decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 17'h2800) & (cpuif_addr <= 17'h2800 + 17'h7ff) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 17'h2800) & (cpuif_addr <= 17'h2800 + 17'h7ff) & cpuif_req_is_wr;
+        decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 17'h3000) & (cpuif_addr <= 17'h3000 + 17'h7f) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 17'h3000) & (cpuif_addr <= 17'h3000 + 17'h7f) & cpuif_req_is_wr;
+        decoded_reg_strb.cpu_memory = cpuif_req_masked & (cpuif_addr >= 17'h10000) & (cpuif_addr <= 17'h10000 + 17'hffff);
+        is_external |= cpuif_req_masked & (cpuif_addr >= 17'h10000) & (cpuif_addr <= 17'h10000 + 17'hffff);
         decoded_err = '0;
         decoded_req_is_external = is_external;
     end
@@ -434,6 +513,14 @@ module card_regs (
                 logic trigger_q;
             } base;
         } ring;
+        struct {
+            struct {
+                logic [63:0] data;
+                logic [63:0] biten;
+                logic pending;
+                logic trigger_q;
+            } argument;
+        } cpu;
         struct {
             struct {
                 logic [63:0] data;
@@ -570,6 +657,31 @@ module card_regs (
             wbuf_storage.ring.base.trigger_q <= decoded_reg_strb.ring.base[1] && decoded_req_is_wr;
         end
     end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            wbuf_storage.cpu.argument.pending <= '0;
+            wbuf_storage.cpu.argument.data <= '0;
+            wbuf_storage.cpu.argument.biten <= '0;
+            wbuf_storage.cpu.argument.trigger_q <= '0;
+        end else begin
+            if(wbuf_storage.cpu.argument.trigger_q) begin
+                wbuf_storage.cpu.argument.pending <= '0;
+                wbuf_storage.cpu.argument.data <= '0;
+                wbuf_storage.cpu.argument.biten <= '0;
+            end
+            if(decoded_reg_strb.cpu.argument[0] && decoded_req_is_wr) begin
+                wbuf_storage.cpu.argument.pending <= '1;
+                wbuf_storage.cpu.argument.data[31:0] <= (wbuf_storage.cpu.argument.data[31:0] & ~decoded_wr_biten) | (decoded_wr_data & decoded_wr_biten);
+                wbuf_storage.cpu.argument.biten[31:0] <= wbuf_storage.cpu.argument.biten[31:0] | decoded_wr_biten;
+            end
+            if(decoded_reg_strb.cpu.argument[1] && decoded_req_is_wr) begin
+                wbuf_storage.cpu.argument.pending <= '1;
+                wbuf_storage.cpu.argument.data[63:32] <= (wbuf_storage.cpu.argument.data[63:32] & ~decoded_wr_biten) | (decoded_wr_data & decoded_wr_biten);
+                wbuf_storage.cpu.argument.biten[63:32] <= wbuf_storage.cpu.argument.biten[63:32] | decoded_wr_biten;
+            end
+            wbuf_storage.cpu.argument.trigger_q <= decoded_reg_strb.cpu.argument[1] && decoded_req_is_wr;
+        end
+    end
     for(genvar i0=0; i0<4; i0++) begin
         always_ff @(posedge clk or negedge arst_n) begin
             if(~arst_n) begin
@@ -643,6 +755,14 @@ module card_regs (
                     logic next;
                     logic load_next;
                 } locked;
+                struct {
+                    logic [2:0] next;
+                    logic load_next;
+                } state;
+                struct {
+                    logic next;
+                    logic load_next;
+                } disciplined;
             } control;
             struct {
                 struct {
@@ -665,6 +785,10 @@ module card_regs (
                     logic [15:0] next;
                     logic load_next;
                 } s;
+                struct {
+                    logic next;
+                    logic load_next;
+                } valid;
             } utc_offset;
         } clock;
         struct {
@@ -715,6 +839,134 @@ module card_regs (
                 } latch;
             } control;
         } counters;
+        struct {
+            struct {
+                struct {
+                    logic next;
+                    logic load_next;
+                } enable;
+                struct {
+                    logic next;
+                    logic load_next;
+                } invert;
+                struct {
+                    logic next;
+                    logic load_next;
+                } output_enable;
+            } control;
+            struct {
+                struct {
+                    logic [15:0] next;
+                    logic load_next;
+                } cycles;
+            } filter;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } cycles;
+            } period;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } cycles;
+            } tolerance;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } q48;
+            } antenna_delay;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } q48;
+            } cable_delay;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } cycles;
+            } output_width;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } q48;
+            } output_delay;
+        } pps;
+        struct {
+            struct {
+                struct {
+                    logic [15:0] next;
+                    logic load_next;
+                } cycles;
+            } divider;
+            struct {
+                struct {
+                    logic [7:0] next;
+                    logic load_next;
+                } value;
+            } transmit;
+        } uart;
+        struct {
+            struct {
+                struct {
+                    logic next;
+                    logic load_next;
+                } run;
+            } control;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } cycles;
+            } watchdog;
+            struct {
+                struct {
+                    logic next;
+                    logic load_next;
+                } value;
+            } pet;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } cycles;
+            } tick;
+            struct {
+                struct {
+                    logic [2:0] next;
+                    logic load_next;
+                } value;
+            } events_clear;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } value;
+            } command;
+            struct {
+                struct {
+                    logic [63:0] next;
+                    logic load_next;
+                } value;
+            } argument;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } value;
+            } answer;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } address;
+            } mailbox;
+        } cpu;
         struct {
             struct {
                 struct {
@@ -848,6 +1100,12 @@ module card_regs (
                 struct {
                     logic value;
                 } locked;
+                struct {
+                    logic [2:0] value;
+                } state;
+                struct {
+                    logic value;
+                } disciplined;
             } control;
             struct {
                 struct {
@@ -866,6 +1124,9 @@ module card_regs (
                 struct {
                     logic [15:0] value;
                 } s;
+                struct {
+                    logic value;
+                } valid;
             } utc_offset;
         } clock;
         struct {
@@ -908,6 +1169,113 @@ module card_regs (
                 } latch;
             } control;
         } counters;
+        struct {
+            struct {
+                struct {
+                    logic value;
+                } enable;
+                struct {
+                    logic value;
+                } invert;
+                struct {
+                    logic value;
+                } output_enable;
+            } control;
+            struct {
+                struct {
+                    logic [15:0] value;
+                } cycles;
+            } filter;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } cycles;
+            } period;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } cycles;
+            } tolerance;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } q48;
+            } antenna_delay;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } q48;
+            } cable_delay;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } cycles;
+            } output_width;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } q48;
+            } output_delay;
+        } pps;
+        struct {
+            struct {
+                struct {
+                    logic [15:0] value;
+                } cycles;
+            } divider;
+            struct {
+                struct {
+                    logic [7:0] value;
+                } value;
+            } transmit;
+        } uart;
+        struct {
+            struct {
+                struct {
+                    logic value;
+                } run;
+            } control;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } cycles;
+            } watchdog;
+            struct {
+                struct {
+                    logic value;
+                } value;
+            } pet;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } cycles;
+            } tick;
+            struct {
+                struct {
+                    logic [2:0] value;
+                } value;
+            } events_clear;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } value;
+            } command;
+            struct {
+                struct {
+                    logic [63:0] value;
+                } value;
+            } argument;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } value;
+            } answer;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } address;
+            } mailbox;
+        } cpu;
         struct {
             struct {
                 struct {
@@ -1138,6 +1506,9 @@ module card_regs (
         if(decoded_reg_strb.clock.control && decoded_req_is_wr) begin // SW write
             next_c = (field_storage.clock.control.locked.value & ~decoded_wr_biten[1:1]) | (decoded_wr_data[1:1] & decoded_wr_biten[1:1]);
             load_next_c = '1;
+        end else if(hwif_in.clock.control.locked.hwclr) begin // HW Clear
+            next_c = '0;
+            load_next_c = '1;
         end
         field_combo.clock.control.locked.next = next_c;
         field_combo.clock.control.locked.load_next = load_next_c;
@@ -1152,6 +1523,52 @@ module card_regs (
         end
     end
     assign hwif_out.clock.control.locked.value = field_storage.clock.control.locked.value;
+    // Field: twinstamp_card.clock.control.state
+    always_comb begin
+        automatic logic [2:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.clock.control.state.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.clock.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.clock.control.state.value & ~decoded_wr_biten[6:4]) | (decoded_wr_data[6:4] & decoded_wr_biten[6:4]);
+            load_next_c = '1;
+        end
+        field_combo.clock.control.state.next = next_c;
+        field_combo.clock.control.state.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.clock.control.state.value <= 3'h0;
+        end else begin
+            if(field_combo.clock.control.state.load_next) begin
+                field_storage.clock.control.state.value <= field_combo.clock.control.state.next;
+            end
+        end
+    end
+    assign hwif_out.clock.control.state.value = field_storage.clock.control.state.value;
+    // Field: twinstamp_card.clock.control.disciplined
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.clock.control.disciplined.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.clock.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.clock.control.disciplined.value & ~decoded_wr_biten[7:7]) | (decoded_wr_data[7:7] & decoded_wr_biten[7:7]);
+            load_next_c = '1;
+        end
+        field_combo.clock.control.disciplined.next = next_c;
+        field_combo.clock.control.disciplined.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.clock.control.disciplined.value <= 1'h0;
+        end else begin
+            if(field_combo.clock.control.disciplined.load_next) begin
+                field_storage.clock.control.disciplined.value <= field_combo.clock.control.disciplined.next;
+            end
+        end
+    end
+    assign hwif_out.clock.control.disciplined.value = field_storage.clock.control.disciplined.value;
     // Field: twinstamp_card.clock.status.load_refused
     always_comb begin
         automatic logic [0:0] next_c;
@@ -1250,6 +1667,29 @@ module card_regs (
         end
     end
     assign hwif_out.clock.utc_offset.s.value = field_storage.clock.utc_offset.s.value;
+    // Field: twinstamp_card.clock.utc_offset.valid
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.clock.utc_offset.valid.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.clock.utc_offset && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.clock.utc_offset.valid.value & ~decoded_wr_biten[16:16]) | (decoded_wr_data[16:16] & decoded_wr_biten[16:16]);
+            load_next_c = '1;
+        end
+        field_combo.clock.utc_offset.valid.next = next_c;
+        field_combo.clock.utc_offset.valid.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.clock.utc_offset.valid.value <= 1'h0;
+        end else begin
+            if(field_combo.clock.utc_offset.valid.load_next) begin
+                field_storage.clock.utc_offset.valid.value <= field_combo.clock.utc_offset.valid.next;
+            end
+        end
+    end
+    assign hwif_out.clock.utc_offset.valid.value = field_storage.clock.utc_offset.valid.value;
     // Field: twinstamp_card.ring.base.address
     always_comb begin
         automatic logic [63:0] next_c;
@@ -1440,6 +1880,491 @@ module card_regs (
         end
     end
     assign hwif_out.counters.control.latch.value = field_storage.counters.control.latch.value;
+    // Field: twinstamp_card.pps.control.enable
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.control.enable.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.control.enable.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.control.enable.next = next_c;
+        field_combo.pps.control.enable.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.control.enable.value <= 1'h0;
+        end else begin
+            if(field_combo.pps.control.enable.load_next) begin
+                field_storage.pps.control.enable.value <= field_combo.pps.control.enable.next;
+            end
+        end
+    end
+    assign hwif_out.pps.control.enable.value = field_storage.pps.control.enable.value;
+    // Field: twinstamp_card.pps.control.invert
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.control.invert.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.control.invert.value & ~decoded_wr_biten[1:1]) | (decoded_wr_data[1:1] & decoded_wr_biten[1:1]);
+            load_next_c = '1;
+        end
+        field_combo.pps.control.invert.next = next_c;
+        field_combo.pps.control.invert.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.control.invert.value <= 1'h0;
+        end else begin
+            if(field_combo.pps.control.invert.load_next) begin
+                field_storage.pps.control.invert.value <= field_combo.pps.control.invert.next;
+            end
+        end
+    end
+    assign hwif_out.pps.control.invert.value = field_storage.pps.control.invert.value;
+    // Field: twinstamp_card.pps.control.output_enable
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.control.output_enable.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.control.output_enable.value & ~decoded_wr_biten[2:2]) | (decoded_wr_data[2:2] & decoded_wr_biten[2:2]);
+            load_next_c = '1;
+        end
+        field_combo.pps.control.output_enable.next = next_c;
+        field_combo.pps.control.output_enable.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.control.output_enable.value <= 1'h0;
+        end else begin
+            if(field_combo.pps.control.output_enable.load_next) begin
+                field_storage.pps.control.output_enable.value <= field_combo.pps.control.output_enable.next;
+            end
+        end
+    end
+    assign hwif_out.pps.control.output_enable.value = field_storage.pps.control.output_enable.value;
+    // Field: twinstamp_card.pps.filter.cycles
+    always_comb begin
+        automatic logic [15:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.filter.cycles.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.filter && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.filter.cycles.value & ~decoded_wr_biten[15:0]) | (decoded_wr_data[15:0] & decoded_wr_biten[15:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.filter.cycles.next = next_c;
+        field_combo.pps.filter.cycles.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.filter.cycles.value <= 16'h7d;
+        end else begin
+            if(field_combo.pps.filter.cycles.load_next) begin
+                field_storage.pps.filter.cycles.value <= field_combo.pps.filter.cycles.next;
+            end
+        end
+    end
+    assign hwif_out.pps.filter.cycles.value = field_storage.pps.filter.cycles.value;
+    // Field: twinstamp_card.pps.period.cycles
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.period.cycles.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.period && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.period.cycles.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.period.cycles.next = next_c;
+        field_combo.pps.period.cycles.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.period.cycles.value <= 32'h7735940;
+        end else begin
+            if(field_combo.pps.period.cycles.load_next) begin
+                field_storage.pps.period.cycles.value <= field_combo.pps.period.cycles.next;
+            end
+        end
+    end
+    assign hwif_out.pps.period.cycles.value = field_storage.pps.period.cycles.value;
+    // Field: twinstamp_card.pps.tolerance.cycles
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.tolerance.cycles.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.tolerance && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.tolerance.cycles.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.tolerance.cycles.next = next_c;
+        field_combo.pps.tolerance.cycles.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.tolerance.cycles.value <= 32'hf424;
+        end else begin
+            if(field_combo.pps.tolerance.cycles.load_next) begin
+                field_storage.pps.tolerance.cycles.value <= field_combo.pps.tolerance.cycles.next;
+            end
+        end
+    end
+    assign hwif_out.pps.tolerance.cycles.value = field_storage.pps.tolerance.cycles.value;
+    // Field: twinstamp_card.pps.antenna_delay.q48
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.antenna_delay.q48.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.antenna_delay && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.antenna_delay.q48.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.antenna_delay.q48.next = next_c;
+        field_combo.pps.antenna_delay.q48.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.antenna_delay.q48.value <= 32'h0;
+        end else begin
+            if(field_combo.pps.antenna_delay.q48.load_next) begin
+                field_storage.pps.antenna_delay.q48.value <= field_combo.pps.antenna_delay.q48.next;
+            end
+        end
+    end
+    assign hwif_out.pps.antenna_delay.q48.value = field_storage.pps.antenna_delay.q48.value;
+    // Field: twinstamp_card.pps.cable_delay.q48
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.cable_delay.q48.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.cable_delay && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.cable_delay.q48.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.cable_delay.q48.next = next_c;
+        field_combo.pps.cable_delay.q48.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.cable_delay.q48.value <= 32'h0;
+        end else begin
+            if(field_combo.pps.cable_delay.q48.load_next) begin
+                field_storage.pps.cable_delay.q48.value <= field_combo.pps.cable_delay.q48.next;
+            end
+        end
+    end
+    assign hwif_out.pps.cable_delay.q48.value = field_storage.pps.cable_delay.q48.value;
+    // Field: twinstamp_card.pps.output_width.cycles
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.output_width.cycles.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.output_width && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.output_width.cycles.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.output_width.cycles.next = next_c;
+        field_combo.pps.output_width.cycles.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.output_width.cycles.value <= 32'hbebc20;
+        end else begin
+            if(field_combo.pps.output_width.cycles.load_next) begin
+                field_storage.pps.output_width.cycles.value <= field_combo.pps.output_width.cycles.next;
+            end
+        end
+    end
+    assign hwif_out.pps.output_width.cycles.value = field_storage.pps.output_width.cycles.value;
+    // Field: twinstamp_card.pps.output_delay.q48
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.output_delay.q48.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.output_delay && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.output_delay.q48.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.output_delay.q48.next = next_c;
+        field_combo.pps.output_delay.q48.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.output_delay.q48.value <= 32'h0;
+        end else begin
+            if(field_combo.pps.output_delay.q48.load_next) begin
+                field_storage.pps.output_delay.q48.value <= field_combo.pps.output_delay.q48.next;
+            end
+        end
+    end
+    assign hwif_out.pps.output_delay.q48.value = field_storage.pps.output_delay.q48.value;
+    // Field: twinstamp_card.uart.divider.cycles
+    always_comb begin
+        automatic logic [15:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.uart.divider.cycles.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.uart.divider && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.uart.divider.cycles.value & ~decoded_wr_biten[15:0]) | (decoded_wr_data[15:0] & decoded_wr_biten[15:0]);
+            load_next_c = '1;
+        end
+        field_combo.uart.divider.cycles.next = next_c;
+        field_combo.uart.divider.cycles.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.uart.divider.cycles.value <= 16'hcb7;
+        end else begin
+            if(field_combo.uart.divider.cycles.load_next) begin
+                field_storage.uart.divider.cycles.value <= field_combo.uart.divider.cycles.next;
+            end
+        end
+    end
+    assign hwif_out.uart.divider.cycles.value = field_storage.uart.divider.cycles.value;
+    assign hwif_out.uart.receive.value.swacc = decoded_reg_strb.uart.receive;
+    // Field: twinstamp_card.uart.transmit.value
+    always_comb begin
+        automatic logic [7:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.uart.transmit.value.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.uart.transmit && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.uart.transmit.value.value & ~decoded_wr_biten[7:0]) | (decoded_wr_data[7:0] & decoded_wr_biten[7:0]);
+            load_next_c = '1;
+        end
+        field_combo.uart.transmit.value.next = next_c;
+        field_combo.uart.transmit.value.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.uart.transmit.value.value <= 8'h0;
+        end else begin
+            if(field_combo.uart.transmit.value.load_next) begin
+                field_storage.uart.transmit.value.value <= field_combo.uart.transmit.value.next;
+            end
+        end
+    end
+    assign hwif_out.uart.transmit.value.value = field_storage.uart.transmit.value.value;
+    assign hwif_out.uart.transmit.value.swmod = decoded_reg_strb.uart.transmit && decoded_req_is_wr && |(decoded_wr_biten[7:0]);
+    // Field: twinstamp_card.cpu.control.run
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.control.run.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.control.run.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.control.run.next = next_c;
+        field_combo.cpu.control.run.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.control.run.value <= 1'h0;
+        end else begin
+            if(field_combo.cpu.control.run.load_next) begin
+                field_storage.cpu.control.run.value <= field_combo.cpu.control.run.next;
+            end
+        end
+    end
+    assign hwif_out.cpu.control.run.value = field_storage.cpu.control.run.value;
+    // Field: twinstamp_card.cpu.watchdog.cycles
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.watchdog.cycles.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.watchdog && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.watchdog.cycles.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.watchdog.cycles.next = next_c;
+        field_combo.cpu.watchdog.cycles.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.watchdog.cycles.value <= 32'hee6b280;
+        end else begin
+            if(field_combo.cpu.watchdog.cycles.load_next) begin
+                field_storage.cpu.watchdog.cycles.value <= field_combo.cpu.watchdog.cycles.next;
+            end
+        end
+    end
+    assign hwif_out.cpu.watchdog.cycles.value = field_storage.cpu.watchdog.cycles.value;
+    // Field: twinstamp_card.cpu.pet.value
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.pet.value.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.pet && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.pet.value.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.pet.value.next = next_c;
+        field_combo.cpu.pet.value.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.pet.value.value <= 1'h0;
+        end else begin
+            if(field_combo.cpu.pet.value.load_next) begin
+                field_storage.cpu.pet.value.value <= field_combo.cpu.pet.value.next;
+            end
+        end
+    end
+    assign hwif_out.cpu.pet.value.value = field_storage.cpu.pet.value.value;
+    assign hwif_out.cpu.pet.value.swmod = decoded_reg_strb.cpu.pet && decoded_req_is_wr && |(decoded_wr_biten[0:0]);
+    // Field: twinstamp_card.cpu.tick.cycles
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.tick.cycles.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.tick && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.tick.cycles.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.tick.cycles.next = next_c;
+        field_combo.cpu.tick.cycles.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.tick.cycles.value <= 32'hbebc20;
+        end else begin
+            if(field_combo.cpu.tick.cycles.load_next) begin
+                field_storage.cpu.tick.cycles.value <= field_combo.cpu.tick.cycles.next;
+            end
+        end
+    end
+    assign hwif_out.cpu.tick.cycles.value = field_storage.cpu.tick.cycles.value;
+    // Field: twinstamp_card.cpu.events_clear.value
+    always_comb begin
+        automatic logic [2:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.events_clear.value.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.events_clear && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.events_clear.value.value & ~decoded_wr_biten[2:0]) | (decoded_wr_data[2:0] & decoded_wr_biten[2:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.events_clear.value.next = next_c;
+        field_combo.cpu.events_clear.value.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.events_clear.value.value <= 3'h0;
+        end else begin
+            if(field_combo.cpu.events_clear.value.load_next) begin
+                field_storage.cpu.events_clear.value.value <= field_combo.cpu.events_clear.value.next;
+            end
+        end
+    end
+    assign hwif_out.cpu.events_clear.value.value = field_storage.cpu.events_clear.value.value;
+    assign hwif_out.cpu.events_clear.value.swmod = decoded_reg_strb.cpu.events_clear && decoded_req_is_wr && |(decoded_wr_biten[2:0]);
+    // Field: twinstamp_card.cpu.command.value
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.command.value.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.command && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.command.value.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.command.value.next = next_c;
+        field_combo.cpu.command.value.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.command.value.value <= 32'h0;
+        end else begin
+            if(field_combo.cpu.command.value.load_next) begin
+                field_storage.cpu.command.value.value <= field_combo.cpu.command.value.next;
+            end
+        end
+    end
+    assign hwif_out.cpu.command.value.value = field_storage.cpu.command.value.value;
+    assign hwif_out.cpu.command.value.swmod = decoded_reg_strb.cpu.command && decoded_req_is_wr && |(decoded_wr_biten[31:0]);
+    // Field: twinstamp_card.cpu.argument.value
+    always_comb begin
+        automatic logic [63:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.argument.value.value;
+        load_next_c = '0;
+        if(wbuf_storage.cpu.argument.pending && wbuf_storage.cpu.argument.trigger_q) begin // SW write
+            next_c = (field_storage.cpu.argument.value.value & ~wbuf_storage.cpu.argument.biten[63:0]) | (wbuf_storage.cpu.argument.data[63:0] & wbuf_storage.cpu.argument.biten[63:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.argument.value.next = next_c;
+        field_combo.cpu.argument.value.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.argument.value.value <= 64'h0;
+        end else begin
+            if(field_combo.cpu.argument.value.load_next) begin
+                field_storage.cpu.argument.value.value <= field_combo.cpu.argument.value.next;
+            end
+        end
+    end
+    // Field: twinstamp_card.cpu.answer.value
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.answer.value.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.answer && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.answer.value.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.answer.value.next = next_c;
+        field_combo.cpu.answer.value.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.answer.value.value <= 32'h0;
+        end else begin
+            if(field_combo.cpu.answer.value.load_next) begin
+                field_storage.cpu.answer.value.value <= field_combo.cpu.answer.value.next;
+            end
+        end
+    end
+    // Field: twinstamp_card.cpu.mailbox.address
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.cpu.mailbox.address.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.cpu.mailbox && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.cpu.mailbox.address.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.cpu.mailbox.address.next = next_c;
+        field_combo.cpu.mailbox.address.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.cpu.mailbox.address.value <= 32'h0;
+        end else begin
+            if(field_combo.cpu.mailbox.address.load_next) begin
+                field_storage.cpu.mailbox.address.value <= field_combo.cpu.mailbox.address.next;
+            end
+        end
+    end
     for(genvar i0=0; i0<4; i0++) begin
         // Field: twinstamp_card.port[].rx_control.enable
         always_comb begin
@@ -1875,6 +2800,12 @@ module card_regs (
     assign hwif_out.flow_key.req_is_wr = decoded_req_is_wr;
     assign hwif_out.flow_key.wr_data = decoded_wr_data;
     assign hwif_out.flow_key.wr_biten = decoded_wr_biten;
+    // External region: twinstamp_card.cpu_memory
+    assign hwif_out.cpu_memory.req = decoded_reg_strb.cpu_memory;
+    assign hwif_out.cpu_memory.addr = decoded_addr[15:0];
+    assign hwif_out.cpu_memory.req_is_wr = decoded_req_is_wr;
+    assign hwif_out.cpu_memory.wr_data = decoded_wr_data;
+    assign hwif_out.cpu_memory.wr_biten = decoded_wr_biten;
 
     //--------------------------------------------------------------------------
     // Read double-buffers
@@ -1911,6 +2842,7 @@ module card_regs (
         wr_ack |= hwif_in.counter_memory.wr_ack;
         wr_ack |= hwif_in.digest_key.wr_ack;
         wr_ack |= hwif_in.flow_key.wr_ack;
+        wr_ack |= hwif_in.cpu_memory.wr_ack;
         external_wr_ack = wr_ack;
     end
     assign cpuif_wr_ack = external_wr_ack | (decoded_req & decoded_req_is_wr & ~decoded_req_is_external);
@@ -1927,6 +2859,7 @@ module card_regs (
         rd_ack |= hwif_in.counter_memory.rd_ack;
         rd_ack |= hwif_in.digest_key.rd_ack;
         rd_ack |= hwif_in.flow_key.rd_ack;
+        rd_ack |= hwif_in.cpu_memory.rd_ack;
         readback_external_rd_ack_c = rd_ack;
     end
 
@@ -1934,8 +2867,8 @@ module card_regs (
 
     assign readback_external_rd_ack = readback_external_rd_ack_c;
 
-    logic [13:0] rd_mux_addr;
-    logic [13:0] pending_rd_addr;
+    logic [16:0] rd_mux_addr;
+    logic [16:0] pending_rd_addr;
     // Hold read mux address to guarantee it is stable throughout any external accesses
     always_ff @(posedge clk or negedge arst_n) begin
         if(~arst_n) begin
@@ -1952,202 +2885,324 @@ module card_regs (
     always_comb begin
         automatic logic [31:0] readback_data_var;
         readback_data_var = '0;
-        if(rd_mux_addr == 14'h0) begin
+        if(rd_mux_addr == 17'h0) begin
             readback_data_var[31:0] = 32'h54574e53;
         end
-        if(rd_mux_addr == 14'h4) begin
-            readback_data_var[15:0] = 16'h2;
+        if(rd_mux_addr == 17'h4) begin
+            readback_data_var[15:0] = 16'h3;
             readback_data_var[31:16] = 16'h1;
         end
-        if(rd_mux_addr == 14'h8) begin
+        if(rd_mux_addr == 17'h8) begin
             readback_data_var[31:0] = hwif_in.id.build.value.next;
         end
-        if(rd_mux_addr == 14'hc) begin
+        if(rd_mux_addr == 17'hc) begin
             readback_data_var[0] = hwif_in.id.features.flow_hash.next;
             readback_data_var[1] = hwif_in.id.features.digest.next;
             readback_data_var[2] = hwif_in.id.features.transmit.next;
             readback_data_var[3] = hwif_in.id.features.simulated.next;
             readback_data_var[4] = hwif_in.id.features.phy.next;
             readback_data_var[5] = hwif_in.id.features.loopback.next;
+            readback_data_var[6] = hwif_in.id.features.discipline.next;
         end
-        if(rd_mux_addr == 14'h10) begin
+        if(rd_mux_addr == 17'h10) begin
             readback_data_var[7:0] = hwif_in.id.size.ports.next;
             readback_data_var[15:8] = hwif_in.id.size.counters.next;
             readback_data_var[23:16] = hwif_in.id.size.store_log2.next;
         end
-        if(rd_mux_addr == 14'h14) begin
+        if(rd_mux_addr == 17'h14) begin
             readback_data_var[31:0] = hwif_in.id.core_clock.hz.next;
         end
-        if(rd_mux_addr == 14'h18) begin
+        if(rd_mux_addr == 17'h18) begin
             readback_data_var[31:0] = field_storage.id.scratch.value.value;
         end
-        if(rd_mux_addr == 14'h100) begin
+        if(rd_mux_addr == 17'h100) begin
             readback_data_var[31:0] = hwif_in.clock.now.q32.next[31:0];
         end
-        if(rd_mux_addr == 14'h104) begin
+        if(rd_mux_addr == 17'h104) begin
             readback_data_var = rbuf_storage.clock.now.data[63:32];
         end
-        if(rd_mux_addr == 14'h108) begin
+        if(rd_mux_addr == 17'h108) begin
             readback_data_var[31:0] = field_storage.clock.increment.q72.value[31:0];
         end
-        if(rd_mux_addr == 14'h10c) begin
+        if(rd_mux_addr == 17'h10c) begin
             readback_data_var[15:0] = field_storage.clock.increment.q72.value[47:32];
         end
-        if(rd_mux_addr == 14'h110) begin
+        if(rd_mux_addr == 17'h110) begin
             readback_data_var[31:0] = field_storage.clock.slew_amount.q64.value[31:0];
         end
-        if(rd_mux_addr == 14'h114) begin
+        if(rd_mux_addr == 17'h114) begin
             readback_data_var[31:0] = field_storage.clock.slew_amount.q64.value[63:32];
         end
-        if(rd_mux_addr == 14'h118) begin
+        if(rd_mux_addr == 17'h118) begin
             readback_data_var[31:0] = field_storage.clock.slew_step.q64.value[31:0];
         end
-        if(rd_mux_addr == 14'h11c) begin
+        if(rd_mux_addr == 17'h11c) begin
             readback_data_var[3:0] = field_storage.clock.slew_step.q64.value[35:32];
         end
-        if(rd_mux_addr == 14'h120) begin
+        if(rd_mux_addr == 17'h120) begin
             readback_data_var[31:0] = hwif_in.clock.slew_left.q64.next[31:0];
         end
-        if(rd_mux_addr == 14'h124) begin
+        if(rd_mux_addr == 17'h124) begin
             readback_data_var = rbuf_storage.clock.slew_left.data[63:32];
         end
-        if(rd_mux_addr == 14'h128) begin
+        if(rd_mux_addr == 17'h128) begin
             readback_data_var[31:0] = field_storage.clock.load_time.q32.value[31:0];
         end
-        if(rd_mux_addr == 14'h12c) begin
+        if(rd_mux_addr == 17'h12c) begin
             readback_data_var[31:0] = field_storage.clock.load_time.q32.value[63:32];
         end
-        if(rd_mux_addr == 14'h130) begin
+        if(rd_mux_addr == 17'h130) begin
             readback_data_var[1] = field_storage.clock.control.locked.value;
+            readback_data_var[6:4] = field_storage.clock.control.state.value;
+            readback_data_var[7] = field_storage.clock.control.disciplined.value;
         end
-        if(rd_mux_addr == 14'h134) begin
+        if(rd_mux_addr == 17'h134) begin
             readback_data_var[0] = field_storage.clock.status.load_refused.value;
             readback_data_var[1] = field_storage.clock.status.increment_refused.value;
             readback_data_var[2] = hwif_in.clock.status.slewing.next;
         end
-        if(rd_mux_addr == 14'h138) begin
+        if(rd_mux_addr == 17'h138) begin
             readback_data_var[31:0] = hwif_in.clock.epoch.value.next;
         end
-        if(rd_mux_addr == 14'h13c) begin
+        if(rd_mux_addr == 17'h13c) begin
             readback_data_var[31:0] = field_storage.clock.bound.ns.value;
         end
-        if(rd_mux_addr == 14'h140) begin
+        if(rd_mux_addr == 17'h140) begin
             readback_data_var[15:0] = field_storage.clock.utc_offset.s.value;
+            readback_data_var[16] = field_storage.clock.utc_offset.valid.value;
         end
-        if(rd_mux_addr == 14'h200) begin
+        if(rd_mux_addr == 17'h200) begin
             readback_data_var[31:0] = field_storage.ring.base.address.value[31:0];
         end
-        if(rd_mux_addr == 14'h204) begin
+        if(rd_mux_addr == 17'h204) begin
             readback_data_var[31:0] = field_storage.ring.base.address.value[63:32];
         end
-        if(rd_mux_addr == 14'h208) begin
+        if(rd_mux_addr == 17'h208) begin
             readback_data_var[4:0] = field_storage.ring.shape.size_log2.value;
             readback_data_var[8:5] = field_storage.ring.shape.count_log2.value;
         end
-        if(rd_mux_addr == 14'h20c) begin
+        if(rd_mux_addr == 17'h20c) begin
             readback_data_var[31:0] = field_storage.ring.timeout.cycles.value;
         end
-        if(rd_mux_addr == 14'h210) begin
+        if(rd_mux_addr == 17'h210) begin
             readback_data_var[0] = field_storage.ring.control.enable.value;
         end
-        if(rd_mux_addr == 14'h214) begin
+        if(rd_mux_addr == 17'h214) begin
             readback_data_var[0] = hwif_in.ring.status.error.next;
             readback_data_var[1] = hwif_in.ring.status.idle.next;
             readback_data_var[2] = hwif_in.ring.status.bad_shape.next;
         end
-        if(rd_mux_addr == 14'h218) begin
+        if(rd_mux_addr == 17'h218) begin
             readback_data_var[31:0] = hwif_in.ring.producer.index.next;
         end
-        if(rd_mux_addr == 14'h21c) begin
+        if(rd_mux_addr == 17'h21c) begin
             readback_data_var[31:0] = field_storage.ring.consumer.index.value;
         end
-        if(rd_mux_addr == 14'h304) begin
+        if(rd_mux_addr == 17'h304) begin
             readback_data_var[0] = hwif_in.counters.status.busy.next;
         end
-        if(rd_mux_addr == 14'h308) begin
+        if(rd_mux_addr == 17'h308) begin
             readback_data_var[31:0] = hwif_in.counters.at.q32.next[31:0];
         end
-        if(rd_mux_addr == 14'h30c) begin
+        if(rd_mux_addr == 17'h30c) begin
             readback_data_var[31:0] = hwif_in.counters.at.q32.next[63:32];
         end
+        if(rd_mux_addr == 17'h400) begin
+            readback_data_var[0] = field_storage.pps.control.enable.value;
+            readback_data_var[1] = field_storage.pps.control.invert.value;
+            readback_data_var[2] = field_storage.pps.control.output_enable.value;
+        end
+        if(rd_mux_addr == 17'h404) begin
+            readback_data_var[15:0] = field_storage.pps.filter.cycles.value;
+        end
+        if(rd_mux_addr == 17'h408) begin
+            readback_data_var[31:0] = field_storage.pps.period.cycles.value;
+        end
+        if(rd_mux_addr == 17'h40c) begin
+            readback_data_var[31:0] = field_storage.pps.tolerance.cycles.value;
+        end
+        if(rd_mux_addr == 17'h410) begin
+            readback_data_var[31:0] = field_storage.pps.antenna_delay.q48.value;
+        end
+        if(rd_mux_addr == 17'h414) begin
+            readback_data_var[31:0] = field_storage.pps.cable_delay.q48.value;
+        end
+        if(rd_mux_addr == 17'h418) begin
+            readback_data_var[3:0] = hwif_in.pps.edge_flags.position.next;
+            readback_data_var[4] = hwif_in.pps.edge_flags.first.next;
+            readback_data_var[5] = hwif_in.pps.edge_flags.early.next;
+            readback_data_var[6] = hwif_in.pps.edge_flags.doubled.next;
+            readback_data_var[8] = hwif_in.pps.edge_flags.high.next;
+        end
+        if(rd_mux_addr == 17'h41c) begin
+            readback_data_var[31:0] = hwif_in.pps.edges.count.next;
+        end
+        if(rd_mux_addr == 17'h420) begin
+            readback_data_var[31:0] = hwif_in.pps.edge_time.q32.next[31:0];
+        end
+        if(rd_mux_addr == 17'h424) begin
+            readback_data_var[31:0] = hwif_in.pps.edge_time.q32.next[63:32];
+        end
+        if(rd_mux_addr == 17'h428) begin
+            readback_data_var[31:0] = hwif_in.pps.edge_fraction.q64.next;
+        end
+        if(rd_mux_addr == 17'h42c) begin
+            readback_data_var[31:0] = hwif_in.pps.interval.cycles.next;
+        end
+        if(rd_mux_addr == 17'h430) begin
+            readback_data_var[31:0] = hwif_in.pps.glitches.count.next;
+        end
+        if(rd_mux_addr == 17'h434) begin
+            readback_data_var[31:0] = hwif_in.pps.early.count.next;
+        end
+        if(rd_mux_addr == 17'h438) begin
+            readback_data_var[31:0] = hwif_in.pps.doubled.count.next;
+        end
+        if(rd_mux_addr == 17'h43c) begin
+            readback_data_var[31:0] = hwif_in.pps.missing.count.next;
+        end
+        if(rd_mux_addr == 17'h440) begin
+            readback_data_var[31:0] = field_storage.pps.output_width.cycles.value;
+        end
+        if(rd_mux_addr == 17'h444) begin
+            readback_data_var[31:0] = field_storage.pps.output_delay.q48.value;
+        end
+        if(rd_mux_addr == 17'h448) begin
+            readback_data_var[31:0] = hwif_in.pps.output_count.count.next;
+        end
+        if(rd_mux_addr == 17'h480) begin
+            readback_data_var[15:0] = field_storage.uart.divider.cycles.value;
+        end
+        if(rd_mux_addr == 17'h484) begin
+            readback_data_var[7:0] = hwif_in.uart.receive.value.next;
+            readback_data_var[8] = hwif_in.uart.receive.valid.next;
+        end
+        if(rd_mux_addr == 17'h48c) begin
+            readback_data_var[15:0] = hwif_in.uart.status.received.next;
+            readback_data_var[16] = hwif_in.uart.status.full.next;
+            readback_data_var[17] = hwif_in.uart.status.idle.next;
+        end
+        if(rd_mux_addr == 17'h490) begin
+            readback_data_var[15:0] = hwif_in.uart.errors.framing.next;
+            readback_data_var[31:16] = hwif_in.uart.errors.overflow.next;
+        end
+        if(rd_mux_addr == 17'h500) begin
+            readback_data_var[0] = field_storage.cpu.control.run.value;
+        end
+        if(rd_mux_addr == 17'h504) begin
+            readback_data_var[0] = hwif_in.cpu.status.running.next;
+            readback_data_var[1] = hwif_in.cpu.status.failed.next;
+            readback_data_var[2] = hwif_in.cpu.status.trapped.next;
+            readback_data_var[3] = hwif_in.cpu.status.write_refused.next;
+        end
+        if(rd_mux_addr == 17'h508) begin
+            readback_data_var[31:0] = field_storage.cpu.watchdog.cycles.value;
+        end
+        if(rd_mux_addr == 17'h510) begin
+            readback_data_var[31:0] = field_storage.cpu.tick.cycles.value;
+        end
+        if(rd_mux_addr == 17'h514) begin
+            readback_data_var[0] = hwif_in.cpu.events.pps.next;
+            readback_data_var[1] = hwif_in.cpu.events.tick.next;
+            readback_data_var[2] = hwif_in.cpu.events.command.next;
+            readback_data_var[3] = hwif_in.cpu.events.uart.next;
+        end
+        if(rd_mux_addr == 17'h520) begin
+            readback_data_var[31:0] = field_storage.cpu.command.value.value;
+        end
+        if(rd_mux_addr == 17'h528) begin
+            readback_data_var[31:0] = field_storage.cpu.argument.value.value[31:0];
+        end
+        if(rd_mux_addr == 17'h52c) begin
+            readback_data_var[31:0] = field_storage.cpu.argument.value.value[63:32];
+        end
+        if(rd_mux_addr == 17'h530) begin
+            readback_data_var[31:0] = field_storage.cpu.answer.value.value;
+        end
+        if(rd_mux_addr == 17'h534) begin
+            readback_data_var[31:0] = field_storage.cpu.mailbox.address.value;
+        end
         for(int i0=0; i0<4; i0++) begin
-            if(rd_mux_addr == 14'h1000 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1000 + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = field_storage.port[i0].rx_control.enable.value;
                 readback_data_var[1] = field_storage.port[i0].rx_control.stamp_first_byte.value;
                 readback_data_var[2] = field_storage.port[i0].rx_control.keep_bad.value;
                 readback_data_var[3] = field_storage.port[i0].rx_control.keep_runt.value;
                 readback_data_var[4] = field_storage.port[i0].rx_control.keep_giant.value;
             end
-            if(rd_mux_addr == 14'h1004 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1004 + (17)'(i0) * 17'h100) begin
                 readback_data_var[13:0] = field_storage.port[i0].rx_limit.bytes.value;
             end
-            if(rd_mux_addr == 14'h1008 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1008 + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].rx_constant.q32.next;
             end
-            if(rd_mux_addr == 14'h100c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h100c + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].rx_status.overflow.next;
             end
-            if(rd_mux_addr == 14'h1010 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1010 + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[31:0];
             end
-            if(rd_mux_addr == 14'h1014 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1014 + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[63:32];
             end
-            if(rd_mux_addr == 14'h1018 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1018 + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = field_storage.port[i0].tx_control.enable.value;
                 readback_data_var[8:4] = field_storage.port[i0].tx_control.size_log2.value;
             end
-            if(rd_mux_addr == 14'h101c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h101c + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].tx_producer.index.value;
             end
-            if(rd_mux_addr == 14'h1020 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1020 + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].tx_consumer.index.next;
             end
-            if(rd_mux_addr == 14'h1024 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1024 + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].tx_status.error.next;
             end
-            if(rd_mux_addr == 14'h1028 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1028 + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].tx_lost.count.next;
             end
-            if(rd_mux_addr == 14'h102c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h102c + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = field_storage.port[i0].loopback.near.value;
                 readback_data_var[1] = field_storage.port[i0].loopback.far.value;
             end
-            if(rd_mux_addr == 14'h1040 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1040 + (17)'(i0) * 17'h100) begin
                 readback_data_var[4:0] = field_storage.port[i0].phy.control.address.value;
             end
-            if(rd_mux_addr == 14'h1044 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1044 + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].phy.poll.cycles.value;
             end
-            if(rd_mux_addr == 14'h1048 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1048 + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].phy.status.link.next;
                 readback_data_var[1] = hwif_in.port[i0].phy.status.answers.next;
                 readback_data_var[2] = hwif_in.port[i0].phy.status.full_duplex.next;
                 readback_data_var[5:4] = hwif_in.port[i0].phy.status.speed.next;
             end
-            if(rd_mux_addr == 14'h104c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h104c + (17)'(i0) * 17'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].phy.epochs.count.next;
             end
-            if(rd_mux_addr == 14'h1050 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1050 + (17)'(i0) * 17'h100) begin
                 readback_data_var[15:0] = field_storage.port[i0].phy.command.data.value;
                 readback_data_var[20:16] = field_storage.port[i0].phy.command.register.value;
                 readback_data_var[25:21] = field_storage.port[i0].phy.command.address.value;
                 readback_data_var[31] = field_storage.port[i0].phy.command.write.value;
             end
-            if(rd_mux_addr == 14'h1054 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 17'h1054 + (17)'(i0) * 17'h100) begin
                 readback_data_var[15:0] = hwif_in.port[i0].phy.answer.data.next;
                 readback_data_var[30] = hwif_in.port[i0].phy.answer.busy.next;
                 readback_data_var[31] = hwif_in.port[i0].phy.answer.error.next;
             end
         end
-        if((rd_mux_addr >= 14'h2000) && (rd_mux_addr <= 14'h2000 + 14'h3ff)) begin
+        if((rd_mux_addr >= 17'h2000) && (rd_mux_addr <= 17'h2000 + 17'h3ff)) begin
             readback_data_var = hwif_in.counter_memory.rd_data;
         end
-        if((rd_mux_addr >= 14'h2800) && (rd_mux_addr <= 14'h2800 + 14'h7ff)) begin
+        if((rd_mux_addr >= 17'h2800) && (rd_mux_addr <= 17'h2800 + 17'h7ff)) begin
             readback_data_var = hwif_in.digest_key.rd_data;
         end
-        if((rd_mux_addr >= 14'h3000) && (rd_mux_addr <= 14'h3000 + 14'h7f)) begin
+        if((rd_mux_addr >= 17'h3000) && (rd_mux_addr <= 17'h3000 + 17'h7f)) begin
             readback_data_var = hwif_in.flow_key.rd_data;
+        end
+        if((rd_mux_addr >= 17'h10000) && (rd_mux_addr <= 17'h10000 + 17'hffff)) begin
+            readback_data_var = hwif_in.cpu_memory.rd_data;
         end
         readback_data = readback_data_var;
         readback_done = decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;

@@ -5,8 +5,8 @@
 package card_regs_pkg;
 
     localparam CARD_REGS_DATA_WIDTH = 32;
-    localparam CARD_REGS_MIN_ADDR_WIDTH = 14;
-    localparam CARD_REGS_SIZE = 'h3080;
+    localparam CARD_REGS_MIN_ADDR_WIDTH = 17;
+    localparam CARD_REGS_SIZE = 'h20000;
 
     typedef struct {
         logic [31:0] next;
@@ -41,12 +41,17 @@ package card_regs_pkg;
     } id_regs__features__loopback__in_t;
 
     typedef struct {
+        logic next;
+    } id_regs__features__discipline__in_t;
+
+    typedef struct {
         id_regs__features__flow_hash__in_t flow_hash;
         id_regs__features__digest__in_t digest;
         id_regs__features__transmit__in_t transmit;
         id_regs__features__simulated__in_t simulated;
         id_regs__features__phy__in_t phy;
         id_regs__features__loopback__in_t loopback;
+        id_regs__features__discipline__in_t discipline;
     } id_regs__features__in_t;
 
     typedef struct {
@@ -99,6 +104,14 @@ package card_regs_pkg;
     } clock_regs__slew_left__in_t;
 
     typedef struct {
+        logic hwclr;
+    } clock_regs__control__locked__in_t;
+
+    typedef struct {
+        clock_regs__control__locked__in_t locked;
+    } clock_regs__control__in_t;
+
+    typedef struct {
         logic hwset;
     } clock_regs__status__load_refused__in_t;
 
@@ -127,6 +140,7 @@ package card_regs_pkg;
     typedef struct {
         clock_regs__now__in_t now;
         clock_regs__slew_left__in_t slew_left;
+        clock_regs__control__in_t control;
         clock_regs__status__in_t status;
         clock_regs__epoch__in_t epoch;
     } clock_regs__in_t;
@@ -182,6 +196,220 @@ package card_regs_pkg;
         counter_regs__status__in_t status;
         counter_regs__at__in_t at;
     } counter_regs__in_t;
+
+    typedef struct {
+        logic [3:0] next;
+    } pps_regs__edge_flags__position__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__edge_flags__first__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__edge_flags__early__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__edge_flags__doubled__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__edge_flags__high__in_t;
+
+    typedef struct {
+        pps_regs__edge_flags__position__in_t position;
+        pps_regs__edge_flags__first__in_t first;
+        pps_regs__edge_flags__early__in_t early;
+        pps_regs__edge_flags__doubled__in_t doubled;
+        pps_regs__edge_flags__high__in_t high;
+    } pps_regs__edge_flags__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__edges__count__in_t;
+
+    typedef struct {
+        pps_regs__edges__count__in_t count;
+    } pps_regs__edges__in_t;
+
+    typedef struct {
+        logic [63:0] next;
+    } pps_regs__edge_time__q32__in_t;
+
+    typedef struct {
+        pps_regs__edge_time__q32__in_t q32;
+    } pps_regs__edge_time__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__edge_fraction__q64__in_t;
+
+    typedef struct {
+        pps_regs__edge_fraction__q64__in_t q64;
+    } pps_regs__edge_fraction__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__interval__cycles__in_t;
+
+    typedef struct {
+        pps_regs__interval__cycles__in_t cycles;
+    } pps_regs__interval__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__glitches__count__in_t;
+
+    typedef struct {
+        pps_regs__glitches__count__in_t count;
+    } pps_regs__glitches__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__early__count__in_t;
+
+    typedef struct {
+        pps_regs__early__count__in_t count;
+    } pps_regs__early__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__doubled__count__in_t;
+
+    typedef struct {
+        pps_regs__doubled__count__in_t count;
+    } pps_regs__doubled__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__missing__count__in_t;
+
+    typedef struct {
+        pps_regs__missing__count__in_t count;
+    } pps_regs__missing__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } pps_regs__output_count__count__in_t;
+
+    typedef struct {
+        pps_regs__output_count__count__in_t count;
+    } pps_regs__output_count__in_t;
+
+    typedef struct {
+        pps_regs__edge_flags__in_t edge_flags;
+        pps_regs__edges__in_t edges;
+        pps_regs__edge_time__in_t edge_time;
+        pps_regs__edge_fraction__in_t edge_fraction;
+        pps_regs__interval__in_t interval;
+        pps_regs__glitches__in_t glitches;
+        pps_regs__early__in_t early;
+        pps_regs__doubled__in_t doubled;
+        pps_regs__missing__in_t missing;
+        pps_regs__output_count__in_t output_count;
+    } pps_regs__in_t;
+
+    typedef struct {
+        logic [7:0] next;
+    } uart_regs__receive__value__in_t;
+
+    typedef struct {
+        logic next;
+    } uart_regs__receive__valid__in_t;
+
+    typedef struct {
+        uart_regs__receive__value__in_t value;
+        uart_regs__receive__valid__in_t valid;
+    } uart_regs__receive__in_t;
+
+    typedef struct {
+        logic [15:0] next;
+    } uart_regs__status__received__in_t;
+
+    typedef struct {
+        logic next;
+    } uart_regs__status__full__in_t;
+
+    typedef struct {
+        logic next;
+    } uart_regs__status__idle__in_t;
+
+    typedef struct {
+        uart_regs__status__received__in_t received;
+        uart_regs__status__full__in_t full;
+        uart_regs__status__idle__in_t idle;
+    } uart_regs__status__in_t;
+
+    typedef struct {
+        logic [15:0] next;
+    } uart_regs__errors__framing__in_t;
+
+    typedef struct {
+        logic [15:0] next;
+    } uart_regs__errors__overflow__in_t;
+
+    typedef struct {
+        uart_regs__errors__framing__in_t framing;
+        uart_regs__errors__overflow__in_t overflow;
+    } uart_regs__errors__in_t;
+
+    typedef struct {
+        uart_regs__receive__in_t receive;
+        uart_regs__status__in_t status;
+        uart_regs__errors__in_t errors;
+    } uart_regs__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__status__running__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__status__failed__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__status__trapped__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__status__write_refused__in_t;
+
+    typedef struct {
+        cpu_regs__status__running__in_t running;
+        cpu_regs__status__failed__in_t failed;
+        cpu_regs__status__trapped__in_t trapped;
+        cpu_regs__status__write_refused__in_t write_refused;
+    } cpu_regs__status__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__events__pps__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__events__tick__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__events__command__in_t;
+
+    typedef struct {
+        logic next;
+    } cpu_regs__events__uart__in_t;
+
+    typedef struct {
+        cpu_regs__events__pps__in_t pps;
+        cpu_regs__events__tick__in_t tick;
+        cpu_regs__events__command__in_t command;
+        cpu_regs__events__uart__in_t uart;
+    } cpu_regs__events__in_t;
+
+    typedef struct {
+        cpu_regs__status__in_t status;
+        cpu_regs__events__in_t events;
+    } cpu_regs__in_t;
 
     typedef struct {
         logic [31:0] next;
@@ -306,14 +534,24 @@ package card_regs_pkg;
     } twinstamp_card__flow_key__external__in_t;
 
     typedef struct {
+        logic rd_ack;
+        logic [31:0] rd_data;
+        logic wr_ack;
+    } twinstamp_card__cpu_memory__external__in_t;
+
+    typedef struct {
         id_regs__in_t id;
         clock_regs__in_t clock;
         ring_regs__in_t ring;
         counter_regs__in_t counters;
+        pps_regs__in_t pps;
+        uart_regs__in_t uart;
+        cpu_regs__in_t cpu;
         port_regs__in_t port[4];
         twinstamp_card__counter_memory__external__in_t counter_memory;
         twinstamp_card__digest_key__external__in_t digest_key;
         twinstamp_card__flow_key__external__in_t flow_key;
+        twinstamp_card__cpu_memory__external__in_t cpu_memory;
     } twinstamp_card__in_t;
 
     typedef struct {
@@ -359,8 +597,18 @@ package card_regs_pkg;
     } clock_regs__control__locked__out_t;
 
     typedef struct {
+        logic [2:0] value;
+    } clock_regs__control__state__out_t;
+
+    typedef struct {
+        logic value;
+    } clock_regs__control__disciplined__out_t;
+
+    typedef struct {
         clock_regs__control__load__out_t load;
         clock_regs__control__locked__out_t locked;
+        clock_regs__control__state__out_t state;
+        clock_regs__control__disciplined__out_t disciplined;
     } clock_regs__control__out_t;
 
     typedef struct {
@@ -389,7 +637,12 @@ package card_regs_pkg;
     } clock_regs__utc_offset__s__out_t;
 
     typedef struct {
+        logic value;
+    } clock_regs__utc_offset__valid__out_t;
+
+    typedef struct {
         clock_regs__utc_offset__s__out_t s;
+        clock_regs__utc_offset__valid__out_t valid;
     } clock_regs__utc_offset__out_t;
 
     typedef struct {
@@ -472,6 +725,182 @@ package card_regs_pkg;
     typedef struct {
         counter_regs__control__out_t control;
     } counter_regs__out_t;
+
+    typedef struct {
+        logic value;
+    } pps_regs__control__enable__out_t;
+
+    typedef struct {
+        logic value;
+    } pps_regs__control__invert__out_t;
+
+    typedef struct {
+        logic value;
+    } pps_regs__control__output_enable__out_t;
+
+    typedef struct {
+        pps_regs__control__enable__out_t enable;
+        pps_regs__control__invert__out_t invert;
+        pps_regs__control__output_enable__out_t output_enable;
+    } pps_regs__control__out_t;
+
+    typedef struct {
+        logic [15:0] value;
+    } pps_regs__filter__cycles__out_t;
+
+    typedef struct {
+        pps_regs__filter__cycles__out_t cycles;
+    } pps_regs__filter__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } pps_regs__period__cycles__out_t;
+
+    typedef struct {
+        pps_regs__period__cycles__out_t cycles;
+    } pps_regs__period__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } pps_regs__tolerance__cycles__out_t;
+
+    typedef struct {
+        pps_regs__tolerance__cycles__out_t cycles;
+    } pps_regs__tolerance__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } pps_regs__antenna_delay__q48__out_t;
+
+    typedef struct {
+        pps_regs__antenna_delay__q48__out_t q48;
+    } pps_regs__antenna_delay__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } pps_regs__cable_delay__q48__out_t;
+
+    typedef struct {
+        pps_regs__cable_delay__q48__out_t q48;
+    } pps_regs__cable_delay__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } pps_regs__output_width__cycles__out_t;
+
+    typedef struct {
+        pps_regs__output_width__cycles__out_t cycles;
+    } pps_regs__output_width__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } pps_regs__output_delay__q48__out_t;
+
+    typedef struct {
+        pps_regs__output_delay__q48__out_t q48;
+    } pps_regs__output_delay__out_t;
+
+    typedef struct {
+        pps_regs__control__out_t control;
+        pps_regs__filter__out_t filter;
+        pps_regs__period__out_t period;
+        pps_regs__tolerance__out_t tolerance;
+        pps_regs__antenna_delay__out_t antenna_delay;
+        pps_regs__cable_delay__out_t cable_delay;
+        pps_regs__output_width__out_t output_width;
+        pps_regs__output_delay__out_t output_delay;
+    } pps_regs__out_t;
+
+    typedef struct {
+        logic [15:0] value;
+    } uart_regs__divider__cycles__out_t;
+
+    typedef struct {
+        uart_regs__divider__cycles__out_t cycles;
+    } uart_regs__divider__out_t;
+
+    typedef struct {
+        logic swacc;
+    } uart_regs__receive__value__out_t;
+
+    typedef struct {
+        uart_regs__receive__value__out_t value;
+    } uart_regs__receive__out_t;
+
+    typedef struct {
+        logic [7:0] value;
+        logic swmod;
+    } uart_regs__transmit__value__out_t;
+
+    typedef struct {
+        uart_regs__transmit__value__out_t value;
+    } uart_regs__transmit__out_t;
+
+    typedef struct {
+        uart_regs__divider__out_t divider;
+        uart_regs__receive__out_t receive;
+        uart_regs__transmit__out_t transmit;
+    } uart_regs__out_t;
+
+    typedef struct {
+        logic value;
+    } cpu_regs__control__run__out_t;
+
+    typedef struct {
+        cpu_regs__control__run__out_t run;
+    } cpu_regs__control__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } cpu_regs__watchdog__cycles__out_t;
+
+    typedef struct {
+        cpu_regs__watchdog__cycles__out_t cycles;
+    } cpu_regs__watchdog__out_t;
+
+    typedef struct {
+        logic value;
+        logic swmod;
+    } cpu_regs__pet__value__out_t;
+
+    typedef struct {
+        cpu_regs__pet__value__out_t value;
+    } cpu_regs__pet__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } cpu_regs__tick__cycles__out_t;
+
+    typedef struct {
+        cpu_regs__tick__cycles__out_t cycles;
+    } cpu_regs__tick__out_t;
+
+    typedef struct {
+        logic [2:0] value;
+        logic swmod;
+    } cpu_regs__events_clear__value__out_t;
+
+    typedef struct {
+        cpu_regs__events_clear__value__out_t value;
+    } cpu_regs__events_clear__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+        logic swmod;
+    } cpu_regs__command__value__out_t;
+
+    typedef struct {
+        cpu_regs__command__value__out_t value;
+    } cpu_regs__command__out_t;
+
+    typedef struct {
+        cpu_regs__control__out_t control;
+        cpu_regs__watchdog__out_t watchdog;
+        cpu_regs__pet__out_t pet;
+        cpu_regs__tick__out_t tick;
+        cpu_regs__events_clear__out_t events_clear;
+        cpu_regs__command__out_t command;
+    } cpu_regs__out_t;
 
     typedef struct {
         logic value;
@@ -632,12 +1061,24 @@ package card_regs_pkg;
     } twinstamp_card__flow_key__external__out_t;
 
     typedef struct {
+        logic req;
+        logic [15:0] addr;
+        logic req_is_wr;
+        logic [31:0] wr_data;
+        logic [31:0] wr_biten;
+    } twinstamp_card__cpu_memory__external__out_t;
+
+    typedef struct {
         clock_regs__out_t clock;
         ring_regs__out_t ring;
         counter_regs__out_t counters;
+        pps_regs__out_t pps;
+        uart_regs__out_t uart;
+        cpu_regs__out_t cpu;
         port_regs__out_t port[4];
         twinstamp_card__counter_memory__external__out_t counter_memory;
         twinstamp_card__digest_key__external__out_t digest_key;
         twinstamp_card__flow_key__external__out_t flow_key;
+        twinstamp_card__cpu_memory__external__out_t cpu_memory;
     } twinstamp_card__out_t;
 endpackage

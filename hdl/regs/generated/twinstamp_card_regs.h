@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x2
+#define ID_REGS__VERSION__MINOR_reset 0x3
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -70,6 +70,9 @@ typedef union {
 #define ID_REGS__FEATURES__LOOPBACK_bm 0x20
 #define ID_REGS__FEATURES__LOOPBACK_bp 5
 #define ID_REGS__FEATURES__LOOPBACK_bw 1
+#define ID_REGS__FEATURES__DISCIPLINE_bm 0x40
+#define ID_REGS__FEATURES__DISCIPLINE_bp 6
+#define ID_REGS__FEATURES__DISCIPLINE_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t flow_hash :1;
@@ -78,7 +81,8 @@ typedef union {
         uint32_t simulated :1;
         uint32_t phy :1;
         uint32_t loopback :1;
-        uint32_t :26;
+        uint32_t discipline :1;
+        uint32_t :25;
     } f;
     uint32_t w;
 } id_regs__features_t;
@@ -218,11 +222,22 @@ typedef union {
 #define CLOCK_REGS__CONTROL__LOCKED_bp 1
 #define CLOCK_REGS__CONTROL__LOCKED_bw 1
 #define CLOCK_REGS__CONTROL__LOCKED_reset 0x0
+#define CLOCK_REGS__CONTROL__STATE_bm 0x70
+#define CLOCK_REGS__CONTROL__STATE_bp 4
+#define CLOCK_REGS__CONTROL__STATE_bw 3
+#define CLOCK_REGS__CONTROL__STATE_reset 0x0
+#define CLOCK_REGS__CONTROL__DISCIPLINED_bm 0x80
+#define CLOCK_REGS__CONTROL__DISCIPLINED_bp 7
+#define CLOCK_REGS__CONTROL__DISCIPLINED_bw 1
+#define CLOCK_REGS__CONTROL__DISCIPLINED_reset 0x0
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t load :1;
         uint32_t locked :1;
-        uint32_t :30;
+        uint32_t :2;
+        uint32_t state :3;
+        uint32_t disciplined :1;
+        uint32_t :24;
     } f;
     uint32_t w;
 } clock_regs__control_t;
@@ -277,10 +292,15 @@ typedef union {
 #define CLOCK_REGS__UTC_OFFSET__S_bp 0
 #define CLOCK_REGS__UTC_OFFSET__S_bw 16
 #define CLOCK_REGS__UTC_OFFSET__S_reset 0x25
+#define CLOCK_REGS__UTC_OFFSET__VALID_bm 0x10000
+#define CLOCK_REGS__UTC_OFFSET__VALID_bp 16
+#define CLOCK_REGS__UTC_OFFSET__VALID_bw 1
+#define CLOCK_REGS__UTC_OFFSET__VALID_reset 0x0
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t s :16;
-        uint32_t :16;
+        uint32_t valid :1;
+        uint32_t :15;
     } f;
     uint32_t w;
 } clock_regs__utc_offset_t;
@@ -456,6 +476,526 @@ typedef struct __attribute__ ((__packed__)) {
     counter_regs__status_t status;
     counter_regs__at_t at;
 } counter_regs_t;
+
+// reg - pps_regs::control
+#define PPS_REGS__CONTROL__ENABLE_bm 0x1
+#define PPS_REGS__CONTROL__ENABLE_bp 0
+#define PPS_REGS__CONTROL__ENABLE_bw 1
+#define PPS_REGS__CONTROL__ENABLE_reset 0x0
+#define PPS_REGS__CONTROL__INVERT_bm 0x2
+#define PPS_REGS__CONTROL__INVERT_bp 1
+#define PPS_REGS__CONTROL__INVERT_bw 1
+#define PPS_REGS__CONTROL__INVERT_reset 0x0
+#define PPS_REGS__CONTROL__OUTPUT_ENABLE_bm 0x4
+#define PPS_REGS__CONTROL__OUTPUT_ENABLE_bp 2
+#define PPS_REGS__CONTROL__OUTPUT_ENABLE_bw 1
+#define PPS_REGS__CONTROL__OUTPUT_ENABLE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t invert :1;
+        uint32_t output_enable :1;
+        uint32_t :29;
+    } f;
+    uint32_t w;
+} pps_regs__control_t;
+
+// reg - pps_regs::filter
+#define PPS_REGS__FILTER__CYCLES_bm 0xffff
+#define PPS_REGS__FILTER__CYCLES_bp 0
+#define PPS_REGS__FILTER__CYCLES_bw 16
+#define PPS_REGS__FILTER__CYCLES_reset 0x7d
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :16;
+        uint32_t :16;
+    } f;
+    uint32_t w;
+} pps_regs__filter_t;
+
+// reg - pps_regs::period
+#define PPS_REGS__PERIOD__CYCLES_bm 0xffffffff
+#define PPS_REGS__PERIOD__CYCLES_bp 0
+#define PPS_REGS__PERIOD__CYCLES_bw 32
+#define PPS_REGS__PERIOD__CYCLES_reset 0x7735940
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
+    } f;
+    uint32_t w;
+} pps_regs__period_t;
+
+// reg - pps_regs::tolerance
+#define PPS_REGS__TOLERANCE__CYCLES_bm 0xffffffff
+#define PPS_REGS__TOLERANCE__CYCLES_bp 0
+#define PPS_REGS__TOLERANCE__CYCLES_bw 32
+#define PPS_REGS__TOLERANCE__CYCLES_reset 0xf424
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
+    } f;
+    uint32_t w;
+} pps_regs__tolerance_t;
+
+// reg - pps_regs::antenna_delay
+#define PPS_REGS__ANTENNA_DELAY__Q48_bm 0xffffffff
+#define PPS_REGS__ANTENNA_DELAY__Q48_bp 0
+#define PPS_REGS__ANTENNA_DELAY__Q48_bw 32
+#define PPS_REGS__ANTENNA_DELAY__Q48_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t q48 :32;
+    } f;
+    uint32_t w;
+} pps_regs__antenna_delay_t;
+
+// reg - pps_regs::cable_delay
+#define PPS_REGS__CABLE_DELAY__Q48_bm 0xffffffff
+#define PPS_REGS__CABLE_DELAY__Q48_bp 0
+#define PPS_REGS__CABLE_DELAY__Q48_bw 32
+#define PPS_REGS__CABLE_DELAY__Q48_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t q48 :32;
+    } f;
+    uint32_t w;
+} pps_regs__cable_delay_t;
+
+// reg - pps_regs::edge_flags
+#define PPS_REGS__EDGE_FLAGS__POSITION_bm 0xf
+#define PPS_REGS__EDGE_FLAGS__POSITION_bp 0
+#define PPS_REGS__EDGE_FLAGS__POSITION_bw 4
+#define PPS_REGS__EDGE_FLAGS__FIRST_bm 0x10
+#define PPS_REGS__EDGE_FLAGS__FIRST_bp 4
+#define PPS_REGS__EDGE_FLAGS__FIRST_bw 1
+#define PPS_REGS__EDGE_FLAGS__EARLY_bm 0x20
+#define PPS_REGS__EDGE_FLAGS__EARLY_bp 5
+#define PPS_REGS__EDGE_FLAGS__EARLY_bw 1
+#define PPS_REGS__EDGE_FLAGS__DOUBLED_bm 0x40
+#define PPS_REGS__EDGE_FLAGS__DOUBLED_bp 6
+#define PPS_REGS__EDGE_FLAGS__DOUBLED_bw 1
+#define PPS_REGS__EDGE_FLAGS__HIGH_bm 0x100
+#define PPS_REGS__EDGE_FLAGS__HIGH_bp 8
+#define PPS_REGS__EDGE_FLAGS__HIGH_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t position :4;
+        uint32_t first :1;
+        uint32_t early :1;
+        uint32_t doubled :1;
+        uint32_t :1;
+        uint32_t high :1;
+        uint32_t :23;
+    } f;
+    uint32_t w;
+} pps_regs__edge_flags_t;
+
+// reg - pps_regs::edges
+#define PPS_REGS__EDGES__COUNT_bm 0xffffffff
+#define PPS_REGS__EDGES__COUNT_bp 0
+#define PPS_REGS__EDGES__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} pps_regs__edges_t;
+
+// reg - pps_regs::edge_time
+#define PPS_REGS__EDGE_TIME__Q32_bm 0xffffffffffffffff
+#define PPS_REGS__EDGE_TIME__Q32_bp 0
+#define PPS_REGS__EDGE_TIME__Q32_bw 64
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint64_t q32 :64;
+    } f;
+    uint64_t w;
+} pps_regs__edge_time_t;
+
+// reg - pps_regs::edge_fraction
+#define PPS_REGS__EDGE_FRACTION__Q64_bm 0xffffffff
+#define PPS_REGS__EDGE_FRACTION__Q64_bp 0
+#define PPS_REGS__EDGE_FRACTION__Q64_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t q64 :32;
+    } f;
+    uint32_t w;
+} pps_regs__edge_fraction_t;
+
+// reg - pps_regs::interval
+#define PPS_REGS__INTERVAL__CYCLES_bm 0xffffffff
+#define PPS_REGS__INTERVAL__CYCLES_bp 0
+#define PPS_REGS__INTERVAL__CYCLES_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
+    } f;
+    uint32_t w;
+} pps_regs__interval_t;
+
+// reg - pps_regs::glitches
+#define PPS_REGS__GLITCHES__COUNT_bm 0xffffffff
+#define PPS_REGS__GLITCHES__COUNT_bp 0
+#define PPS_REGS__GLITCHES__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} pps_regs__glitches_t;
+
+// reg - pps_regs::early
+#define PPS_REGS__EARLY__COUNT_bm 0xffffffff
+#define PPS_REGS__EARLY__COUNT_bp 0
+#define PPS_REGS__EARLY__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} pps_regs__early_t;
+
+// reg - pps_regs::doubled
+#define PPS_REGS__DOUBLED__COUNT_bm 0xffffffff
+#define PPS_REGS__DOUBLED__COUNT_bp 0
+#define PPS_REGS__DOUBLED__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} pps_regs__doubled_t;
+
+// reg - pps_regs::missing
+#define PPS_REGS__MISSING__COUNT_bm 0xffffffff
+#define PPS_REGS__MISSING__COUNT_bp 0
+#define PPS_REGS__MISSING__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} pps_regs__missing_t;
+
+// reg - pps_regs::output_width
+#define PPS_REGS__OUTPUT_WIDTH__CYCLES_bm 0xffffffff
+#define PPS_REGS__OUTPUT_WIDTH__CYCLES_bp 0
+#define PPS_REGS__OUTPUT_WIDTH__CYCLES_bw 32
+#define PPS_REGS__OUTPUT_WIDTH__CYCLES_reset 0xbebc20
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
+    } f;
+    uint32_t w;
+} pps_regs__output_width_t;
+
+// reg - pps_regs::output_delay
+#define PPS_REGS__OUTPUT_DELAY__Q48_bm 0xffffffff
+#define PPS_REGS__OUTPUT_DELAY__Q48_bp 0
+#define PPS_REGS__OUTPUT_DELAY__Q48_bw 32
+#define PPS_REGS__OUTPUT_DELAY__Q48_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t q48 :32;
+    } f;
+    uint32_t w;
+} pps_regs__output_delay_t;
+
+// reg - pps_regs::output_count
+#define PPS_REGS__OUTPUT_COUNT__COUNT_bm 0xffffffff
+#define PPS_REGS__OUTPUT_COUNT__COUNT_bp 0
+#define PPS_REGS__OUTPUT_COUNT__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} pps_regs__output_count_t;
+
+// regfile - pps_regs
+typedef struct __attribute__ ((__packed__)) {
+    pps_regs__control_t control;
+    pps_regs__filter_t filter;
+    pps_regs__period_t period;
+    pps_regs__tolerance_t tolerance;
+    pps_regs__antenna_delay_t antenna_delay;
+    pps_regs__cable_delay_t cable_delay;
+    pps_regs__edge_flags_t edge_flags;
+    pps_regs__edges_t edges;
+    pps_regs__edge_time_t edge_time;
+    pps_regs__edge_fraction_t edge_fraction;
+    pps_regs__interval_t interval;
+    pps_regs__glitches_t glitches;
+    pps_regs__early_t early;
+    pps_regs__doubled_t doubled;
+    pps_regs__missing_t missing;
+    pps_regs__output_width_t output_width;
+    pps_regs__output_delay_t output_delay;
+    pps_regs__output_count_t output_count;
+} pps_regs_t;
+
+// reg - uart_regs::divider
+#define UART_REGS__DIVIDER__CYCLES_bm 0xffff
+#define UART_REGS__DIVIDER__CYCLES_bp 0
+#define UART_REGS__DIVIDER__CYCLES_bw 16
+#define UART_REGS__DIVIDER__CYCLES_reset 0xcb7
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :16;
+        uint32_t :16;
+    } f;
+    uint32_t w;
+} uart_regs__divider_t;
+
+// reg - uart_regs::receive
+#define UART_REGS__RECEIVE__VALUE_bm 0xff
+#define UART_REGS__RECEIVE__VALUE_bp 0
+#define UART_REGS__RECEIVE__VALUE_bw 8
+#define UART_REGS__RECEIVE__VALID_bm 0x100
+#define UART_REGS__RECEIVE__VALID_bp 8
+#define UART_REGS__RECEIVE__VALID_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :8;
+        uint32_t valid :1;
+        uint32_t :23;
+    } f;
+    uint32_t w;
+} uart_regs__receive_t;
+
+// reg - uart_regs::transmit
+#define UART_REGS__TRANSMIT__VALUE_bm 0xff
+#define UART_REGS__TRANSMIT__VALUE_bp 0
+#define UART_REGS__TRANSMIT__VALUE_bw 8
+#define UART_REGS__TRANSMIT__VALUE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :8;
+        uint32_t :24;
+    } f;
+    uint32_t w;
+} uart_regs__transmit_t;
+
+// reg - uart_regs::status
+#define UART_REGS__STATUS__RECEIVED_bm 0xffff
+#define UART_REGS__STATUS__RECEIVED_bp 0
+#define UART_REGS__STATUS__RECEIVED_bw 16
+#define UART_REGS__STATUS__FULL_bm 0x10000
+#define UART_REGS__STATUS__FULL_bp 16
+#define UART_REGS__STATUS__FULL_bw 1
+#define UART_REGS__STATUS__IDLE_bm 0x20000
+#define UART_REGS__STATUS__IDLE_bp 17
+#define UART_REGS__STATUS__IDLE_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t received :16;
+        uint32_t full :1;
+        uint32_t idle :1;
+        uint32_t :14;
+    } f;
+    uint32_t w;
+} uart_regs__status_t;
+
+// reg - uart_regs::errors
+#define UART_REGS__ERRORS__FRAMING_bm 0xffff
+#define UART_REGS__ERRORS__FRAMING_bp 0
+#define UART_REGS__ERRORS__FRAMING_bw 16
+#define UART_REGS__ERRORS__OVERFLOW_bm 0xffff0000
+#define UART_REGS__ERRORS__OVERFLOW_bp 16
+#define UART_REGS__ERRORS__OVERFLOW_bw 16
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t framing :16;
+        uint32_t overflow :16;
+    } f;
+    uint32_t w;
+} uart_regs__errors_t;
+
+// regfile - uart_regs
+typedef struct __attribute__ ((__packed__)) {
+    uart_regs__divider_t divider;
+    uart_regs__receive_t receive;
+    uart_regs__transmit_t transmit;
+    uart_regs__status_t status;
+    uart_regs__errors_t errors;
+} uart_regs_t;
+
+// reg - cpu_regs::control
+#define CPU_REGS__CONTROL__RUN_bm 0x1
+#define CPU_REGS__CONTROL__RUN_bp 0
+#define CPU_REGS__CONTROL__RUN_bw 1
+#define CPU_REGS__CONTROL__RUN_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t run :1;
+        uint32_t :31;
+    } f;
+    uint32_t w;
+} cpu_regs__control_t;
+
+// reg - cpu_regs::status
+#define CPU_REGS__STATUS__RUNNING_bm 0x1
+#define CPU_REGS__STATUS__RUNNING_bp 0
+#define CPU_REGS__STATUS__RUNNING_bw 1
+#define CPU_REGS__STATUS__FAILED_bm 0x2
+#define CPU_REGS__STATUS__FAILED_bp 1
+#define CPU_REGS__STATUS__FAILED_bw 1
+#define CPU_REGS__STATUS__TRAPPED_bm 0x4
+#define CPU_REGS__STATUS__TRAPPED_bp 2
+#define CPU_REGS__STATUS__TRAPPED_bw 1
+#define CPU_REGS__STATUS__WRITE_REFUSED_bm 0x8
+#define CPU_REGS__STATUS__WRITE_REFUSED_bp 3
+#define CPU_REGS__STATUS__WRITE_REFUSED_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t running :1;
+        uint32_t failed :1;
+        uint32_t trapped :1;
+        uint32_t write_refused :1;
+        uint32_t :28;
+    } f;
+    uint32_t w;
+} cpu_regs__status_t;
+
+// reg - cpu_regs::watchdog
+#define CPU_REGS__WATCHDOG__CYCLES_bm 0xffffffff
+#define CPU_REGS__WATCHDOG__CYCLES_bp 0
+#define CPU_REGS__WATCHDOG__CYCLES_bw 32
+#define CPU_REGS__WATCHDOG__CYCLES_reset 0xee6b280
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
+    } f;
+    uint32_t w;
+} cpu_regs__watchdog_t;
+
+// reg - cpu_regs::pet
+#define CPU_REGS__PET__VALUE_bm 0x1
+#define CPU_REGS__PET__VALUE_bp 0
+#define CPU_REGS__PET__VALUE_bw 1
+#define CPU_REGS__PET__VALUE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :1;
+        uint32_t :31;
+    } f;
+    uint32_t w;
+} cpu_regs__pet_t;
+
+// reg - cpu_regs::tick
+#define CPU_REGS__TICK__CYCLES_bm 0xffffffff
+#define CPU_REGS__TICK__CYCLES_bp 0
+#define CPU_REGS__TICK__CYCLES_bw 32
+#define CPU_REGS__TICK__CYCLES_reset 0xbebc20
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
+    } f;
+    uint32_t w;
+} cpu_regs__tick_t;
+
+// reg - cpu_regs::events
+#define CPU_REGS__EVENTS__PPS_bm 0x1
+#define CPU_REGS__EVENTS__PPS_bp 0
+#define CPU_REGS__EVENTS__PPS_bw 1
+#define CPU_REGS__EVENTS__TICK_bm 0x2
+#define CPU_REGS__EVENTS__TICK_bp 1
+#define CPU_REGS__EVENTS__TICK_bw 1
+#define CPU_REGS__EVENTS__COMMAND_bm 0x4
+#define CPU_REGS__EVENTS__COMMAND_bp 2
+#define CPU_REGS__EVENTS__COMMAND_bw 1
+#define CPU_REGS__EVENTS__UART_bm 0x8
+#define CPU_REGS__EVENTS__UART_bp 3
+#define CPU_REGS__EVENTS__UART_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t pps :1;
+        uint32_t tick :1;
+        uint32_t command :1;
+        uint32_t uart :1;
+        uint32_t :28;
+    } f;
+    uint32_t w;
+} cpu_regs__events_t;
+
+// reg - cpu_regs::events_clear
+#define CPU_REGS__EVENTS_CLEAR__VALUE_bm 0x7
+#define CPU_REGS__EVENTS_CLEAR__VALUE_bp 0
+#define CPU_REGS__EVENTS_CLEAR__VALUE_bw 3
+#define CPU_REGS__EVENTS_CLEAR__VALUE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :3;
+        uint32_t :29;
+    } f;
+    uint32_t w;
+} cpu_regs__events_clear_t;
+
+// reg - cpu_regs::command
+#define CPU_REGS__COMMAND__VALUE_bm 0xffffffff
+#define CPU_REGS__COMMAND__VALUE_bp 0
+#define CPU_REGS__COMMAND__VALUE_bw 32
+#define CPU_REGS__COMMAND__VALUE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
+    } f;
+    uint32_t w;
+} cpu_regs__command_t;
+
+// reg - cpu_regs::argument
+#define CPU_REGS__ARGUMENT__VALUE_bm 0xffffffffffffffff
+#define CPU_REGS__ARGUMENT__VALUE_bp 0
+#define CPU_REGS__ARGUMENT__VALUE_bw 64
+#define CPU_REGS__ARGUMENT__VALUE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint64_t value :64;
+    } f;
+    uint64_t w;
+} cpu_regs__argument_t;
+
+// reg - cpu_regs::answer
+#define CPU_REGS__ANSWER__VALUE_bm 0xffffffff
+#define CPU_REGS__ANSWER__VALUE_bp 0
+#define CPU_REGS__ANSWER__VALUE_bw 32
+#define CPU_REGS__ANSWER__VALUE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
+    } f;
+    uint32_t w;
+} cpu_regs__answer_t;
+
+// reg - cpu_regs::mailbox
+#define CPU_REGS__MAILBOX__ADDRESS_bm 0xffffffff
+#define CPU_REGS__MAILBOX__ADDRESS_bp 0
+#define CPU_REGS__MAILBOX__ADDRESS_bw 32
+#define CPU_REGS__MAILBOX__ADDRESS_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t address :32;
+    } f;
+    uint32_t w;
+} cpu_regs__mailbox_t;
+
+// regfile - cpu_regs
+typedef struct __attribute__ ((__packed__)) {
+    cpu_regs__control_t control;
+    cpu_regs__status_t status;
+    cpu_regs__watchdog_t watchdog;
+    cpu_regs__pet_t pet;
+    cpu_regs__tick_t tick;
+    cpu_regs__events_t events;
+    cpu_regs__events_clear_t events_clear;
+    uint8_t RESERVED_1c_1f[0x4];
+    cpu_regs__command_t command;
+    uint8_t RESERVED_24_27[0x4];
+    cpu_regs__argument_t argument;
+    cpu_regs__answer_t answer;
+    cpu_regs__mailbox_t mailbox;
+} cpu_regs_t;
 
 // reg - port_regs::rx_control
 #define PORT_REGS__RX_CONTROL__ENABLE_bm 0x1
@@ -773,15 +1313,24 @@ typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[32];
 } twinstamp_card__flow_key_t;
 
+// mem - twinstamp_card::cpu_memory
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t mem[16384];
+} twinstamp_card__cpu_memory_t;
+
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
 static_assert(sizeof(ring_regs_t) == 0x20, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
+static_assert(sizeof(pps_regs_t) == 0x4c, "Packing error");
+static_assert(sizeof(uart_regs_t) == 0x14, "Packing error");
+static_assert(sizeof(cpu_regs_t) == 0x38, "Packing error");
 static_assert(sizeof(port_regs__stride100_t) == 0x100, "Packing error");
 static_assert(sizeof(twinstamp_card__counter_memory_t) == 0x400, "Packing error");
 static_assert(sizeof(twinstamp_card__digest_key_t) == 0x800, "Packing error");
 static_assert(sizeof(twinstamp_card__flow_key_t) == 0x80, "Packing error");
+static_assert(sizeof(twinstamp_card__cpu_memory_t) == 0x10000, "Packing error");
 
 #ifdef __cplusplus
 }

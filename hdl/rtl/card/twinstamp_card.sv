@@ -2,7 +2,8 @@
 // The card: four GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
 //
 // Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), clk_reg_i (clk_i itself; a simulation
-// leaves edges out from 64 cycles after a bus access until the next one), rx_clk_i[] one per port. rst_ni
+// leaves edges out from 64 cycles after a bus access until the next one), aux_clk_i (clk_i itself; a simulation
+// leaves edges out while aux_active_o is low and clk_reg_i stands), rx_clk_i[] one per port. rst_ni
 // asserts at once, is released in each clock on its own. AXI4-Lite for registers, AXI4 for the ring.
 module twinstamp_card
   import twinstamp_pkg::*;
@@ -14,7 +15,15 @@ module twinstamp_card
 ) (
   input  logic        clk_i,
   input  logic        clk_reg_i,   // clk_i for the register block: may stand still while the bus is quiet
+  input  logic        aux_clk_i,   // clk_i for PPS, serial line and soft core: may stand still while unused
   input  logic        rst_ni,
+  output logic        reg_active_o,   // simulation only: clocks that may not stand still
+  output logic        aux_active_o,
+
+  input  logic [7:0]  pps_word_i,     // of the board's sampler, see pps_capture
+  output logic [7:0]  pps_word_o,     // for the board's serialiser, see pps_output
+  input  logic        uart_rx_i,
+  output logic        uart_tx_o,
 
   input  logic [3:0]  rx_clk_i,
   input  logic [7:0]  rxd_i [4],
@@ -32,7 +41,7 @@ module twinstamp_card
 
   input  logic        s_axil_awvalid,
   output logic        s_axil_awready,
-  input  logic [13:0] s_axil_awaddr,
+  input  logic [16:0] s_axil_awaddr,
   input  logic        s_axil_wvalid,
   output logic        s_axil_wready,
   input  logic [31:0] s_axil_wdata,
@@ -42,7 +51,7 @@ module twinstamp_card
   output logic [1:0]  s_axil_bresp,
   input  logic        s_axil_arvalid,
   output logic        s_axil_arready,
-  input  logic [13:0] s_axil_araddr,
+  input  logic [16:0] s_axil_araddr,
   output logic        s_axil_rvalid,
   input  logic        s_axil_rready,
   output logic [31:0] s_axil_rdata,
@@ -86,6 +95,10 @@ module twinstamp_card
   logic [63:0] now_q32, slew_left;
   logic [31:0] epoch, producer;
   logic load_refused, increment_refused;
+  logic [48:0] added_q72;
+  logic core_failed, locked;
+  // What a failed servo wrote does not count any more.
+  assign locked = hwif_out.clock.control.locked.value && !core_failed;
   logic ring_error, ring_bad_shape, ring_idle, store;
   logic counters_busy;
   logic [63:0] latched_at_q;
@@ -233,9 +246,9 @@ module twinstamp_card
     .slew_step_q64_i(hwif_out.clock.slew_step.q64.value),
     .load_i(hwif_out.clock.control.load.value),
     .load_q32_i(hwif_out.clock.load_time.q32.value),
-    .locked_i(hwif_out.clock.control.locked.value),
+    .locked_i(locked),
     .armed_i(1'b0),
-    .now_q72_o, .now_q32_o(now_q32), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
@@ -251,9 +264,11 @@ module twinstamp_card
     .producer_o(producer), .error_o(ring_error), .bad_shape_o(ring_bad_shape), .idle_o(ring_idle),
     .store_o(store),
     .now_q32_i(now_q32), .epoch_i(epoch),
-    .bound_ns_i(hwif_out.clock.bound.ns.value),
+    .bound_ns_i(core_failed ? '1 : hwif_out.clock.bound.ns.value),
     .utc_offset_i(hwif_out.clock.utc_offset.s.value),
-    .locked_i(hwif_out.clock.control.locked.value),
+    .utc_valid_i(hwif_out.clock.utc_offset.valid.value),
+    .servo_i({hwif_out.clock.control.disciplined.value, core_failed ? 3'd5 : hwif_out.clock.control.state.value}),
+    .locked_i(locked),
     .slewing_i(slew_left != '0),
     .drops_i(drops), .committed_i(committed), .taken_o(taken), .read_o(store_read),
     .read_address_o(store_address), .read_data_i(store_data), .discard_o(discard_source),
@@ -310,6 +325,7 @@ module twinstamp_card
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
   assign hwif_in.id.features.transmit.next = 1'b1;
+  assign hwif_in.id.features.discipline.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;
   assign hwif_in.id.size.ports.next = 8'(Ports);
   assign hwif_in.id.size.counters.next = 8'(CountersUsed);
@@ -321,6 +337,7 @@ module twinstamp_card
   assign hwif_in.clock.status.increment_refused.hwset = increment_refused;
   assign hwif_in.clock.status.slewing.next = slew_left != '0;
   assign hwif_in.clock.epoch.value.next = epoch;
+  assign hwif_in.clock.control.locked.hwclr = core_failed;
   assign hwif_in.ring.status.error.next = ring_error;
   assign hwif_in.ring.status.idle.next = ring_idle;
   assign hwif_in.ring.status.bad_shape.next = ring_bad_shape;
@@ -328,14 +345,38 @@ module twinstamp_card
   assign hwif_in.counters.status.busy.next = counters_busy;
   assign hwif_in.counters.at.q32.next = latched_at_q;
 
+  // Between the host and the registers, for the soft core's sake.
+  logic awvalid, awready, wvalid, wready, bvalid, bready, arvalid, arready, rvalid, rready;
+  logic [16:0] awaddr, araddr;
+  logic [31:0] wdata, rdata;
+  logic [3:0] wstrb;
+  logic [1:0] bresp, rresp;
+  discipline u_discipline (
+    .clk_i, .reg_clk_i(clk_reg_i), .cpu_clk_i(aux_clk_i), .aux_clk_i, .rst_ni, .reg_active_o, .cpu_active_o(),
+    .aux_active_o, .now_q72_i(now_q72_o), .added_q72_i(added_q72), .failed_o(core_failed),
+    .pps_word_i, .pps_word_o, .uart_rx_i, .uart_tx_o,
+    .pps_o(hwif_in.pps), .pps_i(hwif_out.pps), .uart_o(hwif_in.uart), .uart_i(hwif_out.uart),
+    .cpu_o(hwif_in.cpu), .cpu_i(hwif_out.cpu),
+    .memory_o(hwif_in.cpu_memory), .memory_i(hwif_out.cpu_memory),
+    .s_awvalid(s_axil_awvalid), .s_awready(s_axil_awready), .s_awaddr(s_axil_awaddr),
+    .s_wvalid(s_axil_wvalid), .s_wready(s_axil_wready), .s_wdata(s_axil_wdata), .s_wstrb(s_axil_wstrb),
+    .s_bvalid(s_axil_bvalid), .s_bready(s_axil_bready), .s_bresp(s_axil_bresp),
+    .s_arvalid(s_axil_arvalid), .s_arready(s_axil_arready), .s_araddr(s_axil_araddr),
+    .s_rvalid(s_axil_rvalid), .s_rready(s_axil_rready), .s_rdata(s_axil_rdata), .s_rresp(s_axil_rresp),
+    .m_awvalid(awvalid), .m_awready(awready), .m_awaddr(awaddr), .m_wvalid(wvalid), .m_wready(wready),
+    .m_wdata(wdata), .m_wstrb(wstrb), .m_bvalid(bvalid), .m_bready(bready), .m_bresp(bresp),
+    .m_arvalid(arvalid), .m_arready(arready), .m_araddr(araddr), .m_rvalid(rvalid), .m_rready(rready),
+    .m_rdata(rdata), .m_rresp(rresp)
+  );
+
   always_ff @(posedge clk_reg_i) hwif_in_q <= hwif_in;
   card_regs u_regs (
     .clk(clk_reg_i), .arst_n(rst_ni),
-    .s_axil_awready, .s_axil_awvalid, .s_axil_awaddr, .s_axil_awprot(3'b000),
-    .s_axil_wready, .s_axil_wvalid, .s_axil_wdata, .s_axil_wstrb,
-    .s_axil_bready, .s_axil_bvalid, .s_axil_bresp,
-    .s_axil_arready, .s_axil_arvalid, .s_axil_araddr, .s_axil_arprot(3'b000),
-    .s_axil_rready, .s_axil_rvalid, .s_axil_rdata, .s_axil_rresp,
+    .s_axil_awready(awready), .s_axil_awvalid(awvalid), .s_axil_awaddr(awaddr), .s_axil_awprot(3'b000),
+    .s_axil_wready(wready), .s_axil_wvalid(wvalid), .s_axil_wdata(wdata), .s_axil_wstrb(wstrb),
+    .s_axil_bready(bready), .s_axil_bvalid(bvalid), .s_axil_bresp(bresp),
+    .s_axil_arready(arready), .s_axil_arvalid(arvalid), .s_axil_araddr(araddr), .s_axil_arprot(3'b000),
+    .s_axil_rready(rready), .s_axil_rvalid(rvalid), .s_axil_rdata(rdata), .s_axil_rresp(rresp),
     .hwif_in(hwif_in_q), .hwif_out
   );
 endmodule

@@ -37,6 +37,8 @@ module block_packer
   input  logic [31:0] epoch_i,
   input  logic [31:0] bound_ns_i,
   input  logic [15:0] utc_offset_i,
+  input  logic        utc_valid_i,
+  input  logic [3:0]  servo_i,        // state in 2:0, disciplined in 3
   input  logic        locked_i,
   input  logic        slewing_i,
   input  logic [31:0] drops_i [Ports],
@@ -93,6 +95,7 @@ module block_packer
   logic [31:0] opened_q, producer_q, records_q, epoch_q, timer_q;
   logic [19:0] place_q;       // next word within the block
   logic locked_q;             // at its opening
+  logic [31:0] bound_q;       // the largest since its opening
   logic flush_q, error_q, bad_shape_q;
   logic [3:0] settled_q;      // cycles since enable_i fell
   logic [19:0] block_words;
@@ -141,7 +144,7 @@ module block_packer
       3'd1: head_word = {32'b0, opened_q};
       3'd2: head_word = {records_q, 9'b0, place_q, 3'b000};
       3'd3: head_word = now_q32_i;
-      3'd4: head_word = {13'b0, slewing_i, locked_q, locked_i, utc_offset_i, bound_ns_i};
+      3'd4: head_word = {4'b0, servo_i, 4'b0, utc_valid_i, slewing_i, locked_q, locked_i, utc_offset_i, bound_q};
       3'd5: head_word = {32'b0, epoch_q};
       3'd6: head_word = {drops[1], drops[0]};
       default: head_word = {drops[3], drops[2]};
@@ -174,6 +177,7 @@ module block_packer
       timer_q <= '0;
       place_q <= '0;
       locked_q <= 1'b0;
+      bound_q <= '0;
       flush_q <= 1'b0;
       settled_q <= '0;
       error_q <= 1'b0;
@@ -189,6 +193,7 @@ module block_packer
       discard_o <= '0;
       data_valid_q <= read_now && state_q == StCopy;
       timer_q <= open_q ? timer_q + 32'd1 : '0;
+      if (!open_q || bound_ns_i > bound_q) bound_q <= bound_ns_i;
       // A frame store may still be finishing a record when enable_i falls.
       settled_q <= enable_i ? '0 : settled_q + 4'(settled_q != '1);
       if (flush_i) flush_q <= 1'b1;

@@ -55,6 +55,18 @@ RECORD_FIRST_BYTE = 0x20
 RECORD_TX = 0x40
 
 
+# What clock.control.state says, with the bit above it that says whether it says anything.
+SERVO_STATES = ("cold", "acquiring", "locked", "holdover", "disputed", "failed")
+
+
+def servo_state(bits: int) -> str:
+    """Name of the servo's state from its three bits and ``disciplined`` above them; "" where nothing disciplines."""
+    if not bits & 8:
+        return ""
+    state = bits & 7
+    return SERVO_STATES[state] if state < len(SERVO_STATES) else f"state {state}"
+
+
 class CardBatch(FrameBatch):
     """A FrameBatch over a card's ring, with what else a record says. Valid until ``release()``."""
 
@@ -105,6 +117,8 @@ class ClockStatus(NamedTuple):
     """The card's clock at one look. time_q32: card time, 32.32 s TAI. rate_ppb: set rate against the core
     clock's nominal one. slewing: a slew is under way, slew_left_ns of it to come. locked: to a reference.
     bound_ns: error bound, -1 where none is known. utc_offset_s: TAI - UTC. epoch: +1 at each new time.
+    state: as in ClockState. utc_known: the offset is not assumed. failed: the soft core has stopped; its lock
+    and bound do not count any more.
     """
 
     time_q32: int
@@ -115,6 +129,9 @@ class ClockStatus(NamedTuple):
     bound_ns: int
     utc_offset_s: int
     epoch: int
+    state: str
+    utc_known: bool
+    failed: bool
 
 
 class CardStatistics(NamedTuple):
@@ -301,18 +318,24 @@ class Card:
         """Time, rate, slew and state of the card's clock."""
         status = self.fields("clock.status")
         left = self.read("clock.slew_left")
-        offset = self.read("clock.utc_offset") & 0xFFFF
-        bound = self.read("clock.bound")
+        utc = self.fields("clock.utc_offset")
+        offset = utc["s"]
+        control = self.fields("clock.control")
+        failed = bool(self.fields("cpu.status")["failed"])
+        bound = _NO_ANSWER if failed else self.read("clock.bound")
         nominal = Fraction(1 << 72, self.identity.core_clock_hz)
         return ClockStatus(
             self.time_q32(),
             float((self.read("clock.increment") / nominal - 1) * 10**9),
             bool(status["slewing"]),
             (left - (1 << 64) if left >> 63 else left) * 1e9 / 2**64,
-            bool(self.fields("clock.control")["locked"]),
+            bool(control["locked"]) and not failed,
             -1 if bound == _NO_ANSWER else bound,
             offset - (1 << 16) if offset >> 15 else offset,
             self.read("clock.epoch"),
+            "failed" if failed else servo_state(control["state"] | control["disciplined"] << 3),
+            bool(utc["valid"]),
+            failed,
         )
 
     def load_time_q32(self, q32: int) -> None:
@@ -585,7 +608,7 @@ class Card:
                 return None
             left -= self.transport.wait(min(left, _POLL_S))
         try:
-            columns, lease, epoch, locked, bound, _ = self._ring.read(
+            columns, lease, epoch, locked, bound, utc_offset_s, state = self._ring.read(
                 producer, max_frames, self._utc, self._constants
             )
         except RuntimeError as error:
@@ -593,7 +616,14 @@ class Card:
                 raise DeadCardError(f"card {self.transport.name} stopped answering: reset it") from error
             raise DeviceError(f"card {self.transport.name}: {error}") from error
         clock = ClockState(
-            "utc" if self._utc else "tai", "card", locked, -1 if bound == 0xFFFFFFFF else bound, epoch
+            "utc" if self._utc else "tai",
+            "card",
+            locked,
+            -1 if bound == 0xFFFFFFFF else bound,
+            epoch,
+            servo_state(state >> 8),
+            utc_offset_s,
+            bool(state & 8),
         )
         batch = CardBatch(
             columns, ports=self.ports, clock=clock, first=self._first, lease=lambda: self._release(lease)

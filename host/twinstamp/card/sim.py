@@ -94,6 +94,9 @@ def _load() -> ctypes.CDLL:
         ("ts_pending", u64, [pointer, ctypes.c_int]),
         ("ts_truth", u64, [pointer, ctypes.c_int, pointer, u64]),
         ("ts_run", None, [pointer, u64]),
+        ("ts_pulse", ctypes.c_int, [pointer, i64]),
+        ("ts_serial", None, [pointer, i64, i64, ctypes.c_char_p, u64]),
+        ("ts_sampler", None, [pointer, i64, i64]),
         ("ts_set_warp", None, [pointer, ctypes.c_int]),
         ("ts_state", u64, [pointer, pointer, u64]),
         ("ts_warped", u64, [pointer]),
@@ -346,6 +349,27 @@ class SimulatedCard:
         tx, rx = ctypes.c_int64(), ctypes.c_int64()
         link = self._library.ts_phy(self._handle(), port, ctypes.byref(tx), ctypes.byref(rx))
         return bool(link), tx.value / 1e6, rx.value / 1e6
+
+    def pulse(self, rise_fs: int, fall_fs: int) -> None:
+        """A pulse of the GPS receiver on the card's PPS pin, by simulated time.
+
+        ConfigError for a pulse in the past or before the end of the last one.
+        """
+        for fs in (rise_fs, fall_fs):
+            if not self._library.ts_pulse(self._handle(), fs):
+                raise ConfigError(
+                    f"a pulse from {rise_fs} to {fall_fs} fs: now is {self.now_fs} fs, and one ends where the next begins"
+                )
+
+    def serial(self, data: bytes, *, start_fs: int = 0, baud: int = 38_400) -> None:
+        """Bytes of the GPS receiver on the card's serial line, from ``start_fs`` on or when the line is free."""
+        if not 1000 <= baud <= 5_000_000:
+            raise ConfigError(f"{baud} baud: give 1000 to 5,000,000")
+        self._library.ts_serial(self._handle(), start_fs, 10**15 // baud, data, len(data))
+
+    def set_sampler(self, *, jitter_fs: int = 0, window_fs: int = 0) -> None:
+        """Aperture jitter of the PPS sampler (standard deviation), and half its undecided window, fs."""
+        self._library.ts_sampler(self._handle(), jitter_fs, window_fs)
 
     def run_until(self, fs: int) -> None:
         """Runs all edges at or before simulated time ``fs``."""

@@ -276,6 +276,9 @@ class Merge:
             all(clock.locked for clock in clocks),
             -1 if unknown else max(clock.bound_ns for clock in clocks),
             max(clock.epoch for clock in clocks),
+            clocks[0].state if len({clock.state for clock in clocks}) == 1 else "",
+            clocks[0].utc_offset_s,
+            all(clock.utc_known for clock in clocks) and len({clock.utc_offset_s for clock in clocks}) == 1,
         )
 
     def close(self) -> None:

@@ -158,7 +158,8 @@ class CardRing {
             nb::cast(new CardLease(memory_, consumer_, next_, last - next_), nb::rv_policy::take_ownership);
         nb::tuple arrays = columns.hand_out(memory_.data(), memory_.size(), lease, n);
         next_ = last;
-        return nb::make_tuple(arrays, lease, first.epoch, (first.state & 3) == 3, bound, first.utc_offset_s);
+        return nb::make_tuple(arrays, lease, first.epoch, (first.state & 3) == 3, bound, first.utc_offset_s,
+                              first.state);
     }
 
     std::uint32_t consumer() const { return consumer_->index(); }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which second of TAI a pulse is, from what the receiver says around it.
+//
+// GPS time where the receiver gives it (TIM-TP: TAI = GPS + 19 s), else UTC (NAV-PVT, NMEA) with TAI - UTC from
+// the satellites (NAV-TIMELS), from the host, or from the table below until it expires; else TAI is unknown.
+// A name counts when it follows on the one before it by the seconds that have passed: on two pulses in a row
+// from UBX, on three from NMEA, whose checksum has 8 bits. Pure: no register, no global.
+#ifndef TWINSTAMP_SECOND_H
+#define TWINSTAMP_SECOND_H
+
+#include <stdint.h>
+
+#include "receiver.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SECOND_Q32 ((uint64_t)1 << 32)
+
+// Results of second_name().
+enum {
+    SECOND_TAI = 1u << 0,       // tai_s
+    SECOND_QERR = 1u << 1,      // qerr_ps
+    SECOND_ACCURACY = 1u << 2,  // accuracy_ns
+    SECOND_MESSAGE = 1u << 3    // something was said about this pulse
+};
+
+typedef struct {
+    // Of the pulse to come, and of the last one.
+    receiver_tp next_tp, tp;
+    receiver_pvt pvt;
+    receiver_utc utc;
+    uint8_t has_next_tp, has_tp, has_pvt, has_utc;
+    uint64_t pulse_q32;             // card time of the last pulse
+    uint64_t heard_q32;             // of the TIM-TP for the next one
+    // The last name given, and how many in a row agreed.
+    uint64_t candidate_s, candidate_q32;
+    uint32_t agreed, last_week_fix;
+    // TAI - UTC.
+    int32_t offset_s;               // as last known
+    uint32_t offset_known;
+    int32_t told_s;                 // by the host, until told_until_s (TAI); 0: never
+    uint64_t told_until_s;
+    receiver_leap leap;
+    uint32_t has_leap;
+} second;
+
+typedef struct {
+    uint64_t tai_s;
+    int32_t qerr_ps;
+    uint32_t accuracy_ns;
+    int32_t utc_offset_s;
+    uint32_t utc_known;
+    uint32_t flags;
+} second_name_t;
+
+void second_init(second* self);
+// A message was taken out of the receiver's stream (kind as receiver_byte()'s), at card time now_q32.
+void second_message(second* self, const receiver* from, uint32_t kind, uint64_t now_q32);
+// A pulse came: what was said about the next one is about this one now.
+void second_pulse(second* self, uint64_t pulse_q32);
+// Everything that names the last pulse has come that this receiver sends.
+uint32_t second_complete(const second* self);
+// The name of the last pulse; once a pulse.
+void second_name(second* self, second_name_t* out);
+// No pulse this second: what was said about it is void.
+void second_missed(second* self);
+// Card time was moved by delta.
+void second_shift(second* self, uint64_t delta_q32);
+// TAI - UTC by the host, good until a second of TAI.
+uint32_t second_tell(second* self, int32_t offset_s, uint64_t until_s);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,11 @@
+hdl/regs/generated/card_regs_pkg.sv
+hdl/regs/generated/card_regs.sv
+hdl/rtl/common/sync_2ff.sv
+hdl/rtl/clock/card_clock.sv
+hdl/rtl/clock/pps_capture.sv
+hdl/rtl/clock/pps_output.sv
+hdl/rtl/clock/discipline.sv
+hdl/rtl/uart/uart.sv
+hdl/rtl/cpu/bus_arbiter.sv
+hdl/rtl/cpu/soft_core.sv
+hdl/rtl/card/clock_card.sv

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The soft core that disciplines the card's clock: loading its program, what it says, what it can be told.
+
+Its mailbox is firmware/mailbox.h; its servo's input, output and settings are firmware/servo/servo.h, whose
+names and units are used here as they are.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from twinstamp.card.regmap import MEMORIES
+from twinstamp.errors import ConfigError, DeviceError, InputError
+
+if TYPE_CHECKING:
+    from twinstamp.card.card import Card
+
+INPUT_FIELDS = ("now_q32", "pulse_q32", "slew_left_q64", "tai_s", "qerr_ps", "accuracy_ns", "flags")
+OUTPUT_FIELDS = (
+    "increment_q72", "load_delta_q32", "slew_amount_q64", "slew_step_q64", "bound_ns", "flags", "state", "events",
+    "offset_ps", "innovation_ps", "frequency_ppt", "ageing_ppt_day", "sigma_ps", "frequency_sigma_ppt",
+    "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s",
+)  # fmt: skip
+SETTINGS = (
+    "white_ppt", "flicker_ppt", "walk_ppt", "temperature_ppt", "learn", "wander_ps", "jitter_ps", "sawtooth_ps",
+    "capture_ps", "slew_limit_ppb", "frequency_limit_ppb", "lock_pulses", "lock_bound_ns", "holdover_bound_ns",
+)  # fmt: skip
+
+_INPUT = struct.Struct("<QQqQiII4x")
+_OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiI4x")
+_HEAD = struct.Struct("<4I3Ii8I2I")
+_SETTINGS = struct.Struct("<14I")
+_ENTRY_BYTES = 8 + _INPUT.size + _OUTPUT.size
+_LOG_AT = _HEAD.size + _SETTINGS.size
+_MAGIC = 0x584F424D
+_VERSION = 1
+_TRIES = 100
+_RESULTS = {2: "the firmware does not know this command", 3: "the firmware refused it: out of its limits"}
+_ACCEPT, _SET, _OFFSET, _RESTART = 1, 2, 3, 4
+
+
+class Counts(NamedTuple):
+    """Since the firmware began. steps: of the servo, one a second. pulses, extra_pulses: accepted by the
+    capture, and those of them beyond the first of a second. ubx, nmea: messages taken. bad_checksum, bad_value:
+    whole ones that were not. skipped: bytes of nothing that is read. late_outputs: steps that took over 2 ms.
+    slowest_q32: the slowest, 2^-32 s. stack_low: lowest address of the stack that was used.
+    """
+
+    steps: int
+    utc_known: bool
+    utc_offset_s: int
+    pulses: int
+    extra_pulses: int
+    ubx: int
+    nmea: int
+    bad_checksum: int
+    bad_value: int
+    skipped: int
+    late_outputs: int
+    slowest_q32: int
+    stack_low: int
+
+
+class Step(NamedTuple):
+    """One step of the servo: its number, what it got and what it said, by the names of servo.h."""
+
+    number: int
+    input: dict[str, int]
+    output: dict[str, int]
+
+
+class Firmware:
+    """The soft core of an open card.
+
+    Errors: DeviceError for a card without one, a core that does not run or does not answer, or a program that
+    this driver does not know; ConfigError for a setting that does not exist or is refused.
+    """
+
+    def __init__(self, card: Card) -> None:
+        if "discipline" not in card.identity.features:
+            raise DeviceError(f"card {card.transport.name} has no soft core")
+        self._card = card
+        self._commands = 0
+        self._memory, self._bytes = MEMORIES["cpu_memory"]
+
+    def load(self, image: Path | bytes) -> None:
+        """Holds the core in reset, writes its program (``make firmware``: build/firmware/twinstamp.bin), checks
+        it and lets it run. The clock keeps its time and rate; the servo starts cold.
+
+        InputError for an image that does not fit or cannot be read.
+        """
+        try:
+            data = image if isinstance(image, bytes) else image.read_bytes()
+        except OSError as error:
+            raise InputError(f"firmware {image}: {error.strerror}; `make firmware` makes one") from error
+        if not 0 < len(data) <= self._bytes:
+            raise InputError(f"a firmware of {len(data)} bytes: the core's memory has {self._bytes}")
+        transport = self._card.transport
+        self._card.write("cpu.control", 0)
+        self._card.write_fields("clock.control", locked=0, state=0, disciplined=0)
+        self._card.write("clock.bound", 0xFFFFFFFF)
+        self._card.write("cpu.mailbox", 0)
+        padded = data + bytes(-len(data) % 4)
+        words = struct.unpack(f"<{len(padded) // 4}I", padded)
+        for i in range(self._bytes // 4):
+            # What is not the program's is filled: the firmware measures its stack by it.
+            transport.write32(self._memory + 4 * i, words[i] if i < len(words) else 0xDEADBEEF)
+        for i, word in enumerate(words):
+            found = transport.read32(self._memory + 4 * i)
+            if found != word:
+                raise DeviceError(f"the core's memory at 0x{4 * i:04X} reads 0x{found:08X}, not 0x{word:08X}")
+        self._card.write("cpu.control", 1)
+
+    def stop(self) -> None:
+        """Holds the core in reset. What it wrote stays, but for lock and bound."""
+        self._card.write("cpu.control", 0)
+        self._card.write_fields("clock.control", locked=0, state=0, disciplined=0)
+        self._card.write("clock.bound", 0xFFFFFFFF)
+
+    def _mailbox(self) -> int:
+        status = self._card.fields("cpu.status")
+        if status["failed"]:
+            why = "it did something impossible" if status["trapped"] else "its watchdog was not served"
+            raise DeviceError(f"the soft core has stopped: {why}; load it again")
+        if not status["running"]:
+            raise DeviceError("the soft core does not run: load its program first")
+        for _ in range(_TRIES):
+            address = self._card.read("cpu.mailbox")
+            if address:
+                break
+            self._card.transport.wait(1e-4)
+        else:
+            raise DeviceError("the soft core's program says nothing: it is not Twinstamp's firmware")
+        if address % 8 or not 0 < address <= self._bytes - _LOG_AT:
+            raise DeviceError(f"the soft core names its mailbox at 0x{address:X}: not within its memory")
+        magic, version = struct.unpack("<2I", self._read(address, 8))
+        if magic != _MAGIC or version != _VERSION:
+            raise DeviceError(f"the firmware's mailbox is of version {version}, this driver knows {_VERSION}")
+        return address
+
+    def _read(self, address: int, size: int) -> bytes:
+        read = self._card.transport.read32
+        return b"".join(
+            read(self._memory + at).to_bytes(4, "little") for at in range(address, address + size, 4)
+        )
+
+    def _head(self, mailbox: int) -> tuple[int, ...]:
+        """The head, whole: the firmware was not writing while it was read."""
+        for _ in range(_TRIES):
+            head = _HEAD.unpack(self._read(mailbox, _HEAD.size))
+            changes, again = head[4], self._read(mailbox + 16, 4)
+            if changes % 2 == 0 and again == changes.to_bytes(4, "little"):
+                return head
+            self._card.transport.wait(1e-5)
+        raise DeviceError("the firmware's mailbox does not come to rest")
+
+    def counts(self) -> Counts:
+        """What it has counted so far."""
+        head = self._head(self._mailbox())
+        return Counts(head[5], bool(head[6]), *head[7:])
+
+    def settings(self) -> dict[str, int]:
+        """The servo's settings, by the names of servo_config."""
+        mailbox = self._mailbox()
+        values = _SETTINGS.unpack(self._read(mailbox + _HEAD.size, _SETTINGS.size))
+        return dict(zip(SETTINGS, values, strict=True))
+
+    def steps(self, since: int = 0) -> list[Step]:
+        """Steps of the servo from number ``since`` on, oldest first, as far back as the log reaches."""
+        mailbox = self._mailbox()
+        head = self._head(mailbox)
+        entries, steps = head[3], head[5]
+        found = []
+        for number in range(max(since, steps - entries, 0), steps):
+            data = self._read(mailbox + _LOG_AT + number % entries * _ENTRY_BYTES, _ENTRY_BYTES)
+            if int.from_bytes(data[:4], "little") != number:
+                continue  # overwritten meanwhile
+            said = dict(zip(INPUT_FIELDS, _INPUT.unpack(data[8 : 8 + _INPUT.size]), strict=True))
+            out = dict(zip(OUTPUT_FIELDS, _OUTPUT.unpack(data[8 + _INPUT.size :]), strict=True))
+            found.append(Step(number, said, out))
+        # One that was written while it was read is not whole.
+        last = self._head(mailbox)[5]
+        return [step for step in found if step.number > last - entries]
+
+    def _command(self, code: int, argument: int = 0) -> None:
+        self._mailbox()
+        self._commands = self._commands % 0xFFFF + 1
+        self._card.write("cpu.argument", argument)
+        self._card.write("cpu.command", self._commands << 16 | code)
+        for _ in range(_TRIES):
+            answer = self._card.read("cpu.answer")
+            if answer >> 16 == self._commands:
+                break
+            self._card.transport.wait(1e-3)
+        else:
+            raise DeviceError("the soft core does not answer a command")
+        if answer & 0xFFFF in _RESULTS:
+            raise ConfigError(_RESULTS[answer & 0xFFFF])
+
+    def accept(self) -> None:
+        """Believe what the receiver says, also where the clock is disputed, from the next step on."""
+        self._command(_ACCEPT)
+
+    def restart(self) -> None:
+        """The servo starts cold."""
+        self._command(_RESTART)
+
+    def set(self, name: str, value: int) -> None:
+        """One setting of the servo, which starts cold with it."""
+        if name not in SETTINGS:
+            raise ConfigError(f"no setting is called {name!r}: {', '.join(SETTINGS)}")
+        if not 0 <= value < 1 << 32:
+            raise ConfigError(f"{name}: {value} is not a number of 32 bits")
+        self._command(_SET, SETTINGS.index(name) << 32 | value)
+
+    def tell_utc_offset(self, offset_s: int, until_tai_s: int) -> None:
+        """TAI - UTC for receivers that do not know it, good until a second of TAI; 30 to 60 s."""
+        if not 30 <= offset_s <= 60 or not 0 < until_tai_s < 1 << 40:
+            raise ConfigError(
+                f"TAI - UTC of {offset_s} s until {until_tai_s}: give 30 to 60 s and a time to come"
+            )
+        self._command(_OFFSET, offset_s << 48 | until_tai_s)
