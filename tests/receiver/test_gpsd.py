@@ -125,7 +125,7 @@ def test_gpsd_reads_time_and_place(gpsd: str, model: str, driver: str) -> None:
     # gpsd's clock against the receiver's: the message comes 65 or 140 ms, plus or minus 8, after the second.
     for one in got["TOFF"]:
         late = one["clock_sec"] - one["real_sec"] + (one["clock_nsec"] - one["real_nsec"]) * 1e-9  # type: ignore[operator]
-        assert 0.03 < late < 0.6, one
+        assert 0.03 < late < 0.9, one
     if model != "nmea":
         assert last["leapseconds"] == 18
         assert (last["status"], got["SKY"][-1]["nSat"]) == (7, 32)  # 7: time only, a fixed position
@@ -196,4 +196,4 @@ def test_chronyd_takes_its_time_from_gpsd(gpsd: str, chronyd: str, tmp_path: Pat
     name, reach, offset_s = found[0][2], int(found[0][5], 8), float(found[0][8])
     assert name == "GPS" and reach > 0, found
     # This machine's clock minus the source's, which comes 65 ms late by its message.
-    assert -5 < offset_s < -4.6, found
+    assert -5 < offset_s < -4.2, found
