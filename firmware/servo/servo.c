@@ -92,20 +92,23 @@ static int64_t difference_ps2(int64_t white_ps2, int64_t flicker_fs2, int64_t wa
     return sum(variance, fixed_mul_div(fixed_mul_div(walk_fs2, m * m, 1500000, full), m, 1, full), full);
 }
 
+// The same by what servo_config says, pulses and a steady change of temperature included.
+static int64_t prior_ps2(const servo_config* c, unsigned j, bool* full) {
+    const int64_t m = INT64_C(1) << j;
+    int64_t d = difference_ps2(square(c->white_ppt, full), square((int64_t)c->flicker_ppt * 1000, full),
+                               square((int64_t)c->walk_ppt * 1000, full), m, full);
+    d = sum(d, 6 * pulse_noise_ps2(c, true), full);
+    return sum(d, square((int64_t)c->temperature_ppt * m * m / 3600, full), full);
+}
+
 static void start_learning(servo_state* s) {
     const servo_config* c = &s->config;
     bool full = false;
     s->white_ps2 = limited(square(c->white_ppt, &full), 1, MOST_PS2);
     s->flicker_fs2 = square((int64_t)c->flicker_ppt * 1000, &full);
     s->walk_fs2 = limited(square((int64_t)c->walk_ppt * 1000, &full), 1, MOST_PS2);
-    for (unsigned j = 0; j < SERVO_OCTAVES; j++) {
-        servo_octave* o = &s->octave[j];
-        const int64_t m = INT64_C(1) << j;
-        int64_t d = difference_ps2(s->white_ps2, s->flicker_fs2, s->walk_fs2, m, &full);
-        d = sum(d, 6 * pulse_noise_ps2(c, true), &full);
-        d = sum(d, square((int64_t)c->temperature_ppt * m * m / 3600, &full), &full);
-        *o = (servo_octave){.mean_ps2 = d, .count = PRIOR};
-    }
+    for (unsigned j = 0; j < SERVO_OCTAVES; j++)
+        s->octave[j] = (servo_octave){.mean_ps2 = prior_ps2(c, j, &full), .count = PRIOR};
 }
 
 // Mean square of octave j, raised by what its few samples leave open.
@@ -141,7 +144,7 @@ static void learn(servo_state* s, bool* full) {
     int64_t least = INT64_MAX, floor = INT64_MAX;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) {
         const int64_t m = INT64_C(1) << j;
-        if (o[j].count < ENOUGH) break;
+        if (!o[j].learned) break;
         const int64_t expected = sum(pulse, fixed_mul_div(s->white_ps2, 2 * m, 1, full), full);
         int64_t excess = o[j].mean_ps2 - expected;
         const bool seen = excess > expected / 2;
@@ -183,6 +186,13 @@ static void observe(step* t, uint64_t phase_as, bool good) {
         if (o->count > ENOUGH)
             d_ps2 = limited(d_ps2, 0, fixed_mul_div(o->mean_ps2, o->count, 1, &t->saturated));
         o->mean_ps2 = limited(o->mean_ps2 + (d_ps2 - o->mean_ps2) / (int64_t)o->count, 1, MOST_PS2);
+        if (o->count == ENOUGH + PRIOR && !o->learned) {  // enough of its own: the prior leaves
+            const int64_t prior = prior_ps2(&s->config, j, &t->saturated);
+            const int64_t rest = o->mean_ps2 / ENOUGH * o->count - prior / ENOUGH * PRIOR;
+            o->mean_ps2 = limited(rest, o->mean_ps2 / 64 + 1, MOST_PS2);
+            o->count = ENOUGH;
+            o->learned = 1;
+        }
     }
     if (s->config.learn && t->epoch_s % 16 == 0 && s->octave[0].count >= ENOUGH) learn(s, &t->saturated);
 }
@@ -380,7 +390,7 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
             // Proven when it helps, until it does harm.
             const int64_t with = s->qerr_square[s->qerr_use], without = s->qerr_square[SERVO_QERR_USES - 1];
             if (s->qerr_count >= 12 && with < without / 2) s->qerr_proven = 1;
-            if (with > without) s->qerr_proven = 0;
+            if (with / 2 > without) s->qerr_proven = 0;
         }
     }
     s->qerr_phase_as[1] = s->qerr_phase_as[0];
@@ -899,6 +909,7 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
                 become_cold(s);
             } else {
                 s->p_xx_ps2 = t.noise_ps2;
+                s->p_xy = 0;  // what was known before the load is of another time
                 s->offset_as = t.measured_as;
                 s->fresh = 0;
                 s->good = 1;
@@ -938,6 +949,9 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         if (since < (int64_t)(ONE_Q32 / 10 * 6) && !s->fresh) slew(&t);
         const int64_t next_ps = bound_ps(&t, since + (int64_t)ONE_Q32) + magnitude_ps(s->offset_as);
         const int64_t bound = now_ps > next_ps ? now_ps : next_ps;
+        // An offset that takes longer than a second to slew away is no lock either.
+        if (s->state == SERVO_LOCKED && bound > 2000 * (int64_t)s->config.lock_bound_ns)
+            s->state = SERVO_HOLDOVER;
         s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN : (uint32_t)((bound + 999) / 1000);
         if (s->fresh) s->bound_ns = SERVO_BOUND_UNKNOWN;
     }

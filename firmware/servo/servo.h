@@ -144,10 +144,10 @@ typedef struct {
 typedef struct {
     uint64_t phase_as[9];  // ring; one entry every max(1, m / 4) s
     int64_t mean_ps2;      // mean square of phase(t) - 2 phase(t - m) + phase(t - 2m)
-    uint32_t count;        // of them, the prior's weight included
+    uint32_t count;        // of them, the prior's weight included while it is there
     uint32_t held;         // good entries of the ring, from the newest on
     uint32_t head;
-    uint32_t reserved;
+    uint32_t learned;  // the prior has left
 } servo_octave;
 
 typedef struct {

@@ -104,6 +104,8 @@ def changed(
         elif name in of_receiver:
             receiver = replace(receiver, **{name: value})
         elif name in of_servo:
+            if value != int(value) or not 0 <= value < 2**32:
+                raise SettingError(f"{name}: {value:g} is no whole number from 0 on; settings of the servo are")
             settings[name] = int(value)
         else:
             known = ", ".join(sorted(of_oscillator | of_receiver | set(of_servo)))

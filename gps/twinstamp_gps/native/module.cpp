@@ -12,6 +12,9 @@
 #include <memory>
 #include <stdexcept>
 
+extern "C" {
+#include "fixed.h"
+}
 #include "noise.h"
 #include "servo.h"
 #include "simulate.h"
@@ -222,6 +225,25 @@ NB_MODULE(_servo, m) {
         });
     m.def("simulate", &run_simulation, nb::kw_only(), "oscillator"_a, "receiver"_a, "config"_a, "faults"_a,
           "seconds"_a, "seed"_a, "samples_per_s"_a = 10);
+    // The firmware's arithmetic, for its tests: (result, saturated).
+    m.def("fixed_add", [](std::int64_t a, std::int64_t b) {
+        bool full = false;
+        const std::int64_t result = fixed_add(a, b, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_mul_div", [](std::int64_t a, std::int64_t b, std::int64_t c) {
+        if (c <= 0) throw std::invalid_argument("fixed_mul_div: the divisor must be positive");
+        bool full = false;
+        const std::int64_t result = fixed_mul_div(a, b, c, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_mul_shift", [](std::int64_t a, std::int64_t b, unsigned shift) {
+        if (shift < 1 || shift > 63) throw std::invalid_argument("fixed_mul_shift: shift must be 1 to 63");
+        bool full = false;
+        const std::int64_t result = fixed_mul_shift(a, b, shift, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_sqrt", &fixed_sqrt);
     m.def("default_config", [] {
         servo_config config;
         servo_config_default(&config);

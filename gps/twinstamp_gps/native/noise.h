@@ -120,8 +120,8 @@ class Oscillator {
     }
 
   private:
-    static constexpr int kPoles = 20, kFast = 6;
-    static constexpr double kShortest = 0.25, kRoom = 1800;
+    static constexpr int kPoles = 22, kFast = 8;
+    static constexpr double kShortest = 0.0625, kRoom = 1800;
 
     void step_poles(int from, int to, double dt_s) {
         if (sigma_ppb_ == 0) return;
