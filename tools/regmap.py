@@ -27,6 +27,9 @@ FILES = (
     "hdl/regs/generated/twinstamp_regs.h",
 )
 
+# Properties of memories that the driver needs.
+LAYOUTS = ("digest_nh_words", "digest_limbs_at", "digest_limb_words")
+
 HEAD = f'''# {SPDX}
 """The card's registers, made by `make regs` from {SOURCE}: do not edit."""
 
@@ -45,11 +48,14 @@ class Field(NamedTuple):
 
 
 class Register(NamedTuple):
-    """offset: byte address. width: 32 or 64 bits (lower word first). fields: by name."""
+    """offset: byte address. width: 32 or 64 bits (lower word first). fields: by name. reset: what the fields
+    that software writes hold after reset, 0 in the others.
+    """
 
     offset: int
     width: int
     fields: dict[str, Field]
+    reset: int
 
 
 '''
@@ -62,6 +68,7 @@ def table(output: Path) -> None:
     top = compiler.elaborate().top
     registers: list[str] = []
     memories: list[str] = []
+    layouts: list[str] = []
 
     def field(node: FieldNode) -> str:
         access = f"{node.is_sw_readable}, {node.is_sw_writable}"
@@ -73,9 +80,17 @@ def table(output: Path) -> None:
             if isinstance(child, RegNode):
                 inner = ", ".join(field(f) for f in child.fields())
                 place = f"0x{child.absolute_address:04X}, {child.get_property('regwidth')}"
-                registers.append(f'    "{name}": Register({place}, {{{inner}}}),\n')
+                reset = sum(
+                    (f.get_property("reset") or 0) << f.low for f in child.fields() if f.is_sw_writable
+                )
+                registers.append(f'    "{name}": Register({place}, {{{inner}}}, 0x{reset:X}),\n')
             elif isinstance(child, MemNode):
                 memories.append(f'    "{name}": (0x{child.absolute_address:04X}, {child.size}),\n')
+                layouts.extend(
+                    f"{layout.upper()} = {child.get_property(layout)}\n"
+                    for layout in LAYOUTS
+                    if child.get_property(layout) is not None
+                )
             else:
                 walk(child)
 
@@ -88,7 +103,7 @@ def table(output: Path) -> None:
     text += f"MAGIC = 0x{magic_value:08X}\nMAP_MAJOR = {reset['major']}\nMAP_MINOR = {reset['minor']}\n\n"
     text += "# fmt: off\nREGISTERS: dict[str, Register] = {\n" + "".join(registers) + "}\n# fmt: on\n\n"
     text += "# Memories: byte address, bytes.\nMEMORIES: dict[str, tuple[int, int]] = {\n"
-    text += "".join(memories) + "}\n"
+    text += "".join(memories) + "}\n\n# Parts of a memory, in words.\n" + "".join(layouts)
     (output / FILES[4]).parent.mkdir(parents=True, exist_ok=True)
     (output / FILES[4]).write_text(text)
 

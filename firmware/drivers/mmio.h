@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Access to the card's registers. A test on the host defines TWINSTAMP_MMIO_TEST and brings its own functions.
+// Access to the card's registers. A test on the host defines TWINSTAMP_MMIO_TEST and brings its own
+// functions.
 #ifndef TWINSTAMP_MMIO_H
 #define TWINSTAMP_MMIO_H
 
@@ -19,7 +20,9 @@ static inline void mmio_write(uint32_t offset, uint32_t value) {
     *(volatile uint32_t*)(MMIO_REGISTERS + offset) = value;
 }
 // Sleeps until an event is pending.
-static inline void mmio_wait(void) { (void)*(volatile const uint32_t*)MMIO_WAIT; }
+static inline void mmio_wait(void) {
+    (void)*(volatile const uint32_t*)MMIO_WAIT;
+}
 #endif
 
 // Lower word first: reading it latches both, writing the upper one takes both over.

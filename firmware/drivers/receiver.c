@@ -3,9 +3,15 @@
 
 enum { NEED_MORE = 0, BAD = -1, DAMAGED = -2, IMPOSSIBLE = -3 };  // else: the message's bytes
 
-static uint32_t u2(const uint8_t* p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
-static uint32_t u4(const uint8_t* p) { return u2(p) | u2(p + 2) << 16; }
-static int32_t i4(const uint8_t* p) { return (int32_t)u4(p); }
+static uint32_t u2(const uint8_t* p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+static uint32_t u4(const uint8_t* p) {
+    return u2(p) | u2(p + 2) << 16;
+}
+static int32_t i4(const uint8_t* p) {
+    return (int32_t)u4(p);
+}
 
 static uint32_t days_in(uint32_t year, uint32_t month) {
     static const uint8_t days[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
@@ -22,8 +28,13 @@ static int possible(const receiver_utc* utc) {
 }
 
 static int take_pvt(receiver* self, const uint8_t* p) {
-    const receiver_utc utc = {.year = (uint16_t)u2(p + 4), .month = p[6], .day = p[7],
-                              .hour = p[8], .minute = p[9], .second = p[10], .reserved = 0};
+    const receiver_utc utc = {.year = (uint16_t)u2(p + 4),
+                              .month = p[6],
+                              .day = p[7],
+                              .hour = p[8],
+                              .minute = p[9],
+                              .second = p[10],
+                              .reserved = 0};
     const uint32_t tow_ms = u4(p);
     const int resolved = (p[11] & 7u) == 7u;
     const int32_t nano = i4(p + 16);
@@ -48,8 +59,10 @@ static int take_tp(receiver* self, const uint8_t* p) {
     // A pulse of whole seconds: the nearest one, and not more than a millisecond off.
     const uint32_t milli = tow_ms % 1000u;
     uint32_t tow_s = tow_ms / 1000u;
-    if (milli == 999u && sub != 0) ++tow_s;
-    else if (milli != 0) return 0;
+    if (milli == 999u && sub != 0)
+        ++tow_s;
+    else if (milli != 0)
+        return 0;
     if (tow_s >= 604800u) {
         tow_s = 0;
         ++week;
@@ -106,8 +119,12 @@ static int ubx(receiver* self, const uint8_t* p, uint32_t n, uint32_t* kind) {
     return take(self, p + 6) ? (int)(length + 8) : IMPOSSIBLE;
 }
 
-static int digit(uint8_t c) { return c >= '0' && c <= '9' ? c - '0' : -1; }
-static int hex(uint8_t c) { return c >= 'A' && c <= 'F' ? c - 'A' + 10 : digit(c); }
+static int digit(uint8_t c) {
+    return c >= '0' && c <= '9' ? c - '0' : -1;
+}
+static int hex(uint8_t c) {
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : digit(c);
+}
 
 // count digits at p; -1: something else stands there.
 static int32_t number(const uint8_t* p, const uint8_t* end, uint32_t count) {
@@ -127,7 +144,9 @@ static const uint8_t* field(const uint8_t* p, const uint8_t* end, uint32_t k) {
     }
     return p;
 }
-static int field_ends(const uint8_t* p, const uint8_t* end) { return p >= end || *p == ','; }
+static int field_ends(const uint8_t* p, const uint8_t* end) {
+    return p >= end || *p == ',';
+}
 
 // hhmmss, whole: a fraction must be zeros.
 static int clock_time(const uint8_t* p, const uint8_t* end, receiver_utc* utc) {
@@ -148,7 +167,8 @@ static int take_rmc(const uint8_t* p, const uint8_t* end, receiver_utc* utc) {
     const uint8_t* status = field(p, end, 2);
     if (status >= end || *status != 'A' || !field_ends(status + 1, end)) return 0;
     const uint8_t* date = field(p, end, 9);
-    const int32_t day = number(date, end, 2), month = number(date + 2, end, 2), year = number(date + 4, end, 2);
+    const int32_t day = number(date, end, 2), month = number(date + 2, end, 2),
+                  year = number(date + 4, end, 2);
     if (day < 0 || month < 0 || year < 0 || !field_ends(date + 6, end)) return 0;
     utc->day = (uint8_t)day;
     utc->month = (uint8_t)month;
@@ -180,7 +200,8 @@ static int nmea(receiver* self, const uint8_t* p, uint32_t n, uint32_t* kind) {
     if (n < star + 5) {
         return n > star + 1 && hex(p[star + 1]) < 0 ? BAD : NEED_MORE;
     }
-    if (hex(p[star + 1]) < 0 || hex(p[star + 2]) < 0 || p[star + 3] != '\r' || p[star + 4] != '\n') return BAD;
+    if (hex(p[star + 1]) < 0 || hex(p[star + 2]) < 0 || p[star + 3] != '\r' || p[star + 4] != '\n')
+        return BAD;
     if (hex(p[star + 1]) * 16 + hex(p[star + 2]) != sum) return DAMAGED;
     const uint8_t* end = p + star;
     receiver_utc utc = {0};
@@ -194,7 +215,9 @@ static int nmea(receiver* self, const uint8_t* p, uint32_t n, uint32_t* kind) {
     return (int)(star + 5);
 }
 
-void receiver_init(receiver* self) { *self = (receiver){0}; }
+void receiver_init(receiver* self) {
+    *self = (receiver){0};
+}
 
 uint32_t receiver_next(receiver* self) {
     while (self->head < self->used) {
@@ -206,8 +229,10 @@ uint32_t receiver_next(receiver* self) {
         if (took == NEED_MORE) return RECEIVER_NONE;
         if (took > 0) {
             self->head += (uint32_t)took;
-            if (is_ubx) ++self->good_ubx;
-            else ++self->good_nmea;
+            if (is_ubx)
+                ++self->good_ubx;
+            else
+                ++self->good_nmea;
             if (kind != RECEIVER_NONE) return kind;
             continue;
         }

@@ -2,8 +2,8 @@
 #include "second.h"
 
 #define GPS_EPOCH_TAI_S UINT64_C(315964819)  // 1980-01-06T00:00:19 TAI, 1970 TAI being 0
-// Receivers whose week has ten bits, or whose firmware is older than two rollovers, say a week of the past: no
-// pulse is before this week (2025-01-05).
+// Receivers whose week has ten bits, or whose firmware is older than two rollovers, say a week of the past:
+// no pulse is before this week (2025-01-05).
 #define FIRST_WEEK 2348u
 // IERS Bulletin C 70: no leap second until the end of 2025; leap-seconds.list then expires 2026-06-28.
 #define TABLE_OFFSET_S 37
@@ -20,7 +20,8 @@ static int64_t days_of(const receiver_utc* utc) {
 }
 
 static uint64_t seconds_of(const receiver_utc* utc) {
-    return (uint64_t)days_of(utc) * 86400u + (uint64_t)utc->hour * 3600u + (uint64_t)utc->minute * 60u + utc->second;
+    return (uint64_t)days_of(utc) * 86400u + (uint64_t)utc->hour * 3600u + (uint64_t)utc->minute * 60u +
+           utc->second;
 }
 
 static uint64_t tai_of_gps(uint32_t week, uint32_t tow_s) {
@@ -53,7 +54,9 @@ static uint32_t tai_of_utc(const second* self, const receiver_utc* utc, uint64_t
     return 1;
 }
 
-void second_init(second* self) { *self = (second){0}; }
+void second_init(second* self) {
+    *self = (second){0};
+}
 
 void second_message(second* self, const receiver* from, uint32_t kind, uint64_t now_q32) {
     switch (kind) {
@@ -88,7 +91,9 @@ void second_pulse(second* self, uint64_t pulse_q32) {
     self->pulse_q32 = pulse_q32;
 }
 
-uint32_t second_complete(const second* self) { return self->has_pvt || (self->has_utc && !self->has_tp); }
+uint32_t second_complete(const second* self) {
+    return self->has_pvt || (self->has_utc && !self->has_tp);
+}
 
 void second_missed(second* self) {
     self->has_next_tp = self->has_tp = self->has_pvt = self->has_utc = 0;

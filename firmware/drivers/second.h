@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which second of TAI a pulse is, from what the receiver says around it.
 //
-// GPS time where the receiver gives it (TIM-TP: TAI = GPS + 19 s), else UTC (NAV-PVT, NMEA) with TAI - UTC from
-// the satellites (NAV-TIMELS), from the host, or from the table below until it expires; else TAI is unknown.
-// A name counts when it follows on the one before it by the seconds that have passed: on two pulses in a row
-// from UBX, on three from NMEA, whose checksum has 8 bits. Pure: no register, no global.
+// GPS time where the receiver gives it (TIM-TP: TAI = GPS + 19 s), else UTC (NAV-PVT, NMEA) with TAI - UTC
+// from the satellites (NAV-TIMELS), from the host, or from the table below until it expires; else TAI is
+// unknown. A name counts when it follows on the one before it by the seconds that have passed: on two pulses
+// in a row from UBX, on three from NMEA, whose checksum has 8 bits. Pure: no register, no global.
 #ifndef TWINSTAMP_SECOND_H
 #define TWINSTAMP_SECOND_H
 
@@ -32,15 +32,15 @@ typedef struct {
     receiver_pvt pvt;
     receiver_utc utc;
     uint8_t has_next_tp, has_tp, has_pvt, has_utc;
-    uint64_t pulse_q32;             // card time of the last pulse
-    uint64_t heard_q32;             // of the TIM-TP for the next one
+    uint64_t pulse_q32;  // card time of the last pulse
+    uint64_t heard_q32;  // of the TIM-TP for the next one
     // The last name given, and how many in a row agreed.
     uint64_t candidate_s, candidate_q32;
     uint32_t agreed, last_week_fix;
     // TAI - UTC.
-    int32_t offset_s;               // as last known
+    int32_t offset_s;  // as last known
     uint32_t offset_known;
-    int32_t told_s;                 // by the host, until told_until_s (TAI); 0: never
+    int32_t told_s;  // by the host, until told_until_s (TAI); 0: never
     uint64_t told_until_s;
     receiver_leap leap;
     uint32_t has_leap;

@@ -118,6 +118,8 @@ CardSim::CardSim(uint64_t seed)
     run_cycles(8);
     top_->rst_ni = 1;
     run_cycles(8);
+    check_edges();
+    set_plain(false);
 }
 
 CardSim::~CardSim() {
@@ -138,6 +140,7 @@ bool CardSim::trace(const std::string& path) {
     trace_->set_time_resolution("1fs");
     top_->trace(trace_.get(), 99);
     trace_->open(path.c_str());
+    if (trace_->isOpen()) set_plain(true);
     return trace_->isOpen();
 #else
     (void)path;
@@ -400,13 +403,21 @@ void CardSim::drive_wire(int port) {
         ++wire.started;
         wire.truths.push_back({-1, -1, 0, 0, 0, 0});
     }
+    // The link went: what was on its way is cut off (a cloud wants to know of an SFD first).
+    if (!phys_[port].carries() && (!wire.cloud || wire.truths.back().sfd_fs >= 0)) {
+        leave_wire(port);
+        top_->rx_dv_i &= static_cast<uint8_t>(~bit);
+        top_->rx_er_i &= static_cast<uint8_t>(~bit);
+        top_->rxd_i[port] = 0;
+        return;
+    }
     const WireItem& item = wire.item;
     const int64_t place = wire.place++;
     const bool sfd = !(item.flags & WIRE_NO_SFD);
     const int64_t data = place - item.preamble - (sfd ? 1 : 0);
     const int64_t total = int64_t{item.length} + (item.flags & WIRE_ADD_FCS ? 4 : 0);
     uint8_t value = 0x55;
-    bool error = false;
+    bool error = false, carrier = true;
     if (data == -1 && sfd) {
         value = 0xD5;
         wire.truths.back().sfd_fs = now_fs_;
@@ -417,36 +428,56 @@ void CardSim::drive_wire(int port) {
             const auto& pool = wire.cloud ? wire.bytes : wire.pools.front();
             value = pool[item.offset + static_cast<uint64_t>(data)];
             wire.crc = (wire.crc >> 8) ^ CRC[(wire.crc ^ value) & 0xFF];
+            if (item.flags & WIRE_MARKS) {
+                const uint8_t mark = pool[item.offset + item.length + static_cast<uint64_t>(data)];
+                error = mark & 1;
+                carrier = !(mark & 2);
+            }
         } else {
             const int64_t k = data - item.length;
             value = static_cast<uint8_t>(~wire.crc >> (8 * k));
             if (k == 3) value ^= item.damage;
         }
-        error = data == int64_t{item.error_at};
+        error |= data == int64_t{item.error_at};
         if (data == 0 && sfd) {
             wire.truths.back().first_fs = now_fs_;
             pending_truths_.push_back({port, wire.started - 1, true, now_fs_});
         }
     }
-    if (data >= total - 1) {
-        // The last byte: the carrier goes with the next edge.
-        wire.active = false;
-        wire.idle = 0;
-        if (wire.cloud) {
-            wire.cloud = nullptr;
-        } else if (--wire.pool_items.front() == 0) {
-            wire.pool_items.pop_front();
-            wire.pools.pop_front();
-        }
-    }
+    if (data >= total - 1) leave_wire(port);  // the last byte: the carrier goes with the next edge
     if (place == 0 && total + item.preamble + (sfd ? 1 : 0) == 0) return;
     top_->rxd_i[port] = value;
-    top_->rx_dv_i |= bit;
+    if (carrier) {
+        top_->rx_dv_i |= bit;
+    } else {
+        top_->rx_dv_i &= static_cast<uint8_t>(~bit);
+    }
     if (error) {
         top_->rx_er_i |= bit;
     } else {
         top_->rx_er_i &= static_cast<uint8_t>(~bit);
     }
+}
+
+// The event under way on a wire is over.
+void CardSim::leave_wire(int port) {
+    Wire& wire = wires_[port];
+    wire.active = false;
+    wire.idle = 0;
+    if (wire.cloud) {
+        wire.cloud = nullptr;
+    } else if (--wire.pool_items.front() == 0) {
+        wire.pool_items.pop_front();
+        wire.pools.pop_front();
+    }
+}
+
+uint64_t CardSim::recorded(int port, uint16_t* out, uint64_t room) {
+    auto& all = recorded_[port];
+    const uint64_t n = std::min<uint64_t>(all.size(), room);
+    std::memcpy(out, all.data(), n * sizeof *out);
+    all.erase(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(n));
+    return n;
 }
 
 void CardSim::memory_edge(bool b) {
@@ -531,7 +562,7 @@ void CardSim::core_edge() {
     uint32_t before[4];
     const bool pending = !pending_truths_.empty();
     if (pending) std::memcpy(before, card_time(), sizeof before);
-    top->eval();
+    edge(0);
     ++cycles_;
     if (pending) resolve(before);
     if (receiver_) drive_receiver();
@@ -643,10 +674,14 @@ void CardSim::rx_edge(int port) {
     if (core_edges_[port] == 1 && now_fs_ - clocks_[0].last_fs < window_fs_)
         late |= static_cast<uint8_t>(
             draw(seed_, PORTS + static_cast<uint64_t>(port), clocks_[1 + port].edges) & 4);
-    top->late_i[port] = late;
+    if (top->late_i[port] != late) {
+        top->late_i[port] = late;
+        stale_ |= 1u << port;
+    }
     core_edges_[port] = 0;
     ++rx_edges_[port];
-    top->eval();
+    edge(1 + port);
+    stale_ |= 1u << port;
     if (cables_[port]) {
         drive_cable(port, *cables_[port]);
     } else {
@@ -654,6 +689,10 @@ void CardSim::rx_edge(int port) {
             if (cloud->from && cloud->from != this) cloud->from->run_until(now_fs_ - cloud->delay_fs());
         }
         drive_wire(port);
+    }
+    if (recording_[port]) [[unlikely]] {
+        recorded_[port].push_back(static_cast<uint16_t>(top->rxd_i[port] | (top->rx_dv_i >> port & 1) << 8 |
+                                                        (top->rx_er_i >> port & 1) << 9));
     }
 }
 
@@ -666,30 +705,17 @@ void CardSim::step() {
             event = c;
         }
     }
-    auto* top = top_.get();
-    if (event == last_event_) {
-        top->clk_i = 0;
-        top->clk_reg_i = 0;
-        top->aux_clk_i = 0;
-        top->rx_clk_i = 0;
-        top->eval();
-    }
+    if (plain_ && event == last_event_) rest();
     now_fs_ = at;
     clocks_[event].advance();
     last_event_ = event;
     if (event == 0) {
-        top->clk_i = 1;
-        if (top->reg_active_o) register_cycles_ = 65;
-        top->clk_reg_i = register_cycles_ != 0;
-        top->aux_clk_i = register_cycles_ != 0 || top->aux_active_o;
+        if (top_->reg_active_o) register_cycles_ = 65;
+        register_edge_ = register_cycles_ != 0;
+        aux_edge_ = register_edge_ || top_->aux_active_o;
         if (register_cycles_) --register_cycles_;
-        top->rx_clk_i = 0;
         core_edge();
     } else {
-        top->clk_i = 0;
-        top->clk_reg_i = 0;
-        top->aux_clk_i = 0;
-        top->rx_clk_i = static_cast<uint8_t>(1u << (event - 1));
         rx_edge(event - 1);
     }
 #if VM_TRACE_FST
@@ -724,11 +750,11 @@ uint64_t CardSim::run_wires(uint64_t n) {
     return cycles_ - start;
 }
 
-bool CardSim::write(uint32_t address, uint32_t data) {
+bool CardSim::write(uint32_t address, uint32_t data, uint8_t strobe) {
     auto* top = top_.get();
     top->s_axil_awaddr = address & 0x1FFFF;
     top->s_axil_wdata = data;
-    top->s_axil_wstrb = 15;
+    top->s_axil_wstrb = strobe & 15;
     top->s_axil_awvalid = 1;
     top->s_axil_wvalid = 1;
     for (int i = 0; i < 1000; ++i) {

@@ -2,9 +2,9 @@
 // The Verilated card in a world of its own: clocks with femtosecond edges, GMII wires that know the true
 // time of each byte, host memory behind AXI, registers behind AXI-Lite.
 //
-// One call runs many cycles. Each event is one rising edge of one clock; the falling edge of a clock is
-// put into the next event's evaluation. What a flip-flop samples at an edge is what stood on its input
-// before it: the harness changes inputs after an edge's evaluation, as hardware behind registers does.
+// One call runs many cycles. Each event is one rising edge of one clock; nothing happens at falling ones.
+// What a flip-flop samples at an edge is what stood on its input before it: the harness changes inputs after
+// an edge's evaluation, as hardware behind registers does.
 #pragma once
 
 #include <cstdint>
@@ -78,6 +78,7 @@ static_assert(sizeof(WireItem) == 32);
 enum : uint8_t {
     WIRE_ADD_FCS = 1,
     WIRE_NO_SFD = 2,  // preamble, then the bytes, without an SFD
+    WIRE_MARKS = 4,   // behind the bytes stands a mark for each: 1 RX_ER, 2 no RX_DV
 };
 
 // Truth about one WireItem.
@@ -108,6 +109,9 @@ class CardSim {
         return wires_[port].items.size() + arrivals_[port].size() + (wires_[port].active ? 1 : 0);
     }
     uint64_t truth(int port, WireTruth* out, uint64_t room);
+    // What the pins of a port say at each edge of its receive clock, from now on: data, 256 RX_DV, 512 RX_ER.
+    void record(int port, bool on) { recording_[port] = on; }
+    uint64_t recorded(int port, uint16_t* out, uint64_t room);
 
     // The PHY of a port: its cable, and what the other end offers; while its link is down nothing is received
     // or sent (what waits on a wire waits on).
@@ -150,13 +154,15 @@ class CardSim {
     uint64_t state(uint8_t* out, uint64_t room) const;
     // Runs until the wire's queues are empty, or n cycles have passed; returns cycles run.
     uint64_t run_wires(uint64_t n);
-    bool write(uint32_t address, uint32_t data);
+    bool write(uint32_t address, uint32_t data, uint8_t strobe = 15);
     bool read(uint32_t address, uint32_t& data);
 
     int64_t now_fs() const { return now_fs_; }
     uint64_t cycles() const { return cycles_; }
     uint64_t bursts() const { return bursts_; }
     bool trace(const std::string& path);
+    // Each edge through Verilator's eval(), for comparison: the same, slower.
+    void set_plain(bool on);
     const uint32_t* card_time() const;  // q72, four words
 
   private:
@@ -217,14 +223,19 @@ class CardSim {
     };
 
     void step();
+    void edge(int event);
+    void rest();
+    void check_edges();
     void warp(uint64_t end_cycles, int64_t end_fs);
     bool still() const;
     bool settled();
+    uint64_t round_of_polls();
     bool leap(uint64_t end_cycles, int64_t end_fs);
     int64_t next_activity() const;
     void core_edge();
     void rx_edge(int port);
     void drive_wire(int port);
+    void leave_wire(int port);
     bool take_arrival(int port);
     void collect();
     void drive_cable(int port, Cable& cable);
@@ -250,6 +261,10 @@ class CardSim {
     uint64_t seed_;        // of what flip-flops catch
     Clock clocks_[1 + PORTS];
     int last_event_ = -1;
+    bool plain_ = true;
+    bool register_edge_ = false;  // this core edge is one of the register block's clock too
+    bool aux_edge_ = false;       // … and of the clock of PPS, serial line and soft core
+    uint32_t stale_ = 0;          // ports whose inputs changed since the model saw them
     int64_t now_fs_ = 0;
     uint64_t cycles_ = 0;
     uint32_t register_cycles_ = 64;  // cycles that the register block's clock still runs
@@ -259,6 +274,8 @@ class CardSim {
     int rx_edges_[PORTS] = {}, core_edges_[PORTS] = {};
     Wire wires_[PORTS];
     std::vector<PendingTruth> pending_truths_;
+    bool recording_[PORTS] = {};
+    std::vector<uint16_t> recorded_[PORTS];
 
     std::unique_ptr<Cable> cables_[PORTS];                   // into this card's ports
     std::vector<std::pair<CardSim*, int>> outgoing_[PORTS];  // where each transmitter goes
@@ -270,6 +287,13 @@ class CardSim {
     bool warping_ = false;
     uint64_t warped_ = 0;
     std::vector<uint8_t> snapshot_;
+    // The model some time ago, between two polls.
+    struct Round {
+        std::vector<uint8_t> bytes;
+        std::vector<std::pair<uint32_t, uint32_t>> timers;
+        Phy phys[PORTS];
+        uint64_t cycle = 0;
+    } round_;
 
     PpsSampler sampler_;
     SerialLine serial_;

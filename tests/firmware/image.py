@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be read out of the firmware's ELF file: sections, symbols, and the deepest stack of any call chain."""
+"""What can be read out of the firmware's ELF file: sections, symbols, the deepest stack of a call chain."""
 
 from __future__ import annotations
 

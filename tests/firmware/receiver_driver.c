@@ -28,8 +28,8 @@ static void show(uint32_t kind) {
                gps.pvt.utc.month, gps.pvt.utc.day, gps.pvt.utc.hour, gps.pvt.utc.minute, gps.pvt.utc.second,
                gps.pvt.tow_ms, gps.pvt.accuracy_ns, gps.pvt.resolved, gps.pvt.fixed);
     } else if (kind == RECEIVER_TP) {
-        printf("TP week %u tow %u qErr %d gps %u utc %u qerr_valid %u\n", gps.tp.week, gps.tp.tow_s, gps.tp.qerr_ps,
-               gps.tp.gps, gps.tp.utc_base, gps.tp.qerr_valid);
+        printf("TP week %u tow %u qErr %d gps %u utc %u qerr_valid %u\n", gps.tp.week, gps.tp.tow_s,
+               gps.tp.qerr_ps, gps.tp.gps, gps.tp.utc_base, gps.tp.qerr_valid);
     } else if (kind == RECEIVER_LEAP) {
         printf("LEAP %d change %d in %d known %u\n", gps.leap.gps_utc_s, gps.leap.change_s, gps.leap.event_s,
                gps.leap.known);
@@ -69,11 +69,21 @@ static void fuzz(uint64_t seed, uint32_t rounds) {
         for (uint32_t damage = draw(12); damage > 0; --damage) {
             const size_t place = draw((uint32_t)n);
             switch (draw(5)) {
-                case 0: copy[place] ^= (uint8_t)(1u << draw(8)); break;
-                case 1: copy[place] = (uint8_t)draw(256); break;
-                case 2: memset(copy + place, (int)draw(256), n - place < 40 ? n - place : 40); break;
-                case 3: memmove(copy + place, copy + place + 1, n - place - 1); break;  // a byte lost
-                default: memcpy(copy + place, "\xB5\x62\x01\x07\x5C\x00", n - place < 6 ? n - place : 6); break;
+                case 0:
+                    copy[place] ^= (uint8_t)(1u << draw(8));
+                    break;
+                case 1:
+                    copy[place] = (uint8_t)draw(256);
+                    break;
+                case 2:
+                    memset(copy + place, (int)draw(256), n - place < 40 ? n - place : 40);
+                    break;
+                case 3:
+                    memmove(copy + place, copy + place + 1, n - place - 1);
+                    break;  // a byte lost
+                default:
+                    memcpy(copy + place, "\xB5\x62\x01\x07\x5C\x00", n - place < 6 ? n - place : 6);
+                    break;
             }
         }
         bytes(copy, n, 0);
@@ -96,7 +106,8 @@ int main(void) {
             static uint8_t data[sizeof line / 2];
             size_t n = 0;
             unsigned value;
-            for (rest += *rest == ' '; sscanf(rest, "%2x", &value) == 1; rest += 2) data[n++] = (uint8_t)value;
+            for (rest += *rest == ' '; sscanf(rest, "%2x", &value) == 1; rest += 2)
+                data[n++] = (uint8_t)value;
             if (corpus_bytes + n <= sizeof corpus) {
                 memcpy(corpus + corpus_bytes, data, n);
                 corpus_bytes += n;
@@ -116,7 +127,8 @@ int main(void) {
             const long offset = strtol(rest, &rest, 10);
             printf("%u\n", second_tell(&names, (int32_t)offset, strtoull(rest, &rest, 10)));
         } else if (line[0] == 'C') {
-            printf("%u %u %u %u %u\n", gps.good_ubx, gps.good_nmea, gps.bad_checksum, gps.bad_value, gps.skipped);
+            printf("%u %u %u %u %u\n", gps.good_ubx, gps.good_nmea, gps.bad_checksum, gps.bad_value,
+                   gps.skipped);
         } else if (line[0] == 'F') {
             const uint64_t seed = strtoull(rest, &rest, 10);
             fuzz(seed, (uint32_t)strtoul(rest, &rest, 10));

@@ -182,7 +182,7 @@ def test_output_delay_makes_it_leave_earlier(clock):
 
 
 def test_leaps_and_gated_clocks_change_nothing():
-    """The same line and the same accesses with every edge run, and with idle time skipped: equal to the bit."""
+    """The same with every edge run, and with idle time skipped: equal to the bit."""
     states = []
     for leaping, gated in ((False, False), (False, True), (True, True)):
         clock = SimulatedClock(seed=3, leaping=leaping, gated=gated)

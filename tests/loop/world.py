@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The closed loop: simulated clock_card with the firmware, a GPS receiver's pulses and messages, an oscillator."""
+"""The closed loop: clock_card with the firmware, a GPS receiver's pulses and messages, an oscillator."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def gps(tai_s: int) -> tuple[int, int]:
 def nav_pvt(tai_s: int, *, fixed: bool = True, accuracy_ns: int = 5) -> bytes:
     year, month, day, hour, minute, second = civil(tai_s)
     message = UBXMessage(
-        "NAV", "NAV-PVT", GET, iTOW=gps(tai_s)[1] * 1000, year=year, month=month, day=day, hour=hour, min=minute,
-        second=second, validDate=1, validTime=1, fullyResolved=1, tAcc=accuracy_ns, nano=0,
+        "NAV", "NAV-PVT", GET, iTOW=gps(tai_s)[1] * 1000, year=year, month=month, day=day, hour=hour,
+        min=minute, second=second, validDate=1, validTime=1, fullyResolved=1, tAcc=accuracy_ns, nano=0,
         fixType=5 if fixed else 0, gnssFixOk=int(fixed), numSV=20,
     )  # fmt: skip
     return bytes(message.serialize())
@@ -53,8 +53,8 @@ def tim_tp(tai_s: int, qerr_ps: int) -> bytes:
 
 def nav_timels(tai_s: int) -> bytes:
     message = UBXMessage(
-        "NAV", "NAV-TIMELS", GET, iTOW=gps(tai_s)[1] * 1000, srcOfCurrLs=2, currLs=LEAP_S - 19, srcOfLsChange=2,
-        lsChange=0, timeToLsEvent=0, validCurrLs=1, validTimeToLsEvent=1,
+        "NAV", "NAV-TIMELS", GET, iTOW=gps(tai_s)[1] * 1000, srcOfCurrLs=2, currLs=LEAP_S - 19,
+        srcOfLsChange=2, lsChange=0, timeToLsEvent=0, validCurrLs=1, validTimeToLsEvent=1,
     )  # fmt: skip
     return bytes(message.serialize())
 
@@ -79,8 +79,8 @@ def nmea_zda(tai_s: int) -> bytes:
 
 @dataclass
 class World:
-    """Runs the loop second by second. Errors of the receiver are white and quantised; the oscillator is off by
-    ppb and wanders a little, ten times a second."""
+    """Runs the loop second by second. Errors of the receiver are white and quantised; the oscillator is off
+    by ppb and wanders a little, ten times a second."""
 
     seed: int = 1
     ppb: float = 1500.0

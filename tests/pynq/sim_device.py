@@ -13,7 +13,7 @@ from twinstamp.card.pynq import VLNV, PynqTransport
 from twinstamp.card.sim import SimulatedCard
 
 BASE = 0xA000_0000
-RANGE = 0x1_0000
+RANGE = 0x2_0000
 
 
 class _Parser:

@@ -65,7 +65,7 @@ module clock_card #(
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(hwif_out.clock.control.locked.value && !failed),
     .armed_i(1'b0),
-    .now_q72_o, .now_q32_o(now_q32), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
@@ -117,6 +117,7 @@ module clock_card #(
     assign hwif_in.port[p].rx_status.overflow.next = 1'b0;
     assign hwif_in.port[p].tx_consumer.index.next = '0;
     assign hwif_in.port[p].tx_status.error.next = 1'b0;
+    assign hwif_in.port[p].tx_status.bad_shape.next = 1'b0;
     assign hwif_in.port[p].tx_lost.count.next = '0;
     assign hwif_in.port[p].phy.status.link.next = 1'b0;
     assign hwif_in.port[p].phy.status.answers.next = 1'b0;

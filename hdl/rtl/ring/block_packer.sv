@@ -10,12 +10,15 @@
 // which drop whole frames when full. After enable_i falls, records for which there is no block are
 // discarded, each with a pulse of discard_o, so that the ring always comes to rest.
 // error_o stays until enable_i falls: memory refused a write; nothing is handed over any more.
+// base_i, size_log2_i and count_log2_i are taken over when the ring starts: nothing is ever written outside the
+// ring that was valid then.
 module block_packer
   import twinstamp_pkg::*;
 #(
   parameter int unsigned Ports = 4,
   parameter int unsigned Sources = 5,   // frame stores of the ports, then others
-  parameter int unsigned StoreLog2 = 15
+  parameter int unsigned StoreLog2 = 15,
+  parameter int unsigned WriterLog2 = 6  // words that wait for the bus, 4 to 8
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -63,6 +66,7 @@ module block_packer
   input  logic [1:0]  bresp
 );
   if (Ports < 1 || Ports > 4) $fatal(1, "block_packer: Ports must be 1 to 4 (the block header has room for 4)");
+  if (WriterLog2 < 4 || WriterLog2 > 8) $fatal(1, "block_packer: WriterLog2 must be 4 to 8");
   localparam int unsigned A = StoreLog2 - 3;
   localparam int unsigned PortBits = Sources > 1 ? $clog2(Sources) : 1;
 
@@ -82,7 +86,7 @@ module block_packer
   logic [PortBits-1:0] next_port;
   always_comb begin
     next_port = port_q;
-    for (int unsigned i = Sources; i > 0; i--) begin
+    if (state_q == StIdle) for (int unsigned i = Sources; i > 0; i--) begin
       automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
       automatic logic [PortBits-1:0] candidate =
           PortBits'(sum >= (PortBits+1)'(Sources) ? sum - (PortBits+1)'(Sources) : sum);
@@ -98,14 +102,17 @@ module block_packer
   logic [31:0] bound_q;       // the largest since its opening
   logic flush_q, error_q, bad_shape_q;
   logic [3:0] settled_q;      // cycles since enable_i fell
+  logic [63:12] base_q;
+  logic [4:0] size_log2_q;
+  logic [3:0] count_log2_q;
   logic [19:0] block_words;
-  assign block_words = 20'd1 << (size_log2_i - 5'd3);
+  assign block_words = 20'd1 << (size_log2_q - 5'd3);
   logic [63:0] block_address;
   logic [31:0] block_index;
-  assign block_index = opened_q & ((32'd1 << count_log2_i) - 32'd1);
-  assign block_address = base_i + (64'(block_index) << size_log2_i);
+  assign block_index = opened_q & ((32'd1 << count_log2_q) - 32'd1);
+  assign block_address = {base_q, 12'b0} + (64'(block_index) << size_log2_q);
   logic room_in_ring, expired;
-  assign room_in_ring = (opened_q - consumer_i) < (32'd1 << count_log2_i);
+  assign room_in_ring = (opened_q - consumer_i) < (32'd1 << count_log2_q);
   assign expired = open_q && (flush_q || (timeout_i != '0 && timer_q >= timeout_i) ||
                               (!enable_i && waiting == '0));
 
@@ -120,11 +127,11 @@ module block_packer
   // Stream to memory.
   logic s_set, s_valid, s_flush, s_empty, s_error;
   logic [63:0] s_address, s_data;
-  logic [6:0] s_room;
+  logic [WriterLog2:0] s_room;
   logic [31:0] issued, acked;
   logic data_valid_q;         // a word read last cycle
   logic read_now;
-  assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > 7'd2);
+  assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > (WriterLog2+1)'(2));
   always_comb begin
     read_o = '0;
     read_o[port_q] = read_now;
@@ -170,6 +177,9 @@ module block_packer
       port_q <= '0;
       for (int p = 0; p < int'(Sources); p++) taken_q[p] <= '0;
       open_q <= 1'b0;
+      base_q <= '0;
+      size_log2_q <= 5'd14;
+      count_log2_q <= 4'd1;
       opened_q <= '0;
       producer_q <= '0;
       records_q <= '0;
@@ -212,6 +222,9 @@ module block_packer
             if (size_log2_i < 5'd14 || size_log2_i > 5'd22 || count_log2_i == '0 || base_i[11:0] != '0) begin
               bad_shape_q <= 1'b1;
             end else begin
+              base_q <= base_i[63:12];
+              size_log2_q <= size_log2_i;
+              count_log2_q <= count_log2_i;
               opened_q <= '0;
               producer_q <= '0;
               state_q <= StIdle;
@@ -293,7 +306,7 @@ module block_packer
     if (state_q == StMark && !marks_full) marks[mark_w_q[1:0]] <= issued;
   end
 
-  axi_stream_writer #(.DepthLog2(6)) u_writer (
+  axi_stream_writer #(.DepthLog2(WriterLog2)) u_writer (
     .clk_i, .rst_ni,
     .address_set_i(s_set), .address_i(s_address),
     .valid_i(s_valid), .data_i(s_data), .ready_o()  /* s_room says it earlier */, .room_o(s_room),

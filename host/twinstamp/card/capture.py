@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def clock_comment(clock: ClockState) -> str:
-    """`clock=card timescale=utc locked=no bound_ns=unknown epoch=1 state=none utc_offset_s=37 utc_known=no`."""
+    """clock=card timescale=utc locked=no bound_ns=unknown epoch=1 state=none utc_offset_s=37 utc_known=no"""
     bound = "unknown" if clock.bound_ns < 0 else str(clock.bound_ns)
     return (
         f"clock={clock.source} timescale={clock.timescale} locked={'yes' if clock.locked else 'no'} "

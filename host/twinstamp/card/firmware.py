@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 INPUT_FIELDS = ("now_q32", "pulse_q32", "slew_left_q64", "tai_s", "qerr_ps", "accuracy_ns", "flags")
 OUTPUT_FIELDS = (
-    "increment_q72", "load_delta_q32", "slew_amount_q64", "slew_step_q64", "bound_ns", "flags", "state", "events",
-    "offset_ps", "innovation_ps", "frequency_ppt", "ageing_ppt_day", "sigma_ps", "frequency_sigma_ppt",
-    "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s",
+    "increment_q72", "load_delta_q32", "slew_amount_q64", "slew_step_q64", "bound_ns", "flags", "state",
+    "events", "offset_ps", "innovation_ps", "frequency_ppt", "ageing_ppt_day", "sigma_ps",
+    "frequency_sigma_ppt", "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s",
 )  # fmt: skip
 SETTINGS = (
-    "white_ppt", "flicker_ppt", "walk_ppt", "temperature_ppt", "learn", "wander_ps", "jitter_ps", "sawtooth_ps",
-    "capture_ps", "slew_limit_ppb", "frequency_limit_ppb", "lock_pulses", "lock_bound_ns", "holdover_bound_ns",
+    "white_ppt", "flicker_ppt", "walk_ppt", "temperature_ppt", "learn", "wander_ps", "jitter_ps",
+    "sawtooth_ps", "capture_ps", "slew_limit_ppb", "frequency_limit_ppb", "lock_pulses", "lock_bound_ns",
+    "holdover_bound_ns",
 )  # fmt: skip
 
 _INPUT = struct.Struct("<QQqQiII4x")
@@ -43,9 +44,9 @@ _ACCEPT, _SET, _OFFSET, _RESTART = 1, 2, 3, 4
 
 class Counts(NamedTuple):
     """Since the firmware began. steps: of the servo, one a second. pulses, extra_pulses: accepted by the
-    capture, and those of them beyond the first of a second. ubx, nmea: messages taken. bad_checksum, bad_value:
-    whole ones that were not. skipped: bytes of nothing that is read. late_outputs: steps that took over 2 ms.
-    slowest_q32: the slowest, 2^-32 s. stack_low: lowest address of the stack that was used.
+    capture, and those of them beyond the first of a second. ubx, nmea: messages taken. bad_checksum,
+    bad_value: whole ones that were not. skipped: bytes of nothing that is read. late_outputs: steps that took
+    over 2 ms. slowest_q32: the slowest, 2^-32 s. stack_low: lowest address of the stack that was used.
     """
 
     steps: int
@@ -86,15 +87,18 @@ class Firmware:
         self._memory, self._bytes = MEMORIES["cpu_memory"]
 
     def load(self, image: Path | bytes) -> None:
-        """Holds the core in reset, writes its program (``make firmware``: build/firmware/twinstamp.bin), checks
-        it and lets it run. The clock keeps its time and rate; the servo starts cold.
+        """Holds the core in reset, writes its program (``make firmware``: build/firmware/twinstamp.bin),
+        checks it and lets it run. The clock keeps its time and rate; the servo starts cold.
 
         InputError for an image that does not fit or cannot be read.
         """
-        try:
-            data = image if isinstance(image, bytes) else image.read_bytes()
-        except OSError as error:
-            raise InputError(f"firmware {image}: {error.strerror}; `make firmware` makes one") from error
+        if isinstance(image, bytes):
+            data = image
+        else:
+            try:
+                data = image.read_bytes()
+            except OSError as error:
+                raise InputError(f"firmware {image}: {error.strerror}; `make firmware` makes one") from error
         if not 0 < len(data) <= self._bytes:
             raise InputError(f"a firmware of {len(data)} bytes: the core's memory has {self._bytes}")
         transport = self._card.transport
@@ -119,18 +123,22 @@ class Firmware:
         self._card.write_fields("clock.control", locked=0, state=0, disciplined=0)
         self._card.write("clock.bound", 0xFFFFFFFF)
 
-    def _mailbox(self) -> int:
+    def _check_running(self) -> None:
         status = self._card.fields("cpu.status")
         if status["failed"]:
             why = "it did something impossible" if status["trapped"] else "its watchdog was not served"
             raise DeviceError(f"the soft core has stopped: {why}; load it again")
         if not status["running"]:
             raise DeviceError("the soft core does not run: load its program first")
+
+    def _mailbox(self) -> int:
+        self._check_running()
         for _ in range(_TRIES):
             address = self._card.read("cpu.mailbox")
             if address:
                 break
             self._card.transport.wait(1e-4)
+            self._check_running()
         else:
             raise DeviceError("the soft core's program says nothing: it is not Twinstamp's firmware")
         if address % 8 or not 0 < address <= self._bytes - _LOG_AT:

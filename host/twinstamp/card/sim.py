@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated card: the Verilated RTL in this process, with its clocks, wires and host memory.
 
-The library is made by `make hdl`; TWINSTAMP_SIM names another one.
+The library is made by `make hdl`, the one that writes waveforms by `make hdl TRACE=1`; TWINSTAMP_SIM names
+another one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
 CYCLES_PER_S = 10**15 // NOMINAL_PERIOD_FS
 RING_ADDRESS = 0x1_0000_0000
-_ABI = 4
-_LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
+_ABI = 6
+_BUILD = Path(__file__).resolve().parents[3] / "build" / "hdl"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
 WIRE_ITEM = np.dtype(
@@ -67,19 +68,24 @@ CLOUD_COPY = 2
 CLOUD_LATE = 4
 WIRE_ADD_FCS = 1
 WIRE_NO_SFD = 2
+WIRE_MARKS = 4
 NO_ERROR = 0xFFFFFFFF
 _WANDER_CYCLES = 1024  # Clock::INTERVAL
 
 
-def _load() -> ctypes.CDLL:
-    path = Path(os.environ.get("TWINSTAMP_SIM") or _LIBRARY)
+def _load(*, trace: bool) -> ctypes.CDLL:
+    name, command = (
+        ("libtwinstamp_sim_trace.so", "make hdl TRACE=1") if trace else ("libtwinstamp_sim.so", "make hdl")
+    )
+    path = Path(os.environ.get("TWINSTAMP_SIM") or _BUILD / name)
     if not path.is_file():
-        raise DeviceError(f"the simulated card is not built: {path} is missing; run `make hdl`")
+        what = "with waveforms " if trace else ""
+        raise DeviceError(f"the simulated card {what}is not built: {path} is missing; run `{command}`")
     library = ctypes.CDLL(str(path))
     if library.ts_abi() != _ABI:
         raise DeviceError(
             f"the simulated card {path} has interface {library.ts_abi()}, this driver needs {_ABI}: "
-            "run `make hdl`"
+            f"run `{command}`"
         )
     pointer, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
     for name, result, arguments in (
@@ -101,7 +107,9 @@ def _load() -> ctypes.CDLL:
         ("ts_state", u64, [pointer, pointer, u64]),
         ("ts_warped", u64, [pointer]),
         ("ts_run_wires", u64, [pointer, u64]),
-        ("ts_write", ctypes.c_int, [pointer, u32, u32]),
+        ("ts_write", ctypes.c_int, [pointer, u32, u32, u32]),
+        ("ts_record", None, [pointer, ctypes.c_int, ctypes.c_int]),
+        ("ts_recorded", u64, [pointer, ctypes.c_int, pointer, u64]),
         ("ts_read", ctypes.c_int, [pointer, u32, ctypes.POINTER(u32)]),
         ("ts_now_fs", i64, [pointer]),
         ("ts_cycles", u64, [pointer]),
@@ -118,6 +126,7 @@ def _load() -> ctypes.CDLL:
         ("ts_cloud_from", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
         ("ts_cloud_send", ctypes.c_int, [pointer, pointer, u64, pointer]),
         ("ts_cloud_truth", u64, [pointer, pointer, u64]),
+        ("ts_set_plain", None, [pointer, ctypes.c_int]),
         ("ts_trace", ctypes.c_int, [pointer, ctypes.c_char_p]),
     ):
         function = getattr(library, name)
@@ -164,7 +173,8 @@ def _check_port(port: int) -> None:
 def _checked(what: Frames) -> Frames:
     """The same in one piece each. Raises ConfigError where an item lies outside the data."""
     items, data = np.ascontiguousarray(what.items), np.ascontiguousarray(what.data)
-    outside = (items["offset"] > len(data)) | (items["length"] > len(data) - items["offset"].astype(np.int64))
+    needed = items["length"].astype(np.int64) << ((items["flags"] & WIRE_MARKS) != 0)
+    outside = (items["offset"] > len(data)) | (needed > len(data) - items["offset"].astype(np.int64))
     if outside.any():
         i = int(np.flatnonzero(outside)[0])
         raise ConfigError(
@@ -173,7 +183,7 @@ def _checked(what: Frames) -> Frames:
     return Frames(items, data)
 
 
-def _take_all(dtype: np.dtype[Any], take: Callable[[int, int], int]) -> npt.NDArray[np.void]:
+def _take_all(dtype: np.dtype[Any], take: Callable[[int, int], int]) -> npt.NDArray[Any]:
     """All rows that ``take`` (address, rows) → rows written has to give."""
     room = np.empty(4096, dtype=dtype)
     parts = []
@@ -197,18 +207,28 @@ class SimulatedCard:
 
     seed: of memory stalls and of what flip-flops at clock crossings catch. step_cycles: core clock cycles
     that ``wait`` runs before the driver looks again. warp: idle time passes in one step, the same to the last
-    bit (not while memory stalls or another card feeds this one: then it runs edge by edge as always).
+    bit (not while memory stalls or another card feeds this one: then it runs edge by edge as always). trace:
+    waveforms of every signal go there (FST, in fs), until the card is closed; they need the slower library of
+    ``make hdl TRACE=1``, and nothing warps.
 
     Simulated time moves only within calls. Not for use from several threads at once.
-    Errors: DeviceError when the library is missing or the bus hangs; ConfigError for impossible values.
+    Errors: DeviceError when the library is missing or the bus hangs; ConfigError for impossible values, and
+    for a trace that cannot be written.
     """
 
     name = "sim"
 
-    def __init__(self, *, seed: int = 1, step_cycles: int = 4096, warp: bool = False) -> None:
+    def __init__(
+        self, *, seed: int = 1, step_cycles: int = 4096, warp: bool = False, trace: Path | None = None
+    ) -> None:
         self._card: int | None = None  # __del__ looks at it where the library is missing
-        self._library = _load()
+        self._library = _load(trace=trace is not None)
+        if trace is not None and not os.access(Path(trace).parent, os.W_OK):
+            raise ConfigError(f"no waveforms into {trace}: its folder is missing or cannot be written to")
         self._card = self._library.ts_new(seed)
+        if trace is not None and not self._library.ts_trace(self._card, os.fsencode(trace)):
+            self.close()
+            raise ConfigError(f"no waveforms into {trace}: TWINSTAMP_SIM is a library built without TRACE=1")
         self._library.ts_set_warp(self._card, warp)
         self._memory: npt.NDArray[np.uint8] | None = None
         self.step_cycles = step_cycles
@@ -220,8 +240,9 @@ class SimulatedCard:
             raise DeadCardError(f"the card's bus does not answer a read at 0x{address:04X}")
         return value.value
 
-    def write32(self, address: int, value: int) -> None:
-        if not self._library.ts_write(self._handle(), address, value):
+    def write32(self, address: int, value: int, strobe: int = 15) -> None:
+        """strobe: which of the four bytes are written, a bit for each, the lowest first."""
+        if not self._library.ts_write(self._handle(), address, value, strobe):
             raise DeadCardError(f"the card's bus does not answer a write at 0x{address:04X}")
 
     def map_memory(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
@@ -358,11 +379,12 @@ class SimulatedCard:
         for fs in (rise_fs, fall_fs):
             if not self._library.ts_pulse(self._handle(), fs):
                 raise ConfigError(
-                    f"a pulse from {rise_fs} to {fall_fs} fs: now is {self.now_fs} fs, and one ends where the next begins"
+                    f"a pulse from {rise_fs} to {fall_fs} fs: it is {self.now_fs} fs now, "
+                    "and pulses come one after another"
                 )
 
     def serial(self, data: bytes, *, start_fs: int = 0, baud: int = 38_400) -> None:
-        """Bytes of the GPS receiver on the card's serial line, from ``start_fs`` on or when the line is free."""
+        """Bytes of the GPS receiver on the card's serial line, from ``start_fs`` on, or when it is free."""
         if not 1000 <= baud <= 5_000_000:
             raise ConfigError(f"{baud} baud: give 1000 to 5,000,000")
         self._library.ts_serial(self._handle(), start_fs, 10**15 // baud, data, len(data))
@@ -386,6 +408,21 @@ class SimulatedCard:
             return int(self._library.ts_truth(self._handle(), port, address, room))
 
         return _take_all(WIRE_TRUTH, take)
+
+    def record_pins(self, port: int, on: bool = True) -> None:
+        """Keeps what the receive pins of ``port`` say at each edge of its clock, for ``pins``."""
+        _check_port(port)
+        self._library.ts_record(self._handle(), port, on)
+
+    def pins(self, port: int) -> npt.NDArray[np.uint16]:
+        """What was kept since the last call, u16[edges]: data, 0x100 RX_DV, 0x200 RX_ER."""
+        _check_port(port)
+
+        def take(address: int, room: int) -> int:
+            return int(self._library.ts_recorded(self._handle(), port, address, room))
+
+        kept: npt.NDArray[np.uint16] = _take_all(np.dtype(np.uint16), take)
+        return kept
 
     def run(self, cycles: int) -> None:
         """Runs ``cycles`` of the core clock."""
@@ -421,10 +458,9 @@ class SimulatedCard:
         """Write bursts that host memory has seen."""
         return int(self._library.ts_bursts(self._handle()))
 
-    def trace(self, path: Path) -> None:
-        """Writes waveforms (FST) to ``path`` from now on; needs a library built with TRACE=1."""
-        if not self._library.ts_trace(self._handle(), os.fsencode(path)):
-            raise ConfigError("this simulated card was built without waveforms: run `make hdl TRACE=1`")
+    def set_plain(self, on: bool) -> None:
+        """Each edge through Verilator's own eval(): the same, slower. For comparing."""
+        self._library.ts_set_plain(self._handle(), on)
 
 
 class Cloud:

@@ -21,7 +21,9 @@ def add_simulate(verbs: Any) -> None:
     parser.add_argument("--oscillator", default="tcxo", metavar="NAME", help="tcxo, xo-cm4, xo-i225 or ocxo")
     parser.add_argument("--receiver", default="f9t", metavar="NAME", help="f9t or m8t")
     parser.add_argument("--hours", type=float, default=5.5, metavar="H", help="of each run")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the first run; the next ones count on")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="of the first run; the next ones count on"
+    )
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="pooled")
     parser.add_argument(
         "--fault",
@@ -31,10 +33,19 @@ def add_simulate(verbs: Any) -> None:
         help="e.g. outage@3600+1000, step@4000:2us (docs/clock.md); may be given again",
     )
     parser.add_argument(
-        "--accept-at", action="append", type=int, default=[], metavar="S", help="an operator accepts at this second"
+        "--accept-at",
+        action="append",
+        type=int,
+        default=[],
+        metavar="S",
+        help="an operator accepts at this second",
     )
     parser.add_argument(
-        "--temperature", type=float, default=0.0, metavar="C", help="the room's slow changes, one sigma in degrees"
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="the room's slow changes, one sigma in degrees",
     )
     parser.add_argument(
         "--unknown", action="store_true", help="the servo is not told which oscillator and receiver it has"
@@ -108,7 +119,9 @@ def _simulate(options: argparse.Namespace) -> int:
         **report,
     }
     if options.log is not None:
-        about = {key: report[key] for key in ("command", "oscillator_name", "receiver_name", "hours", "faults")}
+        about = {
+            key: report[key] for key in ("command", "oscillator_name", "receiver_name", "hours", "faults")
+        }
         save(runs[0], options.log, {**about, "seed": runs[0].seed})
     if options.json is not None:
         write_json(options.json, report)

@@ -46,14 +46,14 @@ static_assert(sizeof(BlockHeader) == kBlockHeader);
 struct RecordHeader {
     std::uint16_t caplen, length;
     std::uint8_t port, epoch;
-    std::uint16_t flags;
+    std::uint8_t flags, link_epoch;
     std::uint64_t stamp_q32;
     std::uint32_t sequence, flow_hash;
     std::uint64_t digest;
 };
 static_assert(sizeof(RecordHeader) == kRecordHeader);
 
-enum : std::uint16_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
+enum : std::uint8_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
 enum : std::uint16_t { kFrameBadFcs = 0x0002 };  // FLAG_BAD_FCS of twinstamp.frames
 
 // 32.32 seconds to the nearest nanosecond; ties go up.
@@ -62,12 +62,12 @@ std::int64_t q32_to_ns(std::uint64_t q32) {
     return static_cast<std::int64_t>((q32 >> 32) * 1'000'000'000u + fraction);
 }
 
-// When a frame that the host sent left the card.
+// When a frame that the host sent left the card. Layout shared with DEPARTURE in card.py.
 struct Departure {
-    std::uint8_t port;
-    bool late;
-    std::uint64_t cookie, stamp_q32;
+    std::uint64_t stamp_q32, cookie;
+    std::uint8_t port, late, reserved[6];
 };
+static_assert(sizeof(Departure) == 24);
 
 // Which blocks are given back: a consumer index that moves over all that are, in order. Leases share it.
 class Consumer {
@@ -166,13 +166,17 @@ class CardRing {
     std::uint32_t next() const { return next_; }
     nb::tuple drops() const { return nb::make_tuple(drops_[0], drops_[1], drops_[2], drops_[3]); }
 
-    // (port, cookie, stamp_q32, late) of the departures met since the last call.
-    nb::list departures() {
-        nb::list out;
-        for (const Departure& d : departures_)
-            out.append(nb::make_tuple(d.port, d.cookie, d.stamp_q32, d.late));
-        departures_.clear();
-        return out;
+    // The departures met since the last call, as bytes.
+    nb::object departures() {
+        auto owned = std::make_unique<std::vector<Departure>>(std::move(departures_));
+        departures_ = {};
+        const auto* bytes = reinterpret_cast<const std::uint8_t*>(owned->data());
+        const std::size_t size = owned->size() * sizeof(Departure);
+        nb::capsule owner(owned.get(),
+                          [](void* p) noexcept { delete static_cast<std::vector<Departure>*>(p); });
+        owned.release();
+        return nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>, nb::c_contig>(bytes, {size}, owner)
+            .cast();
     }
 
   private:
@@ -212,9 +216,11 @@ class CardRing {
             const std::uint64_t next = at + sizeof record + ((record.caplen + 7u) & ~7u);
             if (next > header.used || record.port >= kPorts) overrun(index, r);
             if (record.flags & kDeparture) [[unlikely]] {
-                departures_.push_back({record.port, (record.flags & kLate) != 0,
+                departures_.push_back({record.stamp_q32,
                                        std::uint64_t{record.flow_hash} << 32 | record.sequence,
-                                       record.stamp_q32});
+                                       record.port,
+                                       (record.flags & kLate) != 0,
+                                       {}});
                 at = next;
                 continue;
             }
