@@ -706,8 +706,9 @@ class Card:
                 raise DeadCardError(f"card {self.transport.name}: port {port}: {error}; reset it") from error
             if ring.producer != before:
                 self.write(f"port[{port}].tx_producer", ring.producer)
-            if self.read(f"port[{port}].tx_status"):
-                raise DeviceError("the card stopped sending: host memory refused a read")
+            if status := self.read(f"port[{port}].tx_status"):
+                why = "host memory refused a read" if status & 1 else "base or size of its ring is impossible"
+                raise DeviceError(f"the card stopped sending on port {port}: {why}; reset() it")
             if first == n or timeout_s <= 0:
                 return int(first)
             timeout_s -= self.transport.wait(min(timeout_s, _POLL_S))
