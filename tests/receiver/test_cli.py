@@ -96,13 +96,13 @@ def test_status_of_silence(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 def test_live_lines_and_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "live.log"
     with on_a_pty(receiver("m8t")) as port:
-        assert main(["clock", "status", "--receiver", port, "--seconds", "2", "--log", str(log)]) == 0
+        assert main(["clock", "status", "--receiver", port, "--seconds", "3", "--log", str(log)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "fix time only; satellites 18" in lines[-1] and "qErr " in lines[-1]
     read = read_log(str(log))
-    assert len(read) == 2 and read.about["source"] == "status"
-    assert read.columns["satellites"].tolist() == [18, 18]
+    assert len(read) == 3 and read.about["source"] == "status"
+    assert read.columns["satellites"][-1] == 18  # the first second may end before it has spoken
 
 
 def test_status_of_the_simulated_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
