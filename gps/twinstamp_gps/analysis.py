@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
 
-_COLD = 0
+_COLD, _LOCKED = 0, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class ErrorStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Deviations:
-    """Overlapping Allan deviation and maximum time interval error of the longest piece without a gap.
+    """Overlapping Allan deviation and maximum time interval error of the longest piece without a gap, the
+    way to the first lock left out.
 
     start_s, seconds, interval_s: of that piece. adev: dimensionless, by adev_s; mtie_ns by mtie_s.
     """
@@ -132,15 +133,26 @@ def mtie(phase: Array, samples: int) -> float:
     return float(span[half : len(phase) - (size - 1 - half)].max())
 
 
+def _settled(log: ClockLog) -> npt.NDArray[np.bool_]:
+    """Samples that mean something from the first lock on; all of them where there is none."""
+    use = known(log)
+    locked = np.flatnonzero(log.get("state") == _LOCKED)
+    if len(locked):
+        use[: locked[0]] = False
+    return use
+
+
 def deviations(log: ClockLog) -> Deviations:
-    """LogError where no piece has 8 samples, or allantools (extra `plots`) is missing."""
+    """Of what came after the first lock: what happens before it is the start's, not the clock's.
+
+    LogError where no piece has 8 samples, or allantools (extra `plots`) is missing."""
     try:
         import allantools
     except ImportError as error:
         raise LogError("Allan deviation needs allantools: pip install 'twinstamp[plots]'") from error
     _, error_ns = error_of(log)
     time_s = log.columns["t_s"]
-    first, last, interval = _longest_piece(time_s, known(log))
+    first, last, interval = _longest_piece(time_s, _settled(log))
     if last - first < 8:
         raise LogError(
             f"the log has no 8 samples without a gap (interval {interval:g} s): nothing to analyse"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ERROR_NAMES = {"true_error_ns": "time error (truth)", "offset_ns": "time error (the clock's own estimate)"}
+_LOCKED = STATES.index("locked")
 _SHADES = {1: "#fff2cc", 3: "#f8cecc", 4: "#e1d5e7", 5: "#999999"}
 
 
@@ -136,6 +137,10 @@ def _time_error(axes: Any, t: Any, e: Any, bound: Any, state: Any, title: str) -
                 t[first], t[last - 1], color=colour, linewidth=0, label=STATES[number] if index == 0 else None
             )
     axes.set(xlabel="time, s", ylabel="ns")
+    settled = state >= _LOCKED
+    if settled.any():  # the start, far outside, would make a line of all the rest
+        shown = np.concatenate((np.abs(e[settled]), bound[settled][np.isfinite(bound[settled])]))
+        axes.set_ylim(-1.1 * shown.max(), 1.1 * shown.max())
     axes.legend(loc="upper right", fontsize="small")
     axes.grid(alpha=0.3)
 

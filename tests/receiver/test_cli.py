@@ -82,7 +82,8 @@ def test_status_of_a_simple_receiver(capsys: pytest.CaptureFixture[str]) -> None
     assert status["utc"].startswith("2026-11-20T12:00:0")
 
 
-def test_status_of_silence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_silence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinstamp.cli.clock_status._PATIENCE_S", 0.3)
     line = PtyLine()
     try:
         assert main(["clock", "status", "--receiver", line.address, "--json"]) == 0
@@ -101,7 +102,7 @@ def test_live_lines_and_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "fix time only; satellites 18" in lines[-1] and "qErr " in lines[-1]
     read = read_log(str(log))
     assert len(read) == 3 and read.about["source"] == "status"
-    assert read.columns["satellites"].tolist() == [18, 18, 18]
+    assert read.columns["satellites"][-1] == 18  # the first second may end before it has spoken
 
 
 def test_status_of_the_simulated_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +229,7 @@ def test_real_time() -> None:
         from twinstamp_gps.port import Receiver
 
         with Receiver(line.address) as port:
-            for arrival in port.messages(3.3):
+            for arrival in port.messages(2.4):
                 if type(arrival.message).__name__ == "NavPvt":
                     came.append(arrival.monotonic_ns / 1e9)
     assert len(came) >= 2

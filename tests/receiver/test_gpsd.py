@@ -110,7 +110,7 @@ def test_gpsd_reads_time_and_place(gpsd: str, model: str, driver: str) -> None:
     Path(line.name).chmod(0o666)  # gpsd gives up being root
     port = free_port()
     with Runner(simulated, line), program([gpsd, "-N", "-n", "-b", "-S", str(port), line.address]):
-        wanted = {"TPV": 4, "TOFF": 2} | ({"SKY": 1} if model != "nmea" else {})
+        wanted = {"TPV": 3, "TOFF": 1} | ({"SKY": 1} if model != "nmea" else {})
         got = reports(port, wanted, 15)
     assert driver in {
         one.get("driver") for one in got.get("DEVICE", []) + got["DEVICES"][0].get("devices", [])
@@ -125,13 +125,14 @@ def test_gpsd_reads_time_and_place(gpsd: str, model: str, driver: str) -> None:
     # gpsd's clock against the receiver's: the message comes 65 or 140 ms, plus or minus 8, after the second.
     for one in got["TOFF"]:
         late = one["clock_sec"] - one["real_sec"] + (one["clock_nsec"] - one["real_nsec"]) * 1e-9  # type: ignore[operator]
-        assert 0.03 < late < 0.6, one
+        assert 0.03 < late < 0.9, one
     if model != "nmea":
         assert last["leapseconds"] == 18
         assert (last["status"], got["SKY"][-1]["nSat"]) == (7, 32)  # 7: time only, a fixed position
         assert got["SKY"][-1]["uSat"] == 28
 
 
+@pytest.mark.long
 def test_gpsd_knows_the_leap_second(gpsd: str) -> None:
     """The seconds of 2016-12-31 23:59:58 to 2017-01-01 00:00:01, as gpsd's C library can label them."""
     tai = gpstime.utc_to_unix_s(2017, 1, 1, 0, 0, 0) + 36
@@ -156,7 +157,7 @@ def test_gpsd_that_configures(gpsd: str) -> None:
     Path(line.name).chmod(0o666)
     port = free_port()
     with Runner(simulated, line), program([gpsd, "-N", "-n", "-S", str(port), line.address]):
-        got = reports(port, {"TPV": 4}, 20)
+        got = reports(port, {"TPV": 3}, 20)
         described = str(reports(port, {"DEVICES": 1}, 5)["DEVICES"])
     assert got["TPV"][-1]["mode"] == 3
     assert "NEO-M8T" in described and "TIM 1.10" in described  # of MON-VER
@@ -195,4 +196,4 @@ def test_chronyd_takes_its_time_from_gpsd(gpsd: str, chronyd: str, tmp_path: Pat
     name, reach, offset_s = found[0][2], int(found[0][5], 8), float(found[0][8])
     assert name == "GPS" and reach > 0, found
     # This machine's clock minus the source's, which comes 65 ms late by its message.
-    assert -5 < offset_s < -4.6, found
+    assert -5 < offset_s < -4.2, found

@@ -123,6 +123,18 @@ def test_longest_piece_and_live_jitter() -> None:
     assert dev.mtie_ns[3] == pytest.approx(7 * dev.mtie_s[3], rel=0.02)  # a constant drift of 7 ns/s
 
 
+def test_deviations_begin_at_the_first_lock() -> None:
+    t = np.arange(300.0)
+    columns = {
+        "t_s": t,
+        "state": np.where(t < 100, 1, 2),
+        "true_error_ns": np.where(t < 100, 1e6 * (100 - t), 0),
+    }
+    dev = analysis.deviations(ClockLog(columns=columns))
+    assert (dev.start_s, dev.seconds) == (100, 199)
+    assert dev.mtie_ns.max() == 0
+
+
 class Tags(HTMLParser):
     """Elements that are opened, and whether each non-empty one is closed in its turn."""
 

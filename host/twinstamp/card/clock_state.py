@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twinstamp.card.card import SERVO_STATES
+
 if TYPE_CHECKING:
     from twinstamp.card.card import Card
 
@@ -12,19 +14,34 @@ if TYPE_CHECKING:
 def clock_state(card: Card) -> dict[str, Any]:
     """What the card says of its clock, None where it says nothing.
 
-    state: as in the servo's log, with state_number beside it; without a servo "locked" or "unlocked".
-    offset_ns: card time − TAI as the servo estimates it. bound_ns: of that error. frequency_ppb: the rate
-    that the clock is set to. time_q32: card time, 32.32 s TAI. utc_offset_s: TAI − UTC. epoch: time-epoch.
+    state: of the servo, state_number its number in servo.h and in logs; "locked" or "unlocked" where none
+    disciplines the clock. offset_ns: card time − TAI as the servo estimated it at its last step. bound_ns: of
+    that error. frequency_ppb: the oscillator against nominal as the servo estimates it, else the rate that
+    the clock is set to. qerr_ps: of the last step's pulse. time_q32: card time, 32.32 s TAI. utc_offset_s:
+    TAI − UTC, utc_known: whether somebody who knows has said so. epoch: time-epoch.
     """
     clock = card.clock()
+    output, inputs = _last_step(card) if clock.state and not clock.failed else (None, None)
     return {
-        "state": "locked" if clock.locked else "unlocked",
-        "state_number": None,
-        "offset_ns": None,
+        "state": clock.state or ("locked" if clock.locked else "unlocked"),
+        "state_number": SERVO_STATES.index(clock.state) if clock.state in SERVO_STATES else None,
+        "offset_ns": None if output is None else output["offset_ps"] / 1000,
         "bound_ns": None if clock.bound_ns < 0 else clock.bound_ns,
-        "frequency_ppb": clock.rate_ppb,
+        "frequency_ppb": clock.rate_ppb if output is None else output["frequency_ppt"] / 1000,
+        "qerr_ps": None if inputs is None else inputs["qerr_ps"],
         "time_q32": clock.time_q32,
         "slewing": clock.slewing,
         "utc_offset_s": clock.utc_offset_s,
+        "utc_known": clock.utc_known,
         "epoch": clock.epoch,
     }
+
+
+def _last_step(card: Card) -> tuple[dict[str, int] | None, dict[str, int] | None]:
+    """(output, input) of the servo's last step; None before the first."""
+    from twinstamp.card.firmware import Firmware
+
+    firmware = Firmware(card)
+    number = firmware.counts().steps
+    steps = firmware.steps(max(0, number - 1))
+    return (steps[-1].output, steps[-1].input) if steps else (None, None)

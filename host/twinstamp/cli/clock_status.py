@@ -137,6 +137,9 @@ def _live(
             break
         clock, receiver = sources.clock(), sources.receiver()
         show(clock, receiver)
+        qerr_ps = (
+            receiver.qerr_ps if receiver is not None else clock["qerr_ps"] if clock is not None else None
+        )
         if writer is not None:
             writer.write(
                 t_s=time.monotonic() - start,
@@ -144,7 +147,7 @@ def _live(
                 offset_ns=None if clock is None else clock["offset_ns"],
                 bound_ns=None if clock is None else clock["bound_ns"],
                 frequency_ppb=None if clock is None else clock["frequency_ppb"],
-                qerr_ps=None if receiver is None else receiver.qerr_ps,
+                qerr_ps=qerr_ps,
                 satellites=None if receiver is None else receiver.satellites,
             )
 
@@ -158,7 +161,7 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("offset", _unit(clock["offset_ns"], "ns", "+.2f")),
             ("frequency", _unit(clock["frequency_ppb"], "ppb", "+.3f")),
             ("bound", _unit(clock["bound_ns"], "ns", ".0f")),
-            ("TAI − UTC", f"{clock['utc_offset_s']} s"),
+            ("TAI − UTC", f"{clock['utc_offset_s']} s{'' if clock['utc_known'] else ' (assumed)'}"),
             ("time-epoch", str(clock["epoch"])),
         ]
     if receiver is not None:
