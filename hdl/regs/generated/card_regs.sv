@@ -283,6 +283,7 @@ module card_regs (
                 logic epochs;
                 logic command;
                 logic answer;
+                logic rx_latency;
             } phy;
         } port[4];
         logic counter_memory;
@@ -361,6 +362,7 @@ module card_regs (
             decoded_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 14'h104c + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
             decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 14'h1050 + (14)'(i0) * 14'h100);
             decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 14'h1054 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.rx_latency = cpuif_req_masked & (cpuif_addr == 14'h1058 + (14)'(i0) * 14'h100);
         end
         decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
@@ -807,6 +809,16 @@ module card_regs (
                         logic load_next;
                     } write;
                 } command;
+                struct {
+                    struct {
+                        logic [15:0] next;
+                        logic load_next;
+                    } least_ns;
+                    struct {
+                        logic [15:0] next;
+                        logic load_next;
+                    } most_ns;
+                } rx_latency;
             } phy;
         } port[4];
     } field_combo_t;
@@ -982,6 +994,14 @@ module card_regs (
                         logic value;
                     } write;
                 } command;
+                struct {
+                    struct {
+                        logic [15:0] value;
+                    } least_ns;
+                    struct {
+                        logic [15:0] value;
+                    } most_ns;
+                } rx_latency;
             } phy;
         } port[4];
     } field_storage_t;
@@ -1856,6 +1876,50 @@ module card_regs (
             end
         end
         assign hwif_out.port[i0].phy.command.write.value = field_storage.port[i0].phy.command.write.value;
+        // Field: twinstamp_card.port[].phy.rx_latency.least_ns
+        always_comb begin
+            automatic logic [15:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.rx_latency.least_ns.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.rx_latency && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.rx_latency.least_ns.value & ~decoded_wr_biten[15:0]) | (decoded_wr_data[15:0] & decoded_wr_biten[15:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.rx_latency.least_ns.next = next_c;
+            field_combo.port[i0].phy.rx_latency.least_ns.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.rx_latency.least_ns.value <= 16'h0;
+            end else begin
+                if(field_combo.port[i0].phy.rx_latency.least_ns.load_next) begin
+                    field_storage.port[i0].phy.rx_latency.least_ns.value <= field_combo.port[i0].phy.rx_latency.least_ns.next;
+                end
+            end
+        end
+        // Field: twinstamp_card.port[].phy.rx_latency.most_ns
+        always_comb begin
+            automatic logic [15:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.rx_latency.most_ns.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.rx_latency && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.rx_latency.most_ns.value & ~decoded_wr_biten[31:16]) | (decoded_wr_data[31:16] & decoded_wr_biten[31:16]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.rx_latency.most_ns.next = next_c;
+            field_combo.port[i0].phy.rx_latency.most_ns.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.rx_latency.most_ns.value <= 16'h0;
+            end else begin
+                if(field_combo.port[i0].phy.rx_latency.most_ns.load_next) begin
+                    field_storage.port[i0].phy.rx_latency.most_ns.value <= field_combo.port[i0].phy.rx_latency.most_ns.next;
+                end
+            end
+        end
     end
     // External region: twinstamp_card.counter_memory
     assign hwif_out.counter_memory.req = decoded_reg_strb.counter_memory;
@@ -1888,6 +1952,11 @@ module card_regs (
                 logic [63:0] data;
             } slew_left;
         } clock;
+        struct {
+            struct {
+                logic [63:0] data;
+            } at;
+        } counters;
     } rbuf_storage_t;
     rbuf_storage_t rbuf_storage;
 
@@ -1899,6 +1968,11 @@ module card_regs (
     always_ff @(posedge clk) begin
         if(decoded_reg_strb.clock.slew_left[0] && !decoded_req_is_wr) begin
             rbuf_storage.clock.slew_left.data[63:0] <= hwif_in.clock.slew_left.q64.next;
+        end
+    end
+    always_ff @(posedge clk) begin
+        if(decoded_reg_strb.counters.at[0] && !decoded_req_is_wr) begin
+            rbuf_storage.counters.at.data[63:0] <= hwif_in.counters.at.q32.next;
         end
     end
 
@@ -1956,7 +2030,7 @@ module card_regs (
             readback_data_var[31:0] = 32'h54574e53;
         end
         if(rd_mux_addr == 14'h4) begin
-            readback_data_var[15:0] = 16'h2;
+            readback_data_var[15:0] = 16'h3;
             readback_data_var[31:16] = 16'h1;
         end
         if(rd_mux_addr == 14'h8) begin
@@ -2068,7 +2142,7 @@ module card_regs (
             readback_data_var[31:0] = hwif_in.counters.at.q32.next[31:0];
         end
         if(rd_mux_addr == 14'h30c) begin
-            readback_data_var[31:0] = hwif_in.counters.at.q32.next[63:32];
+            readback_data_var = rbuf_storage.counters.at.data[63:32];
         end
         for(int i0=0; i0<4; i0++) begin
             if(rd_mux_addr == 14'h1000 + (14)'(i0) * 14'h100) begin
@@ -2105,6 +2179,7 @@ module card_regs (
             end
             if(rd_mux_addr == 14'h1024 + (14)'(i0) * 14'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].tx_status.error.next;
+                readback_data_var[1] = hwif_in.port[i0].tx_status.bad_shape.next;
             end
             if(rd_mux_addr == 14'h1028 + (14)'(i0) * 14'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].tx_lost.count.next;
@@ -2138,6 +2213,10 @@ module card_regs (
                 readback_data_var[15:0] = hwif_in.port[i0].phy.answer.data.next;
                 readback_data_var[30] = hwif_in.port[i0].phy.answer.busy.next;
                 readback_data_var[31] = hwif_in.port[i0].phy.answer.error.next;
+            end
+            if(rd_mux_addr == 14'h1058 + (14)'(i0) * 14'h100) begin
+                readback_data_var[15:0] = field_storage.port[i0].phy.rx_latency.least_ns.value;
+                readback_data_var[31:16] = field_storage.port[i0].phy.rx_latency.most_ns.value;
             end
         end
         if((rd_mux_addr >= 14'h2000) && (rd_mux_addr <= 14'h2000 + 14'h3ff)) begin

@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x2
+#define ID_REGS__VERSION__MINOR_reset 0x3
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -584,10 +584,14 @@ typedef union {
 #define PORT_REGS__TX_STATUS__ERROR_bm 0x1
 #define PORT_REGS__TX_STATUS__ERROR_bp 0
 #define PORT_REGS__TX_STATUS__ERROR_bw 1
+#define PORT_REGS__TX_STATUS__BAD_SHAPE_bm 0x2
+#define PORT_REGS__TX_STATUS__BAD_SHAPE_bp 1
+#define PORT_REGS__TX_STATUS__BAD_SHAPE_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t error :1;
-        uint32_t :31;
+        uint32_t bad_shape :1;
+        uint32_t :30;
     } f;
     uint32_t w;
 } port_regs__tx_status_t;
@@ -730,6 +734,23 @@ typedef union {
     uint32_t w;
 } phy_regs__answer_t;
 
+// reg - phy_regs::rx_latency
+#define PHY_REGS__RX_LATENCY__LEAST_NS_bm 0xffff
+#define PHY_REGS__RX_LATENCY__LEAST_NS_bp 0
+#define PHY_REGS__RX_LATENCY__LEAST_NS_bw 16
+#define PHY_REGS__RX_LATENCY__LEAST_NS_reset 0x0
+#define PHY_REGS__RX_LATENCY__MOST_NS_bm 0xffff0000
+#define PHY_REGS__RX_LATENCY__MOST_NS_bp 16
+#define PHY_REGS__RX_LATENCY__MOST_NS_bw 16
+#define PHY_REGS__RX_LATENCY__MOST_NS_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t least_ns :16;
+        uint32_t most_ns :16;
+    } f;
+    uint32_t w;
+} phy_regs__rx_latency_t;
+
 // regfile - phy_regs
 typedef struct __attribute__ ((__packed__)) {
     phy_regs__control_t control;
@@ -738,6 +759,7 @@ typedef struct __attribute__ ((__packed__)) {
     phy_regs__epochs_t epochs;
     phy_regs__command_t command;
     phy_regs__answer_t answer;
+    phy_regs__rx_latency_t rx_latency;
 } phy_regs_t;
 
 // regfile - port_regs
@@ -755,7 +777,7 @@ typedef struct __attribute__ ((__packed__)) {
     port_regs__loopback_t loopback;
     uint8_t RESERVED_30_3f[0x10];
     phy_regs_t phy;
-    uint8_t RESERVED_58_ff[0xa8];
+    uint8_t RESERVED_5c_ff[0xa4];
 } port_regs__stride100_t;
 
 // mem - twinstamp_card::counter_memory

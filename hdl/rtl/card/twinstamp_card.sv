@@ -76,7 +76,7 @@ module twinstamp_card
   localparam int unsigned Ports = 4;
   // From the reference byte's appearance on the pins to the stamp, in 2^-32 s (docs/card.md): 8 ns to its
   // sampling edge, 8 ns to the toggle, 4 +- 4 ns to the first flip-flop, 8 ns for the second, and card time
-  // as it stood before the edge that sees it: 28 ns, less half a unit that the stamp's truncation takes off.
+  // as it stood before the edge that sees it: 28 ns, 120.259 units; stamp_capture's rounding takes the 0.259.
   localparam logic [31:0] RxConstantQ32 = 32'd120;
 
   // What registers read is a cycle old: registered, so that only clk_reg_i moves the register block.
@@ -84,6 +84,7 @@ module twinstamp_card
   card_regs_pkg::twinstamp_card__out_t hwif_out;
 
   logic [63:0] now_q32, slew_left;
+  logic [7:0] now_fraction;
   logic [31:0] epoch, producer;
   logic load_refused, increment_refused;
   logic ring_error, ring_bad_shape, ring_idle, store;
@@ -118,6 +119,8 @@ module twinstamp_card
   logic [7:0] mac_rxd [Ports];
   logic [7:0] mac_txd [Ports];
   logic [Ports-1:0] mac_rx_dv, mac_rx_er, mac_tx_en, mac_tx_er;
+  logic [31:0] link_ups [Ports];
+  logic [7:0] link_epoch [Ports];
   logic [Ports-1:0] rx_rst_n;
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_phy
     reset_sync u_rx_reset (.clk_i(rx_clk_i[p]), .rst_ni, .rst_no(rx_rst_n[p]));
@@ -130,6 +133,8 @@ module twinstamp_card
       .mac_rxd_o(mac_rxd[p]), .mac_rx_dv_o(mac_rx_dv[p]), .mac_rx_er_o(mac_rx_er[p]),
       .late_i(late_i[p][2:1])
     );
+    assign hwif_in.port[p].phy.epochs.count.next = link_ups[p];
+    assign link_epoch[p] = link_ups[p][7:0];
     // The fields of a command are there a cycle after the write.
     logic command_q;
     always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -147,7 +152,7 @@ module twinstamp_card
       .error_o(hwif_in.port[p].phy.answer.error.next), .link_o(hwif_in.port[p].phy.status.link.next),
       .speed_o(hwif_in.port[p].phy.status.speed.next),
       .full_duplex_o(hwif_in.port[p].phy.status.full_duplex.next),
-      .answers_o(hwif_in.port[p].phy.status.answers.next), .ups_o(hwif_in.port[p].phy.epochs.count.next),
+      .answers_o(hwif_in.port[p].phy.status.answers.next), .ups_o(link_ups[p]),
       .mdc_o(mdc_o[p]), .mdio_o(mdio_o[p]), .mdio_oe_o(mdio_oe_o[p]), .mdio_i(mdio_i[p])
     );
   end
@@ -155,7 +160,8 @@ module twinstamp_card
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
     rx_port #(.StoreLog2(StoreLog2), .Port(p), .FlowHash(FlowHash)) u_rx (
       .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .epoch_i(epoch[7:0]),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
+      .link_epoch_i(link_epoch[p]),
       .enable_i(hwif_out.port[p].rx_control.enable.value),
       .first_byte_i(hwif_out.port[p].rx_control.stamp_first_byte.value),
       .keep_bad_i(hwif_out.port[p].rx_control.keep_bad.value),
@@ -180,6 +186,7 @@ module twinstamp_card
   // Transmit.
   localparam int unsigned TxDepthLog2 = 11;
   logic [Ports-1:0] tx_enable, tx_valid, departure_valid, departure_ready, departure_late, sent;
+  logic [Ports-1:0] sent_multicast, sent_broadcast, sent_late, tx_bad_shape;
   logic [63:0] tx_base [Ports];
   logic [4:0] tx_size [Ports];
   logic [31:0] tx_producer [Ports];
@@ -198,26 +205,29 @@ module twinstamp_card
     assign tx_producer[p] = hwif_out.port[p].tx_producer.index.value;
     assign hwif_in.port[p].tx_consumer.index.next = tx_consumer[p];
     assign hwif_in.port[p].tx_status.error.next = tx_error;
+    assign hwif_in.port[p].tx_status.bad_shape.next = tx_bad_shape[p];
     gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .enable_i(tx_enable[p]),
+      .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
       .room_o(tx_room[p]), .txd_o(mac_txd[p]), .tx_en_o(mac_tx_en[p]), .tx_er_o(mac_tx_er[p]),
       .departure_valid_o(departure_valid[p]), .departure_ready_i(departure_ready[p]),
       .departure_q32_o(departure_q32[p]), .departure_cookie_o(departure_cookie[p]),
       .departure_length_o(departure_length[p]), .departure_late_o(departure_late[p]),
-      .sent_o(sent[p]), .sent_length_o(sent_length[p]),
+      .sent_o(sent[p]), .sent_length_o(sent_length[p]), .sent_multicast_o(sent_multicast[p]),
+      .sent_broadcast_o(sent_broadcast[p]), .sent_late_o(sent_late[p]),
       .lost_o(hwif_in.port[p].tx_lost.count.next)
     );
   end
   tx_fetch #(.Ports(Ports), .DepthLog2(TxDepthLog2)) u_fetch (
     .clk_i, .rst_ni, .enable_i(tx_enable), .base_i(tx_base), .size_log2_i(tx_size),
-    .producer_i(tx_producer), .consumer_o(tx_consumer), .error_o(tx_error), .room_i(tx_room),
+    .producer_i(tx_producer), .consumer_o(tx_consumer), .error_o(tx_error), .bad_shape_o(tx_bad_shape), .room_i(tx_room),
     .valid_o(tx_valid), .data_o(tx_data),
     .arvalid(m_axi_arvalid), .arready(m_axi_arready), .araddr(m_axi_araddr), .arlen(m_axi_arlen),
     .rvalid(m_axi_rvalid), .rready(m_axi_rready), .rdata(m_axi_rdata), .rresp(m_axi_rresp),
     .rlast(m_axi_rlast)
   );
   departure_store #(.Ports(Ports), .StoreLog2(StoreLog2)) u_departures (
-    .clk_i, .rst_ni, .store_i(store), .epoch_i(epoch[7:0]),
+    .clk_i, .rst_ni, .store_i(store), .epoch_i(epoch[7:0]), .link_epoch_i(link_epoch),
     .valid_i(departure_valid), .ready_o(departure_ready), .q32_i(departure_q32),
     .cookie_i(departure_cookie), .length_i(departure_length), .late_i(departure_late),
     .committed_o(committed[Ports]), .taken_i(taken[Ports]), .read_i(store_read[Ports]),
@@ -235,7 +245,7 @@ module twinstamp_card
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(hwif_out.clock.control.locked.value),
     .armed_i(1'b0),
-    .now_q72_o, .now_q32_o(now_q32), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
@@ -275,7 +285,8 @@ module twinstamp_card
     port_counters u_counters (
       .clk_i, .rst_ni, .event_i(ev[p]), .event_end_i(ev_end[p]), .event_giant_i(ev_giant[p]),
       .event_stored_i(ev_stored[p]), .event_dropped_i(ev_dropped[p]), .discard_i(discard[p]),
-      .sent_i(sent[p]), .sent_length_i(sent_length[p]),
+      .sent_i(sent[p]), .sent_length_i(sent_length[p]), .sent_multicast_i(sent_multicast[p]),
+      .sent_broadcast_i(sent_broadcast[p]), .sent_late_i(sent_late[p]),
       .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
       .overflow_o(counters_overflow[p]),
       .read_i(counter_read), .read_address_i(hwif_out.counter_memory.addr[7:3]),

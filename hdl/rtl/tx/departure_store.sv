@@ -13,6 +13,7 @@ module departure_store
   input  logic             rst_ni,
   input  logic             store_i,
   input  logic [7:0]       epoch_i,
+  input  logic [7:0]       link_epoch_i [Ports],
   input  logic [Ports-1:0] valid_i,
   output logic [Ports-1:0] ready_o,
   input  logic [63:0]      q32_i [Ports],
@@ -51,6 +52,7 @@ module departure_store
     flags = '0;
     flags[FlagTx] = 1'b1;
     flags[FlagLate] = late_i[port_q];
+    flags[15:8] = link_epoch_i[port_q];
     unique case (word_q)
       2'd0: word = {flags, epoch_i, 8'(port_q), length_i[port_q], 16'd0};
       2'd1: word = q32_i[port_q];

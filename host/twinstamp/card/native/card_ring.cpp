@@ -46,14 +46,14 @@ static_assert(sizeof(BlockHeader) == kBlockHeader);
 struct RecordHeader {
     std::uint16_t caplen, length;
     std::uint8_t port, epoch;
-    std::uint16_t flags;
+    std::uint8_t flags, link_epoch;
     std::uint64_t stamp_q32;
     std::uint32_t sequence, flow_hash;
     std::uint64_t digest;
 };
 static_assert(sizeof(RecordHeader) == kRecordHeader);
 
-enum : std::uint16_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
+enum : std::uint8_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
 enum : std::uint16_t { kFrameBadFcs = 0x0002 };  // FLAG_BAD_FCS of twinstamp.frames
 
 // 32.32 seconds to the nearest nanosecond; ties go up.
