@@ -733,7 +733,7 @@ uint64_t CardSim::run_wires(uint64_t n) {
 
 bool CardSim::write(uint32_t address, uint32_t data, uint8_t strobe) {
     auto* top = top_.get();
-    top->s_axil_awaddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_awaddr = static_cast<uint16_t>(address & 0xFFFF);
     top->s_axil_wdata = data;
     top->s_axil_wstrb = strobe & 15;
     top->s_axil_awvalid = 1;
@@ -759,7 +759,7 @@ bool CardSim::write(uint32_t address, uint32_t data, uint8_t strobe) {
 
 bool CardSim::read(uint32_t address, uint32_t& data) {
     auto* top = top_.get();
-    top->s_axil_araddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_araddr = static_cast<uint16_t>(address & 0xFFFF);
     top->s_axil_arvalid = 1;
     for (int i = 0; i < 1000; ++i) {
         const uint64_t cycle = cycles_;

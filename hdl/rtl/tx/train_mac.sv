@@ -5,7 +5,7 @@
 // Clock: the core clock, which is the transmit clock; one more register (gmii_loopback) before the pins.
 // Launch: the SFD appears on the pins at the first edge at which card time is not before the launch time. A
 // launch that the wire cannot take goes as soon as it can and is late: late_o and delay_o say so, at sent_o.
-// Stamp: card time of the edge at which the SFD appears on the pins, 32.32, the same that a departure record
+// Stamp: card time of the edge at which the SFD appears on the pins, rounded to 32.32, the same that a departure record
 // says. It is written into the packet that it belongs to, and the UDP checksum with it.
 // The wire is shared with the host's frames (gmii_tx): those start only when they will be gone before the next
 // launch (hold_host_o); a packet waits for a host frame that is under way.
@@ -17,6 +17,7 @@ module train_mac (
   input  logic        clk_i,
   input  logic        rst_ni,
   input  logic [63:0] now_q32_i,
+  input  logic        now_half_i,          // card time is half a unit or more past now_q32_i
   input  logic [95:0] soon_q64_i,
   input  logic [95:0] before_q64_i,        // soon_q64_i a cycle ago
   input  logic [15:0] estimate_ntp_i,
@@ -35,7 +36,7 @@ module train_mac (
   input  logic [13:0] head_size_i,
   input  logic [31:0] head_sequence_i,
   input  logic [15:0] head_port_i,
-  input  logic [12:0] head_law_i,
+  input  logic [7:0]  head_law_i,
   input  logic [31:0] head_sums_i,
 
   input  logic        host_busy_i,         // a host frame or the gap after it is on the wire
@@ -54,7 +55,9 @@ module train_mac (
   output logic        late_o,
   output logic [63:0] delay_q32_o,         // departure less launch time
 
-  output logic        end_o                // pulse: the frame has left; sent_length_o is still its length
+  output logic        end_o,               // pulse: the frame has left; what the others say is still its
+  output logic        end_multicast_o,     // of its destination; broadcast too
+  output logic        end_broadcast_o
 );
   localparam logic [31:0] Ns = 32'd1_000_000_000;
   localparam logic [31:0] NtpUnix = 32'd2_208_988_800;  // 1900 to 1970, s
@@ -76,7 +79,7 @@ module train_mac (
   logic [31:0] sequence_q, sums_q, crc_q;
   logic [15:0] port_q;
   logic [4:0] ip_q;
-  logic v6_q, ptp_q, report_q, late_q;
+  logic v6_q, ptp_q, report_q, late_q, multicast_q, broadcast_q;
   logic [63:0] delay_q;
 
   logic [95:0] head;
@@ -110,9 +113,9 @@ module train_mac (
   // Stamp: two cycles after the SFD's, card time is that of its edge.
   logic [2:0] sfd_q;
   logic [63:0] stamp_q, card_q;
-  logic [63:0] ns;
+  logic [31:0] ns;
   logic [15:0] estimate_q;
-  assign ns = 64'(card_q[31:0]) * 64'(Ns);
+  assign ns = 32'((64'(card_q[31:0]) * 64'(Ns)) >> 32);
 
   // Checksums: a word a cycle, then the carries twice.
   logic [3:0] term_q;
@@ -190,6 +193,8 @@ module train_mac (
       ptp_q <= 1'b0;
       report_q <= 1'b0;
       late_q <= 1'b0;
+      multicast_q <= 1'b0;
+      broadcast_q <= 1'b0;
       delay_q <= '0;
       sfd_q <= '0;
       stamp_q <= '0;
@@ -210,12 +215,12 @@ module train_mac (
         tx_en_o <= 1'b0;
         sfd_q <= {sfd_q[1:0], state_q == StSfd};
         if (sfd_q[1]) begin
-          card_q <= now_q32_i;
+          card_q <= now_q32_i + 64'(now_half_i);
           estimate_q <= ptp_q ? estimate_ptp_i : estimate_ntp_i;
           sent_o <= 1'b1;
         end
         if (sfd_q[2]) begin
-          stamp_q <= ptp_q ? {card_q[63:32], ns[63:32]}
+          stamp_q <= ptp_q ? {card_q[63:32], ns}
                            : {card_q[63:32] + NtpUnix - {{16{utc_offset_i[15]}}, utc_offset_i}, card_q[31:0]};
           term_q <= 4'd1;
           sum_q <= '0;
@@ -240,10 +245,10 @@ module train_mac (
             size_q <= head_size_i - 14'd4;
             sequence_q <= head_sequence_i;
             port_q <= head_port_i;
-            v6_q <= head_law_i[4];
-            ptp_q <= head_law_i[5];
-            report_q <= head_law_i[6];
-            ip_q <= head_law_i[12:8];
+            v6_q <= head_law_i[0];
+            ptp_q <= head_law_i[1];
+            report_q <= head_law_i[2];
+            ip_q <= head_law_i[7:3];
             sums_q <= head_sums_i;
             late_q <= before_q64_i >= head;    // a cycle ago it was due already
             delay_q <= 64'((soon_q64_i - head) >> 32);
@@ -261,12 +266,15 @@ module train_mac (
           tx_en_o <= 1'b1;
           place_q <= '0;
           crc_q <= '1;
+          broadcast_q <= 1'b1;
           state_q <= StData;
         end
         StData: begin
           txd_o <= byte_now;
           tx_en_o <= 1'b1;
           crc_q <= twinstamp_pkg::crc32_byte(crc_q, byte_now);
+          if (place_q == '0) multicast_q <= byte_now[0];
+          if (place_q < 14'd6 && byte_now != 8'hFF) broadcast_q <= 1'b0;
           place_q <= place_q + 14'd1;
           count_q <= '0;
           if (place_q + 14'd1 == size_q) state_q <= StFcs;
@@ -294,6 +302,8 @@ module train_mac (
   assign sent_length_o = 16'(size_q) + 16'd4;
   assign sent_q32_o = card_q;
   assign sent_report_o = report_q;
+  assign end_multicast_o = multicast_q;
+  assign end_broadcast_o = broadcast_q;
   assign late_o = late_q;
   assign delay_q32_o = delay_q;
 endmodule

@@ -10,6 +10,7 @@ module train_port (
   input  logic         clk_i,
   input  logic         rst_ni,
   input  logic [63:0]  now_q32_i,
+  input  logic         now_half_i,
   input  logic [95:0]  soon_q64_i,
   input  logic [95:0]  before_q64_i,
   input  logic [15:0]  estimate_ntp_i,
@@ -35,7 +36,10 @@ module train_port (
   output logic [7:0]   txd_o,
   output logic         tx_en_o,
   output logic         end_o,
-  output logic [15:0]  end_length_o,
+  output logic [15:0]  end_length_o,        // with FCS
+  output logic         end_multicast_o,
+  output logic         end_broadcast_o,
+  output logic         end_late_o,
 
   output logic         departure_valid_o,
   input  logic         departure_ready_i,
@@ -43,7 +47,7 @@ module train_port (
   output logic [63:0]  departure_cookie_o,  // [31:0] sequence, [33:32] train
   output logic [15:0]  departure_length_o,
   output logic         departure_late_o,
-  output logic [63:0]  departure_delay_q32_o
+  output logic [63:0]  departure_delay_q32_o  // bit 63 set: a train's; below it departure less launch time
 );
   logic quiet, head_valid, take;
   logic [63:0] head_q32;
@@ -51,7 +55,7 @@ module train_port (
   logic [1:0] head_train;
   logic [13:0] head_size;
   logic [15:0] head_port;
-  logic [12:0] head_law;
+  logic [7:0] head_law;
   train_schedule u_schedule (
     .clk_i, .rst_ni, .write_i(write_i && write_address_i[10:7] != '0), .write_address_i, .write_data_i,
     .arm_i, .stop_i, .active_o, .done_o, .refused_o, .soon_q64_i, .quiet_o(quiet),
@@ -65,15 +69,18 @@ module train_port (
   logic [31:0] sequence_number;
   logic [63:0] q32, delay_q32;
   train_mac u_mac (
-    .clk_i, .rst_ni, .now_q32_i, .soon_q64_i, .before_q64_i, .estimate_ntp_i, .estimate_ptp_i, .utc_offset_i,
+    .clk_i, .rst_ni, .now_q32_i, .now_half_i, .soon_q64_i, .before_q64_i, .estimate_ntp_i, .estimate_ptp_i, .utc_offset_i,
     .write_i(write_i && write_address_i[10:7] == '0), .write_address_i(write_address_i[6:0]), .write_data_i,
     .quiet_i(quiet), .head_valid_i(head_valid), .take_o(take), .head_q32_i(head_q32), .head_low_i(head_low),
     .head_train_i(head_train), .head_size_i(head_size), .head_sequence_i(head_sequence),
     .head_port_i(head_port), .head_law_i(head_law), .head_sums_i(head_sums),
     .host_busy_i, .host_length_i, .hold_host_o, .txd_o, .tx_en_o,
     .sent_o(sent), .sent_train_o(train), .sent_sequence_o(sequence_number), .sent_length_o(end_length_o),
-    .sent_q32_o(q32), .sent_report_o(report), .late_o(late), .delay_q32_o(delay_q32), .end_o
+    .sent_q32_o(q32), .sent_report_o(report), .late_o(late), .delay_q32_o(delay_q32), .end_o,
+    .end_multicast_o, .end_broadcast_o
   );
+
+  assign end_late_o = late;
 
   logic [31:0] sent_q [4];
   logic [31:0] late_q [4];
@@ -111,7 +118,7 @@ module train_port (
             departure_cookie_o <= {30'b0, train, sequence_number};
             departure_length_o <= end_length_o - 16'd4;
             departure_late_o <= late;
-            departure_delay_q32_o <= delay_q32;
+            departure_delay_q32_o <= {1'b1, delay_q32[62:0]};
           end
         end
       end

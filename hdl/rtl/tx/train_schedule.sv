@@ -15,7 +15,7 @@
 //   9 list of gaps: [10:0] first word, [26:16] offset of the last entry (three words each)
 //   10 source port: [15:0] first, [31:16] last
 //   11 [1:0] gap law (constant, list, Poisson, chirp), [3:2] size law (constant, list, uniform, choice),
-//      [4] IPv6, [5] stamp in PTP format, [6] report every departure, [12:8] offset of the IP header
+//      [4] IPv6, [5] stamp in PTP format, [6] report every departure, [11:7] offset of the IP header
 //   12 sums: [15:0] of the IPv4 header, [31:16] of UDP, without what changes
 //   13-15 period, 16-18 gap between bursts, 19-21 scale of a Poisson law, 22 ratio of a chirp
 //   23 size: [13:0] constant, least, or first word of a list; [29:16] number of sizes
@@ -43,7 +43,7 @@ module train_schedule (
   output logic [13:0] head_size_o,        // with FCS
   output logic [31:0] head_sequence_o,
   output logic [15:0] head_port_o,
-  output logic [12:0] head_law_o,
+  output logic [7:0]  head_law_o,          // from bit 4 of the descriptor's on
   output logic [31:0] head_sums_o
 );
   localparam logic [1:0] GapConstant = 2'd0, GapList = 2'd1, GapPoisson = 2'd2;
@@ -84,19 +84,20 @@ module train_schedule (
   logic [31:0] ports_q [4];
   logic [15:0] port_q [4];
   logic [31:0] sums_q [4];
-  logic [12:0] law_q [4];
+  logic [11:0] law_q [4];
   logic [10:0] gap_place_q [4];
   logic [13:0] size_place_q [4];
   logic [13:0] size_q [4];
 
-  logic [12:0] law;
-  assign law = law_q[t_q];
+  logic [3:0] law;
+  assign law = law_q[t_q][3:0];
   logic [10:0] base;
   assign base = {4'b0001, t_q, 5'b0};     // word 128 + 32 * train
 
   logic random_start, random_done;
   logic [31:0] random0, random1;
-  logic [31:0] seed_q, size_word_q;
+  logic [31:0] seed_q;
+  logic [13:0] size_base_q, sizes_q;
   assign random_start = state_q == StSeed && have_q && word_q == 5'd2;
   train_random u_random (
     .clk_i, .rst_ni, .start_i(random_start), .counter_low_i(number_q[t_q]), .counter_high_i(data_q),
@@ -109,7 +110,7 @@ module train_schedule (
   logic [127:0] sum_q;
   logic [95:0] gap_q, scale_q;            // gap_q is what is added; scale_q what is multiplied
   logic [31:0] factor_q;
-  logic [23:0] log_q;
+  logic [22:0] log_q;
 
   // A 32-bit word as an odd number of 33 bits, shifted so that its first bit is set.
   logic [32:0] odd;
@@ -160,7 +161,8 @@ module train_schedule (
       done_q <= '0;
       refused_q <= '0;
       seed_q <= '0;
-      size_word_q <= '0;
+      size_base_q <= '0;
+      sizes_q <= '0;
       a_q <= '0;
       b_q <= '0;
       product_q <= '0;
@@ -222,7 +224,10 @@ module train_schedule (
           have_q <= 1'b1;
           if (have_q) begin
             word_q <= word_q + 5'd1;
-            if (word_q == 5'd0) size_word_q <= data_q;
+            if (word_q == 5'd0) begin
+              size_base_q <= data_q[13:0];
+              sizes_q <= data_q[29:16];
+            end
             if (word_q == 5'd1) seed_q <= data_q;
             if (word_q == 5'd2) begin
               have_q <= 1'b0;
@@ -297,11 +302,11 @@ module train_schedule (
           if (step_q[0]) begin
             a_q <= squared;
             b_q <= squared;
-            log_q <= {log_q[22:0], product_q[63]};
+            log_q <= {log_q[21:0], product_q[63]};
           end
           if (step_q == 6'd47) begin
             // zeros + 1 less the logarithm's digits
-            factor_q <= {2'b0, zeros_q + 6'd1, 24'b0} - {8'b0, log_q[22:0], product_q[63]};
+            factor_q <= {2'b0, zeros_q + 6'd1, 24'b0} - {8'b0, log_q, product_q[63]};
             sum_q <= '0;
             step_q <= '0;
             state_q <= StMultiply;
@@ -347,13 +352,13 @@ module train_schedule (
         end
         StSize: begin
           a_q <= random1;
-          b_q <= {18'b0, size_word_q[29:16]};
+          b_q <= {18'b0, sizes_q};
           step_q <= '0;
           have_q <= 1'b0;
           unique case (law[3:2])
             SizeConstant: state_q <= StReady;
             SizeList: begin
-              address_q <= 11'(size_word_q[13:0] + size_place_q[t_q]);
+              address_q <= 11'(size_base_q + size_place_q[t_q]);
               state_q <= StPick;
             end
             default: if (random_done) state_q <= StBelow;
@@ -362,7 +367,7 @@ module train_schedule (
         StBelow: begin
           step_q <= step_q + 6'd1;
           if (step_q[0]) begin
-            address_q <= 11'(size_word_q[13:0] + product_q[45:32]);
+            address_q <= 11'(size_base_q + product_q[45:32]);
             state_q <= law[3:2] == SizeUniform ? StReady : StPick;
           end
         end
@@ -437,7 +442,7 @@ module train_schedule (
           ports_q[t_q] <= data_q;
           port_q[t_q] <= data_q[15:0];
         end
-        5'd11: law_q[t_q] <= data_q[12:0];
+        5'd11: law_q[t_q] <= data_q[11:0];
         5'd12: sums_q[t_q] <= data_q;
         default: ;
       endcase
@@ -451,12 +456,12 @@ module train_schedule (
       if (move_q == MoveRepeat) origin_q[t_q] <= origin_q[t_q] + gap_q;
     end
     if (state_q == StSize) begin
-      size_q[t_q] <= size_word_q[13:0];
+      size_q[t_q] <= size_base_q;
       if (law[3:2] == SizeList) begin
-        size_place_q[t_q] <= size_place_q[t_q] + 14'd1 == size_word_q[29:16] ? '0 : size_place_q[t_q] + 14'd1;
+        size_place_q[t_q] <= size_place_q[t_q] + 14'd1 == sizes_q ? '0 : size_place_q[t_q] + 14'd1;
       end
     end
-    if (state_q == StBelow && step_q[0]) size_q[t_q] <= size_word_q[13:0] + product_q[45:32];
+    if (state_q == StBelow && step_q[0]) size_q[t_q] <= size_base_q + product_q[45:32];
     if (state_q == StPick && have_q) size_q[t_q] <= data_q[13:0];
     if (ready) word0_q[t_q] <= random0;
   end
@@ -507,7 +512,7 @@ module train_schedule (
         head_size_o <= size_q[candidate_q];
         head_sequence_o <= sequence_q[candidate_q];
         head_port_o <= port_q[candidate_q];
-        head_law_o <= law_q[candidate_q];
+        head_law_o <= law_q[candidate_q][11:4];
         head_sums_o <= sums_q[candidate_q];
       end
       if (taken) head_valid_o <= 1'b0;

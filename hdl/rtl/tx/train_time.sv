@@ -21,7 +21,7 @@ module train_time #(
   output logic [15:0]  estimate_ntp_o,
   output logic [15:0]  estimate_ptp_o
 );
-  logic [103:0] soon_q;
+  logic [95:0] soon_q;
   logic [95:0] before_q;
   logic [48:0] last_q, step_q;
   logic [53:0] ahead_q;
@@ -36,11 +36,11 @@ module train_time #(
       last_q <= now_q72_i[48:0];
       step_q <= now_q72_i[48:0] - last_q;
       ahead_q <= 54'(step_q) * 54'(Lead + 1);
-      soon_q <= now_q72_i + 104'(ahead_q);
-      before_q <= soon_q[103:8];
+      soon_q <= 96'((now_q72_i + 104'(ahead_q)) >> 8);
+      before_q <= soon_q;
     end
   end
-  assign soon_q64_o = soon_q[103:8];
+  assign soon_q64_o = soon_q;
   assign before_q64_o = before_q;
 
   // bound * 2^32 / 10^9 = bound * 2^23 / 5^9, rounded up; one bit of the quotient a cycle, then the shift to
@@ -52,12 +52,13 @@ module train_time #(
   logic ptp_q;
   logic [55:0] dividend_q;
   logic [5:0] count_q;
-  logic [21:0] rest_q, rest, next_rest;
+  logic [20:0] rest_q;
+  logic [21:0] rest, next_rest;
   logic [36:0] quotient_q;
   logic [5:0] scale_q;
   logic fits;
   logic [13:0] ntp_q, ptp_value_q;
-  assign rest = {rest_q[20:0], dividend_q[55]};
+  assign rest = {rest_q, dividend_q[55]};
   assign fits = rest >= Divisor;
   assign next_rest = fits ? rest - Divisor : rest;
   always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -84,7 +85,7 @@ module train_time #(
         end
         StDivide: begin
           dividend_q <= dividend_q << 1;
-          rest_q <= next_rest;
+          rest_q <= next_rest[20:0];
           quotient_q <= {quotient_q[35:0], fits};
           count_q <= count_q + 6'd1;
           if (count_q == 6'd55) begin
