@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from twinstamp.card.trains import CardPort
     from twinstamp.card.transport import Transport
 
 COUNTERS = (
@@ -217,6 +218,7 @@ class Card:
         self._address = 0
         self._tx_memory: list[npt.NDArray[np.uint8]] = []
         self._tx_index: list[int] = []
+        self._train_ports: dict[int, CardPort] = {}
         self._running = False
         self._consumer = 0
         self._bound_ns = 0
@@ -625,6 +627,24 @@ class Card:
     def departures(self) -> list[Departure]:
         """Departure stamps that ``poll`` or ``receive`` came across since the last call; needs ``start``."""
         return [] if self._ring is None else [Departure(*d) for d in self._ring.departures()]
+
+    def train_departures(self, port: int, slot: int) -> npt.NDArray[np.void]:
+        """TRAIN_DEPARTURE[n] of a port's train that ``poll`` or ``receive`` came across since the last call."""
+        import numpy as np
+
+        from twinstamp.card.trains import TRAIN_DEPARTURE
+
+        raw = b"" if self._ring is None else self._ring.train_departures(port, slot)
+        return np.frombuffer(raw, TRAIN_DEPARTURE)
+
+    def port(self, number: int) -> CardPort:
+        """Port ``number``, for sending packet trains (docs/trains.md)."""
+        self._check_port(number)
+        if number not in self._train_ports:
+            from twinstamp.card.trains import CardPort
+
+            self._train_ports[number] = CardPort(self, number)
+        return self._train_ports[number]
 
     def stop(self) -> None:
         """Ends receiving; what is in the card still comes through ``poll`` while there are free blocks."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-MOST_PACKETS = 1 << 32  # of a train: STAMP's sequence number counts no further
+MOST_PACKETS = (1 << 32) - 1  # of a train: STAMP's sequence number counts no further
 MOST_LISTED = 1 << 27  # of schedule(): 128 M packets, 4 GB
 PREAMBLE_AND_GAP = 20  # byte times of the wire beside the frame: preamble, SFD, inter-frame gap
 LARGEST_TIME_S = 1 << 32
@@ -153,8 +153,8 @@ class Train:
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("packets", 1, MOST_PACKETS - 1), ("bursts", 1, MOST_PACKETS - 1),
-            ("repeats", 1, MOST_PACKETS - 1), ("seed", 0, (1 << 64) - 1), ("source_port", 1, 65535),
+            ("packets", 1, MOST_PACKETS), ("bursts", 1, MOST_PACKETS),
+            ("repeats", 1, MOST_PACKETS), ("seed", 0, (1 << 64) - 1), ("source_port", 1, 65535),
             ("source_ports", 1, 65535), ("destination_port", 1, 65535), ("dscp", 0, 63), ("ecn", 0, 3),
             ("ttl", 1, 255), ("flow_label", 0, (1 << 20) - 1), ("session", 1, 32767), ("mtu", 46, 9000),
         ):  # fmt: skip
@@ -167,8 +167,8 @@ class Train:
             raise ConfigError("size: give Fixed, SizeList, Uniform or Choice")
         if self.packets * self.bursts * self.repeats > MOST_PACKETS:
             raise ConfigError(
-                f"{self.packets * self.bursts * self.repeats:,} packets: a train has at most 2^32, as its "
-                "sequence number does"
+                f"{self.packets * self.bursts * self.repeats:,} packets: a train has at most 2^32-1, as its "
+                "sequence number goes no further"
             )
         if self.source_port + self.source_ports > 65536:
             raise ConfigError(f"source ports {self.source_port} and {self.source_ports - 1} more: beyond 65535")
