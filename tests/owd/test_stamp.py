@@ -46,7 +46,8 @@ def test_scapy_reads_every_field(ptp: bool, size: int):
 def test_scapy_builds_the_same_bytes():
     error = stamp.error_estimate(1000, synchronised=False, ptp=True)
     estimate = ErrorEstimate(S=0, Z=1, scale=error >> 8 & 0x3F, multiplier=error & 0xFF)
-    packet = Scapy(seq=7, ssid=99, ts=123456789, err_estimate=estimate)
+    packet = Scapy(seq=7, ssid=99, err_estimate=estimate)
+    packet.ts = 123456789  # last: its type follows Z
     ours = stamp.payloads(sequence=7, timestamp=123456789, error=error, session=99, size=44)
     assert ours.tobytes() == bytes(packet)
 
