@@ -97,7 +97,7 @@ class Schedule:
 class TrainCheck(NamedTuple):
     """What ``Train.check`` found. packets, octets: of the whole train, octets with FCS. span: from its first
     start to its last, s. load: share of the line rate on average over the span. late: packets that would
-    leave more than 8 byte times after their time because the wire is still busy; worst_delay: of them, s.
+    leave more than a byte time after theirs because the wire is still busy; worst_delay: of them, s.
     """
 
     packets: int
@@ -283,7 +283,7 @@ class Train:
     def check(self, rate: int = 10**9) -> TrainCheck:
         """Whether it fits a wire of ``rate`` bit/s; ConfigError with the reason where not.
 
-        Refused: a train that is longer than its period, and packets that would leave more than 8 byte times
+        Refused: a train that is longer than its period, and packets that would leave more than a byte time
         late because the wire is still busy with those before. Chance may bring packets of a Poisson law
         too close together: those are counted (``late``), and refused is only a load over 1.
         """
@@ -301,7 +301,7 @@ class Train:
         whole, rest = np.divmod(octets_before, byte.denominator)
         before = whole * byte.numerator + rest * byte.numerator // byte.denominator
         delay = np.maximum.accumulate(time - before) - (time - before)
-        late = np.flatnonzero(delay > 8 * byte)
+        late = np.flatnonzero(delay > byte)
         last = schedule.q64(n - 1)
         octets = int(schedule.size.sum(dtype=np.int64))
 
