@@ -46,6 +46,7 @@ TRAIN_DEPARTURE = np.dtype(
     ]
 )
 _POLL_S = 1e-3
+_LINK_S = 3e-4  # from a PHY's first answer to all it says of a link
 _SHORTEST_LEAD = Fraction(20, 10**6)  # from arming to the start
 
 
@@ -143,9 +144,7 @@ class CardPort:
                 f"{name}: the card's clock follows no reference, so stamps and times would mean little; wait "
                 "until it is locked, or allow it (allow_unsynchronised, --allow-unsynchronised)"
             )
-        link = card.links()[self.number]
-        if link.answers and not (link.up and link.speed == 10**9):
-            raise DeviceError(f"{name}: the link is down or not 1000 Mb/s: nothing would leave")
+        self._check_link()
         chosen = self._free_slot(slot)
         if start is None:
             first = to_q64(exact_seconds(after, "after")) + (card.time_q32() << 32)
@@ -172,6 +171,19 @@ class CardPort:
         if run.status().refused:
             raise DeviceError(f"{name}: the card refused the start, it was in the past when it was armed")
         return run
+
+    def _check_link(self) -> None:
+        """DeviceError where the PHY says that nothing would leave; a PHY that nobody looks at says nothing."""
+        waited = 0.0
+        while True:
+            link = self.card.links()[self.number]
+            if not link.answers or (link.up and link.speed == 10**9):
+                return
+            if waited > _LINK_S:
+                raise DeviceError(
+                    f"port {self.number}: the link is down or not 1000 Mb/s: nothing would leave"
+                )
+            waited += self.card.transport.wait(_LINK_S)
 
     def _free_slot(self, slot: int | None) -> int:
         if slot is not None and not 0 <= slot < SLOTS:
