@@ -545,3 +545,32 @@ def test_a_million_packets_on_schedule(world):
     assert (run.status().sent, run.status().late, done) == (1_000_000, 0, 1_000_000)
     assert worst[1] >= -1e-6 and worst[0] < 1 + 1e-6
     print(f"departure less schedule: {worst[1] * 8:.3f} to {worst[0] * 8:.3f} ns")
+
+
+def test_waiting_trains_are_warped():
+    """Idle time between packets passes in one step, and nothing comes out differently."""
+    stamps = {}
+    train = make(4, Constant("400us"), Choice((64, 90)), bursts=2, burst_gap="1ms", seed=6)
+    for warp in (True, False):
+        simulated = SimulatedCard(warp=warp)
+        with Card(simulated, timeout_s=1e-5) as card:
+            simulated.connect(0, simulated, 1, delay_ns=CABLE_NS)
+            for port in range(4):
+                card.write(f"port[{port}].phy.poll", 0)
+            card.write_fields("clock.control", locked=1)
+            card.start()
+            start = Fraction(1, 1000) + Fraction(1, 3 * 10**9)
+            run = card.port(0).send(train, start=start)
+            simulated.run(650_000)
+            assert run.status().done
+            truth = simulated.truth(1)
+            stamps[warp] = truth["sfd_q32"].tolist(), truth["sfd_rest"].tolist(), simulated.state()
+            on_schedule(_departures(truth), train, start)
+            if warp:
+                assert simulated.warped > 550_000
+    assert stamps[True] == stamps[False]
+
+
+def _departures(truth: np.ndarray) -> np.ndarray:
+    q64 = truth["sfd_q32"].astype(object) * 2**32 + truth["sfd_rest"].astype(object)
+    return q64 - round(Fraction(CABLE_NS, 10**9) * Q64)
