@@ -112,9 +112,7 @@ def test_every_law_leaves_on_schedule(world, size):
     start = world.start(300)
     values = {"bursts": 3, "burst_gap": "4.321us", "repeats": 2, "period": "350.07us", "source_ports": 5}
     trains = [make(15, law, SIZES[size], seed=2**63 + 77, **values) for law in LAWS.values()]
-    runs = [
-        world.card.port(port).send(train, start=start, report=True) for port, train in enumerate(trains)
-    ]
+    runs = [world.card.port(port).send(train, start=start, report=True) for port, train in enumerate(trains)]
     for port, (train, report) in enumerate(zip(trains, world.finish(*runs), strict=True)):
         status = report.status
         assert (status.active, status.done, status.sent, status.late) == (False, True, 90, 0)
@@ -381,7 +379,31 @@ def test_frames_of_the_host_give_way(world):
     hosts = [frame for frame in world.frames[0] if frame[12:14] == b"\x88\xb5"]
     assert len(hosts) > 50 and hosts == sent
     trains = [i for i, frame in enumerate(world.frames[0]) if frame[12:14] == b"\x08\x00"]
-    on_schedule(world.departed(0)[trains], train, start)
+    departed = world.departed(0)
+    keeps_the_gap(departed, world.frames[0])
+    on_schedule(departed[trains], train, start)
+
+
+def keeps_the_gap(departed: np.ndarray, frames: list[bytes]) -> float:
+    """Start to start at least preamble, frame, FCS and twelve byte times; returns the least excess, cycles."""
+    lengths = np.array([len(frame) + 4 + 20 for frame in frames[:-1]])
+    spare = (np.diff(departed) / float(CYCLE_Q64)).astype(float) - lengths
+    assert spare.min() > -1e-6
+    return float(spare.min())
+
+
+def test_late_packets_leave_back_to_back(world):
+    """More than the wire takes: a packet each 84 cycles and its bytes more, every one late and reported."""
+    train = make(60, Constant("100ns"), Uniform(64, 90), seed=5)
+    run = world.card.port(0).send(train, start=world.start(), allow_late=True)
+    report = world.finish(run)[0]
+    departed = world.departed(0)
+    assert (report.status.sent, report.status.late, report.status.unreported) == (60, 59, 0)
+    assert keeps_the_gap(departed, world.frames[0]) < 1e-6
+    assert np.ptp(np.diff(departed) / float(CYCLE_Q64) - [len(f) + 24 for f in world.frames[0][:-1]]) < 1e-6
+    first = train.schedule(run.start)
+    delay = (departed[1:] - np.array([first.q64(i) for i in range(1, 60)], object)) / 2**32
+    assert np.abs(report.departures["delay_q32"] - delay.astype(float)).max() <= 1
 
 
 def test_departures_follow_card_time(world):
@@ -461,11 +483,11 @@ def test_refusals_before_a_packet_leaves(world):
     card, port = world.card, world.card.port(0)
     with pytest.raises(ConfigError, match="no port 4"):
         card.port(4)
-    with pytest.raises(ConfigError, match="would leave .* late"):
+    with pytest.raises(ConfigError, match=r"would leave .* late"):
         port.send(make(10, Constant("100ns")))
     with pytest.raises(ConfigError, match="its period is"):
         port.send(make(10, repeats=2, period="50us"))
-    with pytest.raises(ConfigError, match="the start is .* ago"):
+    with pytest.raises(ConfigError, match=r"the start is .* ago"):
         port.send(make(10), start=0)
     with pytest.raises(ConfigError, match="the start is in"):
         port.send(make(10), after="20us")

@@ -4,7 +4,7 @@
 //
 // Clock: the core clock. Times are seconds 32.64; a launch time is the start plus the sum of all gaps before,
 // so no error adds up. Laws and their arithmetic: docs/trains.md, the same bit for bit as
-// host/twinstamp/train/laws.py. A head is there at most 78 cycles after the one before was taken, shorter than the
+// host/twinstamp/train/laws.py. A head is there at most 74 cycles after the one before was taken, shorter than the
 // shortest frame with its gap (84 cycles), so a train at line rate never waits for it. That is with one
 // train taken from at a time; arming one costs 20 cycles more once.
 // Equal launch times: the train with the lower number first.

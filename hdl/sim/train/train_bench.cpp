@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Verilated train_schedule: arms trains and takes each head as a wire would, one in 84 cycles; for ctypes.
+// The Verilated train_schedule: arms trains and takes each head as a wire would, one in 84 cycles; ctypes.
 #include <cstdint>
 
 #include "Vtrain_schedule.h"
@@ -80,8 +80,8 @@ std::uint64_t train_bench_take(Bench* bench, Head* out, std::uint64_t room, std:
         // What a register samples at the coming edge.
         const bool take = top.head_valid_o && top.quiet_o && since >= spacing;
         if (take) {
-            out[n] = {top.head_q32_o, top.head_low_o, top.head_sequence_o, top.head_sums_o, since,
-                      top.head_size_o, top.head_port_o, top.head_train_o, top.head_law_o, {}};
+            out[n] = {top.head_q32_o,  top.head_low_o,  top.head_sequence_o, top.head_sums_o, since,
+                      top.head_size_o, top.head_port_o, top.head_train_o,    top.head_law_o,  {}};
             ++n;
             since = idle = 0;
         }

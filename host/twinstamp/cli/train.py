@@ -34,11 +34,15 @@ def register(commands: Any, text: str) -> None:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     check = _verb(verbs, "check", "say whether trains fit a wire", _check, several=True)
-    check.add_argument("--rate", default="1G", metavar="BITS", help="of the wire, bit/s: 1G, 100M (default: 1G)")
+    check.add_argument(
+        "--rate", default="1G", metavar="BITS", help="of the wire, bit/s: 1G, 100M (default: 1G)"
+    )
     _add_json(check)
     show = _verb(verbs, "show", "list or draw a train's schedule", _show, several=False)
     show.add_argument("--first", type=int, default=20, metavar="N", help="packets to list (default: 20)")
-    show.add_argument("--csv", metavar="FILE", help="all packets: sequence, seconds, fraction in 2^-64 s, ns, bytes")
+    show.add_argument(
+        "--csv", metavar="FILE", help="all packets: sequence, seconds, fraction in 2^-64 s, ns, bytes"
+    )
     show.add_argument("--plot", metavar="FILE", help="a picture, .png, .svg or .pdf")
     show.add_argument("--start", default="0s", metavar="T", help="time of the first packet (default: 0s)")
     send = _verb(verbs, "send", "send trains from a port of a card, several at once", _send, several=True)
@@ -51,11 +55,15 @@ def register(commands: Any, text: str) -> None:
     send.add_argument(
         "--allow-unsynchronised", action="store_true", help="send although the clock follows no reference"
     )
-    send.add_argument("--allow-late", action="store_true", help="send although the train does not fit the wire")
+    send.add_argument(
+        "--allow-late", action="store_true", help="send although the train does not fit the wire"
+    )
     send.add_argument(
         "--loop", type=int, metavar="N", help="simulated card: a cable of 50 ns from the port to port N"
     )
-    send.add_argument("--to", metavar="FILE", help="write what the card receives meanwhile to a capture (pcapng)")
+    send.add_argument(
+        "--to", metavar="FILE", help="write what the card receives meanwhile to a capture (pcapng)"
+    )
     send.add_argument("--quiet", action="store_true", help="no summary and no progress")
     _add_json(send)
 
@@ -123,7 +131,9 @@ def _line(path: str, train: Train, check: TrainCheck) -> str:
     from twinstamp.train.train import format_short
 
     late = (
-        f"; {check.late:,} collide by chance, by {format_short(check.worst_delay)} at most" if check.late else ""
+        f"; {check.late:,} collide by chance, by {format_short(check.worst_delay)} at most"
+        if check.late
+        else ""
     )
     return (
         f"{path}: {train.name}: {check.packets:,} packets, {check.octets:,} octets over "
@@ -266,9 +276,7 @@ def _utc(text: str) -> Fraction:
     return int(whole) + Fraction(f"0.{match[3] or 0}")
 
 
-def _await(
-    runs: list[TrainRun], on_batch: Callable[[CardBatch], None], *, quiet: bool
-) -> list[TrainReport]:
+def _await(runs: list[TrainRun], on_batch: Callable[[CardBatch], None], *, quiet: bool) -> list[TrainReport]:
     shown = not quiet and sys.stderr is not None and os.isatty(sys.stderr.fileno())
     last = [0.0]
 
