@@ -30,7 +30,7 @@ module ecp5_timing (
   end
   always_ff @(posedge clk_i) mdio_q <= mdio_i;
 
-  localparam int unsigned In = 143, Out = 255;
+  localparam int unsigned In = 147, Out = 255;
   logic [In-1:0] in_q;
   logic [Out-1:0] out, out_q;
   always_ff @(posedge clk_i) begin
@@ -40,7 +40,7 @@ module ecp5_timing (
   assign scan_o = out_q[Out-1];
 
   logic awvalid, wvalid, bready, arvalid, rready, awready, wready, bvalid, arready, rvalid;
-  logic [13:0] awaddr, araddr;
+  logic [15:0] awaddr, araddr;
   logic [31:0] wdata, rdata;
   logic [3:0] wstrb;
   logic [1:0] bresp, rresp;

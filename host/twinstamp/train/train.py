@@ -327,11 +327,14 @@ class Train:
             )
         if len(late) and (not isinstance(self.gap, Poisson) or load > 1):
             i = int(late[0])
+
+            def short(units: int) -> str:
+                return format_short(Fraction(units, 1 << bits))
+
             raise ConfigError(
-                f"{self.name}: packet {i} would leave "
-                f"{format_short(Fraction(int(delay[i]), 1 << bits))} late, and {len(late) - 1:,} more: "
-                f"the wire is busy with those before (packet {i - 1} of {int(schedule.size[i - 1])} bytes takes "
-                f"{format_short(on_wire(i - 1))}, the gap is {format_short(Fraction(int(time[i] - time[i - 1]), 1 << bits))})"
+                f"{self.name}: packet {i} would leave {short(int(delay[i]))} late, and {len(late) - 1:,} "
+                f"more: the wire is busy with those before (packet {i - 1} of {int(schedule.size[i - 1])} bytes "
+                f"takes {format_short(on_wire(i - 1))}, the gap is {short(int(time[i] - time[i - 1]))})"
             )
         return result
 
