@@ -385,7 +385,7 @@ def test_frames_of_the_host_give_way(world):
 
 
 def keeps_the_gap(departed: np.ndarray, frames: list[bytes]) -> float:
-    """Start to start at least preamble, frame, FCS and twelve byte times; returns the least excess, cycles."""
+    """Start to start at least preamble, frame, FCS, twelve byte times; returns the least excess in cycles."""
     lengths = np.array([len(frame) + 4 + 20 for frame in frames[:-1]])
     spare = (np.diff(departed) / float(CYCLE_Q64)).astype(float) - lengths
     assert spare.min() > -1e-6

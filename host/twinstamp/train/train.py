@@ -333,8 +333,9 @@ class Train:
 
             raise ConfigError(
                 f"{self.name}: packet {i} would leave {short(int(delay[i]))} late, and {len(late) - 1:,} "
-                f"more: the wire is busy with those before (packet {i - 1} of {int(schedule.size[i - 1])} bytes "
-                f"takes {format_short(on_wire(i - 1))}, the gap is {short(int(time[i] - time[i - 1]))})"
+                f"more: the wire is busy with those before (packet {i - 1} of "
+                f"{int(schedule.size[i - 1])} bytes takes {format_short(on_wire(i - 1))}, "
+                f"the gap is {short(int(time[i] - time[i - 1]))})"
             )
         return result
 
