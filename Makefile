@@ -20,6 +20,8 @@ PYTHON_READY := $(VENV)/.stamp-python
 BUILT := $(VENV)/.stamp-built
 HDL_READY := $(VENV)/.stamp-hdl
 SIM := build/hdl/libtwinstamp_sim.so
+SIM_TRACE := build/hdl/libtwinstamp_sim_trace.so
+TRACED := $(if $(filter 1,$(TRACE)),$(SIM_TRACE))
 
 CXX_FILES := $(shell find host gpu_kernels tests/emulation hdl/sim -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The folders too: a source that is added or taken away makes its folder newer.
@@ -125,11 +127,17 @@ TRAIN_SIM := build/hdl/libtrain_schedule.so
 TRAIN_FILES := $(addprefix hdl/rtl/tx/,train_random.sv train_schedule.sv)
 TRAIN_BENCH := hdl/sim/train/train_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM) $(TRAIN_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
+UART_SIM := build/hdl/libuart_bridge.so
+UART_FILES := hdl/rtl/common/sync_2ff.sv $(addprefix hdl/rtl/uart/,uart.sv uart_bridge.sv)
+UART_BENCH := hdl/sim/uart/uart_bench.cpp
 
-$(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
-	@echo "hdl: building the simulated card"
-	@bash tools/verilate.sh $(SIM) > build/hdl.log 2>&1 || { cat build/hdl.log; exit 1; }
+hdl: $(SIM) $(HASH_SIM) $(UART_SIM) $(TRAIN_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
+
+# The card that writes waveforms is a library of its own, made where somebody asks for it.
+$(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
+	@echo "hdl: building $@"
+	@mkdir -p $(@D)
+	@TRACE=$(if $(filter %_trace.so,$@),1,0) bash tools/verilate.sh $@ > $@.log 2>&1 || { cat $@.log; exit 1; }
 
 $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_BENCH) hdl/rtl/waivers.vlt
 	@echo "hdl: building the bench of flow_stream"
@@ -142,6 +150,12 @@ $(TRAIN_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(TRAIN_FILES) $(TRA
 	@mkdir -p build/hdl
 	@bash tools/verilate_block.sh $@ train_schedule $(TRAIN_BENCH) $(TRAIN_FILES) > build/hdl-train.log 2>&1 \
 	    || { cat build/hdl-train.log; exit 1; }
+
+$(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of uart_bridge"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ uart_bridge $(UART_BENCH) $(UART_FILES) > build/hdl-uart.log 2>&1 \
+	    || { cat build/hdl-uart.log; exit 1; }
 
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
@@ -158,6 +172,8 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
 	bash tools/verilate_block.sh --lint train_schedule $(TRAIN_FILES)
+	bash tools/verilate_block.sh --lint uart_bridge $(UART_FILES)
+	bash tools/verilate_block.sh --lint card_memory hdl/rtl/uart/card_memory.sv
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .
@@ -171,6 +187,7 @@ test: setup hdl $(GPU)  ## all tests but the long ones; says what was skipped an
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: setup hdl  ## the tests that take minutes
+	@$(MAKE) hdl TRACE=1 || echo "test-long: going on without waveforms: their test is skipped" >&2
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-gpu: $(GPU)

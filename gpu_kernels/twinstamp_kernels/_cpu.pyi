@@ -6,6 +6,9 @@ from typing import Any
 def __getattr__(name: str) -> Any: ...
 
 HASH_KEY_BYTES: int
+HASH_BLOCK_BYTES: int
+HASH_STREAMS: int
+HASH_LIMBS_AT: int
 FLOW_KEY_BYTES: int
 MAX_CAPLEN: int
 DEVICE_COUNTS: int

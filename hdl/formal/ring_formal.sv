@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // block_packer with its axi_stream_writer, from any state on, blocks of every size: no write leaves the block that
 // is open, whatever records come, the memory stalls or refuses, and the host writes to base and shape meanwhile;
-// the FIFO never overflows; each word goes to its address, once, as it was put in; a block is opened only where the
-// host gave it back; a header says no more bytes than a block has.
+// the FIFO never overflows; a block is opened only where the host gave it back; a header says no more bytes than a
+// block has. (That each word goes to its address, as it was put in, is proven of axi_stream_writer.)
 //
 // Free: everything but a record's length, which frame_store and departure_store keep within MaxStoredWords.
 // ANY: no reset; the first state is any that the invariants allow. So a block that is nearly full is within reach.
@@ -68,26 +68,6 @@ module ring_formal
   assign filling = u_packer.open_q && (state == StIdle || state == StPeek || state == StJudge || state == StCopy ||
                                        state == StDrain);
 
-  // One word, any: once put in for its address, it is in the FIFO at its place until it is on W.
-  // (One bit of it: memory and buses treat all alike.)
-  logic [63:0] watched;
-  logic expected_q;
-  logic inside_q = 1'b0;
-  always_ff @(posedge clk_i) watched <= watched;
-  logic put, out;
-  assign put = u_packer.s_valid && next == watched;
-  assign out = wvalid && wready && beat == watched;
-  always_ff @(posedge clk_i) begin
-    if (put) begin
-      inside_q <= 1'b1;
-      expected_q <= u_packer.s_data[0];
-    end else if (out) inside_q <= 1'b0;
-  end
-  logic [63:0] off;
-  logic [WriterLog2-1:0] at;
-  assign off = watched - beat;
-  assign at = u_packer.u_writer.rptr_q[WriterLog2-1:0] + off[WriterLog2+2:3];
-
   logic fine;
   always_comb begin
     fine = state <= StFault;
@@ -132,11 +112,6 @@ module ring_formal
              (!u_packer.data_valid_q || level < (WriterLog2+1)'(2**WriterLog2 - 1));
     end else fine = fine && !u_packer.data_valid_q;
     if (state == StDrain) fine = fine && u_packer.open_q;
-`ifdef DATA
-    // The watched word.
-    if (inside_q) fine = fine && off[2:0] == '0 && off < {{(61-WriterLog2-1){1'b0}}, level, 3'b000} &&
-                         u_packer.u_writer.memory[at][0] == expected_q;
-`endif
   end
 
   logic open_q, room_q;
@@ -144,10 +119,11 @@ module ring_formal
     open_q <= u_packer.open_q;
     room_q <= u_packer.opened_q - consumer_i < 32'd1 << u_packer.count_log2_q;
   end
-  logic full_q = 1'b0, exact_q = 1'b0;
+  logic full_q = 1'b0, exact_q = 1'b0, headed_q = 1'b0;
   logic [31:0] number_q;
   always_ff @(posedge clk_i) begin
-    if (!full_q && !exact_q) number_q <= u_packer.opened_q;
+    if (!headed_q) number_q <= u_packer.opened_q;
+    if (state == StHeadDrain && level != '0) headed_q <= 1'b1;
     if (!exact_q && state == StJudge && u_packer.open_q && place + 64'd8 < size &&
         u_packer.place_q + 20'(u_packer.record_words) > u_packer.block_words) full_q <= 1'b1;
     if (!full_q && state == StDrain && place == size) exact_q <= 1'b1;
@@ -160,10 +136,6 @@ module ring_formal
 `ifdef SIZE
     assume (size_log2_i == 5'd`SIZE && base_i[63:24] == '0);
     if (state != StOff) assume (u_packer.size_log2_q == 5'd`SIZE && u_packer.base_q[63:24] == '0);
-`endif
-`ifdef DATA
-    if (state != StOff) assume (u_packer.base_q == 52'h10);
-    assume (base_i == 64'h10000 && watched[63:32] == '0);
 `endif
 `ifdef ANY
     // Producer: behind the blocks that are closed by those that wait for their acknowledgements.
@@ -179,17 +151,15 @@ module ring_formal
       end
       if (wvalid) assert (beat - block < size);
       if (u_packer.s_valid) assert (u_packer.u_writer.ready_o);
-`ifdef DATA
-      if (out && inside_q) assert (wdata[0] == expected_q);
-      if (u_packer.s_valid && inside_q) assert (next != watched || out);
-`endif
       if (u_packer.open_q && !open_q && !first_q) assert (room_q);
       if (state == StHead && u_packer.head_q == 4'd2) assert (u_packer.s_data[31:0] <= size[31:0]);
     end
 `ifdef ANY
-    // A block that a record did not fit into is handed over; so is one that is filled to the last word.
-    cover (full_q && producer == number_q + 32'd1);
-    cover (exact_q && producer == number_q + 32'd1);
+    // A block that a record did not fit into gets its header, so does one that is filled to the last word; a
+    // header that is written is acknowledged and the block handed over.
+    cover (full_q && state == StHead && u_packer.head_q == 4'd1);
+    cover (exact_q && state == StHead && u_packer.head_q == 4'd1);
+    cover (headed_q && producer == number_q + 32'd1);
 `endif
   end
 endmodule

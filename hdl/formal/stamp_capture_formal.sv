@@ -2,7 +2,7 @@
 // stamp_capture: every change of the request is stamped once, in order, with card time two or three core
 // edges after it; nothing is lost where the receive side keeps requests apart and takes its stamps.
 // The receive side is any register that keeps its value for two core periods at least; card time counts
-// edges. One request, chosen freely, is watched.
+// edges, 16 units each, and every other one is to be rounded up. One request, chosen freely, is watched.
 module stamp_capture_formal (
   input logic clk_i,
   input logic request_i,
@@ -34,7 +34,8 @@ module stamp_capture_formal (
   end
 
   stamp_capture u_capture (
-    .clk_i, .rst_ni(rst_n), .toggle_i(toggle), .late_i, .now_q32_i({48'b0, now_q}), .epoch_i(now_q[15:8]),
+    .clk_i, .rst_ni(rst_n), .toggle_i(toggle), .late_i, .now_q32_i({44'b0, now_q, 4'b0}),
+    .now_fraction_i(now_q[0] ? 8'd194 : 8'd193), .epoch_i(now_q[15:8]),
     .valid_o(valid), .stamp_q32_o(stamp), .epoch_o(epoch), .ready_i, .overflow_o(overflow)
   );
 
@@ -59,13 +60,14 @@ module stamp_capture_formal (
       assert (!overflow);
       if (valid) assert (taken_q != asked_q);
       if (valid && watched_q && taken_q == number_q) begin
-        assert (stamp == {48'b0, edge_q + 16'd2} || stamp == {48'b0, edge_q + 16'd3});
-        assert (epoch == stamp[15:8]);
+        assert (stamp[63:20] == '0 && (stamp[19:4] == 16'(edge_q + 16'd2) || stamp[19:4] == 16'(edge_q + 16'd3)));
+        assert (stamp[3:0] == {3'b0, stamp[4]});
+        assert (epoch == stamp[19:12]);
       end
       if (watched_q && taken_q == number_q && age == 16'd4) assert (valid);
     end
     cover (rst_n && asked_q == 4'd8 && taken_q == 4'd0 && age == 16'd5 && watched_q && number_q == 4'd7);
-    cover (rst_n && watched_q && valid && taken_q == number_q && stamp[15:0] == edge_q + 16'd2);
-    cover (rst_n && watched_q && valid && taken_q == number_q && stamp[15:0] == edge_q + 16'd3);
+    cover (rst_n && watched_q && valid && taken_q == number_q && stamp[19:4] == edge_q + 16'd2);
+    cover (rst_n && watched_q && valid && taken_q == number_q && stamp[19:4] == edge_q + 16'd3);
   end
 endmodule

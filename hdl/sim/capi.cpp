@@ -13,7 +13,7 @@ using twinstamp::sim::WireTruth;
 extern "C" {
 // +1 whenever a signature or layout below changes.
 int ts_abi() {
-    return 5;
+    return 6;
 }
 CardSim* ts_new(uint64_t seed) {
     return new CardSim(seed);
@@ -130,6 +130,9 @@ int ts_cloud_send(std::shared_ptr<Cloud>* cloud, const WireItem* items, uint64_t
 }
 uint64_t ts_cloud_truth(std::shared_ptr<Cloud>* cloud, CloudTruth* out, uint64_t room) {
     return (*cloud)->truth(out, room);
+}
+void ts_set_plain(CardSim* card, int on) {
+    card->set_plain(on != 0);
 }
 int ts_trace(CardSim* card, const char* path) {
     return card->trace(path);

@@ -116,6 +116,8 @@ CardSim::CardSim(uint64_t seed)
     run_cycles(8);
     top_->rst_ni = 1;
     run_cycles(8);
+    check_edges();
+    set_plain(false);
 }
 
 CardSim::~CardSim() {
@@ -136,6 +138,7 @@ bool CardSim::trace(const std::string& path) {
     trace_->set_time_resolution("1fs");
     top_->trace(trace_.get(), 99);
     trace_->open(path.c_str());
+    if (trace_->isOpen()) set_plain(true);
     return trace_->isOpen();
 #else
     (void)path;
@@ -557,7 +560,7 @@ void CardSim::core_edge() {
     uint32_t before[4];
     const bool pending = !pending_truths_.empty();
     if (pending) std::memcpy(before, card_time(), sizeof before);
-    top->eval();
+    edge(0);
     ++cycles_;
     if (pending) resolve(before);
     if (aw || w || b || stall_ || !responses_.empty()) memory_edge(b);
@@ -650,10 +653,14 @@ void CardSim::rx_edge(int port) {
     if (core_edges_[port] == 1 && now_fs_ - clocks_[0].last_fs < window_fs_)
         late |= static_cast<uint8_t>(
             draw(seed_, PORTS + static_cast<uint64_t>(port), clocks_[1 + port].edges) & 4);
-    top->late_i[port] = late;
+    if (top->late_i[port] != late) {
+        top->late_i[port] = late;
+        stale_ |= 1u << port;
+    }
     core_edges_[port] = 0;
     ++rx_edges_[port];
-    top->eval();
+    edge(1 + port);
+    stale_ |= 1u << port;
     if (cables_[port]) {
         drive_cable(port, *cables_[port]);
     } else {
@@ -677,26 +684,15 @@ void CardSim::step() {
             event = c;
         }
     }
-    auto* top = top_.get();
-    if (event == last_event_) {
-        top->clk_i = 0;
-        top->clk_reg_i = 0;
-        top->rx_clk_i = 0;
-        top->eval();
-    }
+    if (plain_ && event == last_event_) rest();
     now_fs_ = at;
     clocks_[event].advance();
     last_event_ = event;
     if (event == 0) {
-        top->clk_i = 1;
-        top->clk_reg_i = register_cycles_ != 0;
+        register_edge_ = register_cycles_ != 0;
         if (register_cycles_) --register_cycles_;
-        top->rx_clk_i = 0;
         core_edge();
     } else {
-        top->clk_i = 0;
-        top->clk_reg_i = 0;
-        top->rx_clk_i = static_cast<uint8_t>(1u << (event - 1));
         rx_edge(event - 1);
     }
 #if VM_TRACE_FST

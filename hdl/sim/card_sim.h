@@ -2,9 +2,9 @@
 // The Verilated card in a world of its own: clocks with femtosecond edges, GMII wires that know the true
 // time of each byte, host memory behind AXI, registers behind AXI-Lite.
 //
-// One call runs many cycles. Each event is one rising edge of one clock; the falling edge of a clock is
-// put into the next event's evaluation. What a flip-flop samples at an edge is what stood on its input
-// before it: the harness changes inputs after an edge's evaluation, as hardware behind registers does.
+// One call runs many cycles. Each event is one rising edge of one clock; nothing happens at falling ones.
+// What a flip-flop samples at an edge is what stood on its input before it: the harness changes inputs after
+// an edge's evaluation, as hardware behind registers does.
 #pragma once
 
 #include <cstdint>
@@ -153,6 +153,8 @@ class CardSim {
     uint64_t cycles() const { return cycles_; }
     uint64_t bursts() const { return bursts_; }
     bool trace(const std::string& path);
+    // Each edge through Verilator's eval(), for comparison: the same, slower.
+    void set_plain(bool on);
     const uint32_t* card_time() const;  // q72, four words
 
   private:
@@ -213,9 +215,13 @@ class CardSim {
     };
 
     void step();
+    void edge(int event);
+    void rest();
+    void check_edges();
     void warp(uint64_t end_cycles, int64_t end_fs);
     bool still() const;
     bool settled();
+    uint64_t round_of_polls();
     bool leap(uint64_t end_cycles, int64_t end_fs);
     int64_t next_activity() const;
     void core_edge();
@@ -246,6 +252,9 @@ class CardSim {
     uint64_t seed_;        // of what flip-flops catch
     Clock clocks_[1 + PORTS];
     int last_event_ = -1;
+    bool plain_ = true;
+    bool register_edge_ = false;  // this core edge is one of the register block's clock too
+    uint32_t stale_ = 0;          // ports whose inputs changed since the model saw them
     int64_t now_fs_ = 0;
     uint64_t cycles_ = 0;
     uint32_t register_cycles_ = 64;  // cycles that the register block's clock still runs
@@ -268,6 +277,13 @@ class CardSim {
     bool warping_ = false;
     uint64_t warped_ = 0;
     std::vector<uint8_t> snapshot_;
+    // The model some time ago, between two polls.
+    struct Round {
+        std::vector<uint8_t> bytes;
+        std::vector<std::pair<uint32_t, uint32_t>> timers;
+        Phy phys[PORTS];
+        uint64_t cycle = 0;
+    } round_;
 
     Phy phys_[PORTS];
     int64_t latency_least_fs_[PORTS] = {}, latency_most_fs_[PORTS] = {};

@@ -13,6 +13,7 @@ class Phy {
     static constexpr uint8_t ADDRESS = 1;
     static constexpr uint64_t NEVER_DUE = UINT64_MAX;
 
+    bool operator==(const Phy&) const = default;
     bool link() const { return link_; }
     // Frames pass: the card knows gigabit only.
     bool carries() const {

@@ -7,7 +7,9 @@ the next step.
 
 
 class TwinstampError(Exception):
-    """Root of all errors raised by Twinstamp."""
+    """Root of all errors raised by Twinstamp. errno: of the failed read or write of a capture, else 0."""
+
+    errno = 0
 
 
 class ConfigError(TwinstampError):

@@ -244,6 +244,59 @@ def pipeline(tiny: bool) -> dict[str, Any]:
     return result
 
 
+class Taker:
+    """Stands for a card that fetches at once what it is given: what is timed is the driver alone."""
+
+    name = "taker"
+
+    def __init__(self) -> None:
+        from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, REGISTERS
+
+        place = {name: register.offset for name, register in REGISTERS.items()}
+        self.consumer = {place[f"port[{p}].tx_consumer"]: place[f"port[{p}].tx_producer"] for p in range(4)}
+        self.values = {
+            place["id.magic"]: MAGIC,
+            place["id.version"]: MAP_MAJOR << 16 | MAP_MINOR,
+            place["id.size"]: 4,
+            place["id.core_clock"]: 125_000_000,
+        }
+
+    def read32(self, address: int) -> int:
+        return self.values.get(self.consumer.get(address, address), 0)
+
+    def write32(self, address: int, value: int) -> None:
+        self.values[address] = value
+
+    def map_memory(self, size: int) -> tuple[Any, int]:
+        import numpy as np
+
+        return np.zeros(size, np.uint8), 0
+
+    def wait(self, seconds: float) -> float:
+        return seconds
+
+    def close(self) -> None:
+        pass
+
+
+def sending_rate(size: int, n: int, repeats: int) -> dict[str, float]:
+    """Card.send_batch, M frames/s."""
+    import numpy as np
+    from twinstamp.card import Card
+    from twinstamp.frames import FrameBatch
+
+    batch = FrameBatch.from_frames([bytes([i & 0xFF]) * size for i in range(n)])
+    launch = np.arange(n, dtype=np.uint64) * 3000
+    rates = []
+    for _ in range(repeats + 1):
+        with Card(Taker()) as one:
+            begin = time.perf_counter()
+            assert one.send_batch(1, batch, launch_q32=launch) == n
+            rates.append(n / (time.perf_counter() - begin) / 1e6)
+            assert one.read("port[1].tx_producer") == n * (4 + -(-size // 8))
+    return summary(rates[1:])
+
+
 def card(tiny: bool) -> dict[str, Any]:
     """The simulated card at line rate, five clocks none of which runs with another; then its full ring."""
     import numpy as np
@@ -278,8 +331,13 @@ def card(tiny: bool) -> dict[str, Any]:
             records_per_s.append(received / (time.perf_counter() - begin) / 1e6)
             assert received == PORTS * n and one.drops() == (0,) * PORTS
     result = {"cycles": summary(cycles_per_s), "records": summary(records_per_s)}
+    for size in (60, 1514):
+        result[f"sent_{size}"] = sending_rate(size, n, repeats)
     row("core cycles simulated (goal: 1)", result["cycles"], "M/s of CPU time")
     row("ring to FrameBatch (goal: 6)", result["records"], "M records/s")
+    for size in (60, 1514):
+        name = f"FrameBatch to transmit ring, {size} B, launch times"
+        row(name, result[f"sent_{size}"], "M frames/s")
     return result
 
 

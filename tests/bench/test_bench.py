@@ -31,4 +31,5 @@ def test_each_section_runs(corpus, editcap, tmp_path):
     assert all(case["ratio"] > 0 for case in results["dedup"].values())
     assert results["window"]["64 B, window 600, half duplicates"]["median"] > 0
     assert results["card"]["records"]["median"] > 0
+    assert results["card"]["sent_60"]["median"] > 0
     assert "acl1_1k, every packet a new flow, all" in results["pipeline"]

@@ -7,6 +7,7 @@ import random
 
 import pytest
 from twinstamp.card.sim import PORTS, frames
+from twinstamp.errors import CardMapError, ConfigError
 from twinstamp_kernels import hashkey
 
 from tests.kernels import digest_model
@@ -50,3 +51,24 @@ def test_runts_have_no_digest_and_leave_nothing_behind(make_card):
     for batch in card.receive(2e-3):
         got += batch.digest.tolist()
     assert got == [digest_model.digest(model, 0, c)[0] if len(c) >= 60 else 0 for c in contents]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HASH_STREAMS", 6), ("HASH_BLOCK_BYTES", 2048), ("HASH_KEY_BYTES", 17000)]
+)
+def test_another_layout_in_the_kernels_is_an_error(make_card, monkeypatch, name, value):
+    """A change in hash.h that the card does not follow must not give other digests silently."""
+    _, card = make_card()
+    key = hashkey.expand(bytes(32))
+    monkeypatch.setattr(hashkey._cpu, name, value)
+    with pytest.raises((CardMapError, ConfigError), match=r"words|bytes"):
+        card.load_digest_key(key)
+
+
+def test_layout_is_the_kernels():
+    """The words that a card gets are those of the model written from the decision."""
+    key = bytearray(hashkey.expand(bytes(32)))
+    nh, limbs = hashkey.half_key(bytes(key), 9022)
+    model = digest_model.unpack_key(bytes(key))
+    assert nh == b"".join(word.to_bytes(4, "little") for word in model[0])[: len(nh)]
+    assert limbs == b"".join(limb.to_bytes(16, "little") for limb in model[1][0])[: len(limbs)]

@@ -23,6 +23,7 @@ from twinstamp.errors import CardMapError, ConfigError, DeadCardError, DeviceErr
 from twinstamp.frames import FrameBatch
 from twinstamp.io import create_capture, open_capture
 
+from tests.card.narrow import Board
 from tests.card.test_registers import Altered
 
 CONSTANT = PortConstant(constant_q32=131, uncertainty_ns=0.25, cable_ns=100, frames=256, measured_ns=1)
@@ -155,6 +156,40 @@ def test_calibration_finds_the_exported_constant(cable_ns):
         found = measure(card, 0, 3, cable_ns=cable_ns, frames=64)
         assert abs(found.constant_q32 - card.read("port[3].rx_constant")) * 1e9 / 2**32 < 0.5
         assert found.frames == 64
+
+
+@pytest.mark.parametrize("latency_ns", [0, 213])
+@pytest.mark.parametrize("timeout_s", [20e-6, 1e-3])  # as `twinstamp card calibrate` has it, and the default
+def test_calibration_of_a_board(latency_ns, timeout_s):
+    """Through the transport alone, over a real cable between two ports; a PHY's latency is found too.
+
+    One link-up has one phase, so half a card cycle may hide: no better than what is reported.
+    """
+    found = []
+    for number in range(6):
+        simulated = SimulatedCard(seed=number + 1)
+        cable_ns = 40 + 1.3 * number  # another phase each time
+        simulated.connect(2, simulated, 1, delay_ns=cable_ns)
+        simulated.set_phy(1, (latency_ns, latency_ns))
+        simulated.plug(1)
+        simulated.run(4000)
+        with Card(Board(simulated), timeout_s=timeout_s) as card:
+            exported = card.read("port[1].rx_constant")
+            constant = measure(card, 2, 1, cable_ns=cable_ns, frames=100)
+        assert constant.frames == 100 and constant.uncertainty_ns >= 4.0
+        found.append((constant.constant_q32 - exported) * 1e9 / 2**32 - latency_ns)
+    assert max(map(abs, found)) <= 4.0 + 0.05 + 0.24
+    assert max(found) - min(found) > 3  # the phase is in it: no constant that was copied
+
+
+@pytest.mark.parametrize(
+    ("plugged", "message"), [(True, "is the cable between"), (False, "port1 has no link")]
+)
+def test_calibration_of_a_board_without_a_cable(plugged, message):
+    simulated = SimulatedCard()
+    simulated.plug(1, plugged)
+    with Card(Board(simulated)) as card, pytest.raises(DeviceError, match=message):
+        measure(card, 2, 1, cable_ns=40, frames=16)
 
 
 def test_calibration_refuses_nonsense():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 import threading
@@ -10,7 +11,7 @@ import time
 
 import pytest
 from twinstamp.card.tap import CardTap
-from twinstamp.errors import ConfigError
+from twinstamp.errors import ConfigError, DeviceError
 
 from tests.io_live.conftest import ip, net, netns  # noqa: F401
 
@@ -76,6 +77,48 @@ def test_frames_cross_both_ways(joined):
     assert statistics["dropped"] == 0
     one = statistics["interfaces"]["tst1"]
     assert one["counters"]["good"] >= 20 and one["not_sent"] == 0 and one["to_host"] >= 20
+
+
+@pytest.mark.root
+def test_more_than_the_card_holds_waits_in_the_interface(joined):
+    """Ten times the transmit ring, more frames than one look takes: all arrive, in order."""
+    tap, (a, b) = joined()
+    rng = random.Random(5)
+    sent = [frame(n, rng.randint(60, 1514)) for n in range(800)]
+    assert sum(map(len, sent)) > 9 * (1 << 16)
+    for content in sent:
+        a.send(content)
+    assert receive(b, len(sent)) == sent
+    tap.stop()
+    time.sleep(0.2)
+    ends = tap.statistics()["interfaces"]
+    assert ends["tst0"]["from_host"] >= 800 and ends["tst0"]["not_sent"] == 0
+    assert ends["tst1"]["to_host"] >= 800 and ends["tst1"]["refused_by_host"] == 0
+
+
+@pytest.mark.root
+def test_frames_that_no_card_takes_are_counted(joined):
+    tap, (a, b) = joined()
+    for name in tap.names:
+        ip("link", "set", "dev", name, "mtu", "9100")
+    a.send(frame(1, 9022))
+    a.send(frame(2, 9023))
+    a.send(frame(3, 60))
+    # 9022 bytes are over the receiver's limit of 9018 with FCS, which tags alone raise.
+    assert receive(b, 1) == [frame(3, 60)]
+    tap.stop()
+    time.sleep(0.2)
+    ends = tap.statistics()["interfaces"]
+    assert ends["tst0"]["not_sent"] == 1 and ends["tst1"]["counters"]["oversize"] == 1
+
+
+@pytest.mark.root
+def test_interface_that_is_taken_away_ends_it(net):  # noqa: F811
+    with CardTap((0,), name="tst%d") as tap:
+        ip("link", "set", "dev", "tst0", "up")
+        ip("link", "delete", "dev", "tst0")
+        with pytest.raises(DeviceError, match=r"tst0: .*bad state"):
+            tap.run(5)
 
 
 @pytest.mark.root

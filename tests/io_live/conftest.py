@@ -51,7 +51,9 @@ class Net:
         if not offloads:
             steps += [f"ethtool -K {end} tx off rx off tso off gso off gro off" for end in (a, b)]
         steps += [f"ip link set dev {end} up" for end in (a, b)]
-        script = " && ".join(steps)  # one process of ours, not five
+        # Until the kernel's link watch has run, what is sent goes nowhere, without an error.
+        steps += [f"until ip -o link show {end} | grep -q 'state UP'; do sleep 0.01; done" for end in (a, b)]
+        script = " && ".join(steps)  # one process of ours, not seven
         subprocess.run(["sh", "-c", script], check=True, capture_output=True, timeout=20)
 
 

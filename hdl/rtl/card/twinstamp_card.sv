@@ -159,7 +159,8 @@ module twinstamp_card
   end
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-    rx_port #(.StoreLog2(StoreLog2), .Port(p), .FlowHash(FlowHash)) u_rx (
+    rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash)) u_rx (
+      .port_i(8'(p)),
       .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
       .clk_i, .rst_ni, .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
       .link_epoch_i(link_epoch[p]),

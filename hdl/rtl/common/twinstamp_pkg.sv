@@ -54,13 +54,6 @@ package twinstamp_pkg;
   } counter_e;
   parameter int unsigned CountersUsed = 31;
 
-  // Reflected CRC-32 of IEEE 802.3, 3.2.9, over one byte; state starts at all ones.
-  function automatic logic [31:0] crc32_byte(input logic [31:0] crc, input logic [7:0] data);
-    logic [31:0] c;
-    c = crc ^ {24'b0, data};
-    for (int i = 0; i < 8; i++) c = c[0] ? (c >> 1) ^ 32'hEDB88320 : (c >> 1);
-    return c;
-  endfunction
   // State after a frame followed by its own FCS.
   parameter logic [31:0] CrcResidue = 32'hDEBB20E3;
 

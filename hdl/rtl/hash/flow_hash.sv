@@ -54,13 +54,6 @@ module flow_hash (
   logic [31:0] ports_q;
   logic [7:0]  before1_q, before2_q;  // bytes before previous_q
 
-  function automatic logic has_ports(input logic [7:0] protocol);
-    return protocol inside {8'd6, 8'd17, 8'd33, 8'd132, 8'd136};
-  endfunction
-  function automatic logic is_extension(input logic [7:0] protocol);
-    return protocol inside {8'd0, 8'd43, 8'd44, 8'd51, 8'd60, 8'd135, 8'd139, 8'd140};
-  endfunction
-
   logic        first, take, in_frame;
   state_e      state;
   logic [11:0] count;
@@ -82,11 +75,19 @@ module flow_hash (
     endcase
   end
 
-  // Where a header chain goes on with `protocol`.
-  function automatic state_e after(input logic [7:0] protocol, input logic [14:0] left_fours);
-    if (is_extension(protocol)) return left_fours[14:1] == '0 ? StDone : StExtension;
-    return has_ports(protocol) && left_fours != '0 ? StPorts : StDone;
-  endfunction
+  // Where a header chain goes on: behind IPv6's own header with protocol_q, behind an extension with next_q.
+  // (No functions: their names would differ from port to port, and Verilator share no code between them.)
+  logic [7:0] protocol;
+  logic       has_ports, is_extension, any_left;
+  state_e     after;
+  assign protocol = state == StExtension ? next_q : protocol_q;
+  assign has_ports = protocol inside {8'd6, 8'd17, 8'd33, 8'd132, 8'd136};
+  assign is_extension = protocol inside {8'd0, 8'd43, 8'd44, 8'd51, 8'd60, 8'd135, 8'd139, 8'd140};
+  assign any_left = left_q[16:2] != '0;
+  always_comb begin
+    after = has_ports && any_left ? StPorts : StDone;
+    if (is_extension) after = left_q[16:3] == '0 ? StDone : StExtension;
+  end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -189,7 +190,7 @@ module flow_hash (
             if (count == header_q - 12'd1 && count > 12'd3) begin
               family_q <= 3'd4;
               count_q <= '0;
-              state_q <= !later_q && has_ports(protocol_q) && left_q[16:2] != '0 ? StPorts : StDone;
+              state_q <= !later_q && has_ports && any_left ? StPorts : StDone;
             end
           end
 
@@ -211,7 +212,7 @@ module flow_hash (
             if (count == 12'd39) begin
               family_q <= 3'd6;
               count_q <= '0;
-              state_q <= after(protocol_q, left_q[16:2]);
+              state_q <= after;
             end
           end
 
@@ -228,7 +229,7 @@ module flow_hash (
             if (count == header_q - 12'd1 && count > 12'd1) begin
               count_q <= '0;
               protocol_q <= next_q;
-              state_q <= later_q ? StDone : after(next_q, left_q[16:2]);
+              state_q <= later_q ? StDone : after;
             end
           end
 
@@ -274,33 +275,35 @@ module flow_hash (
   assign reversed = family_q == '0 ? macs_above_q
                   : differ_q       ? above_q
                                    : ports_q[31:16] > ports_q[15:0];
+  assign write = end_q || making_q;
   always_comb begin
     a0 = '0;
     b0 = '0;
-    if (family_q == 3'd6) begin
-      a0 = reversed ? destination1_q : source1_q;
-      b0 = reversed ? source1_q : destination1_q;
-    end else if (macs_known_q) begin
-      a0 = {reversed ? macs_q[95:48] : macs_q[47:0], 16'b0};
-      b0 = {reversed ? macs_q[47:0] : macs_q[95:48], 16'b0};
-    end
     character = '0;
-    unique case (step_q)
-      3'd0: character.value = {
-          13'b0, family_q, family_q == '0 ? ethertype_q : {8'b0, protocol_q},
-          reversed ? {ports_q[15:0], ports_q[31:16]} : ports_q
-      };
-      3'd1: character.value = family_q != 3'd4 ? a0
-                            : reversed         ? {destination0_q[31:0], destination0_q[63:32]}
-                                               : destination0_q;
-      3'd2: character.value = b0;
-      3'd3: character.value = reversed ? destination0_q : source0_q;
-      default: character.value = reversed ? source0_q : destination0_q;
-    endcase
-    // The lower halves of MAC addresses are zero, and so are their products.
-    character.final_one = step_q == (family_q == 3'd4 ? 3'd1 : family_q == 3'd6 ? 3'd4 : 3'd2);
+    if (write) begin
+      if (family_q == 3'd6) begin
+        a0 = reversed ? destination1_q : source1_q;
+        b0 = reversed ? source1_q : destination1_q;
+      end else if (macs_known_q) begin
+        a0 = {reversed ? macs_q[95:48] : macs_q[47:0], 16'b0};
+        b0 = {reversed ? macs_q[47:0] : macs_q[95:48], 16'b0};
+      end
+      unique case (step_q)
+        3'd0: character.value = {
+            13'b0, family_q, family_q == '0 ? ethertype_q : {8'b0, protocol_q},
+            reversed ? {ports_q[15:0], ports_q[31:16]} : ports_q
+        };
+        3'd1: character.value = family_q != 3'd4 ? a0
+                              : reversed         ? {destination0_q[31:0], destination0_q[63:32]}
+                                                 : destination0_q;
+        3'd2: character.value = b0;
+        3'd3: character.value = reversed ? destination0_q : source0_q;
+        default: character.value = reversed ? source0_q : destination0_q;
+      endcase
+      // The lower halves of MAC addresses are zero, and so are their products.
+      character.final_one = step_q == (family_q == 3'd4 ? 3'd1 : family_q == 3'd6 ? 3'd4 : 3'd2);
+    end
   end
-  assign write = end_q || making_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -336,7 +339,8 @@ module flow_hash (
   localparam logic [63:0] Mix1 = 64'hBF58476D1CE4E5B9;
   localparam logic [63:0] Mix2 = 64'h94D049BB133111EB;
   engine_e engine_q;
-  op_t op, op_q [1:Stages];
+  op_t op;
+  op_t [Stages:1] op_q;
   logic [2:0] product_q;
   logic [2:0] limb_q;
   logic wait_q;              // all products of this sum have started
@@ -384,11 +388,10 @@ module flow_hash (
       wait_q <= 1'b0;
       done_q <= 1'b0;
       x_q <= '0;
-      for (int i = 1; i <= int'(Stages); i++) op_q[i] <= '0;
+      op_q <= '0;
     end else if (active) begin
       done_q <= 1'b0;
-      op_q[1] <= op;
-      for (int i = 2; i <= int'(Stages); i++) op_q[i] <= op_q[i-1];
+      op_q <= {op_q[Stages-1:1], op};
       if (engine_q == EnIdle) begin
         limb_q <= '0;
         product_q <= '0;

@@ -70,15 +70,20 @@ module frame_digest #(
   logic [15:0] length_q [Ports];
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_fifo
-    logic [64:0] fifo [4];
+    logic [63:0] fifo [4];
+    logic [3:0] fifo_end;
     logic [2:0] wptr_q, rptr_q;
     logic full;
     assign full = wptr_q == {~rptr_q[2], rptr_q[1:0]};
     assign ready_o[p] = !full;
-    assign {head_end[p], head[p]} = fifo[rptr_q[1:0]];
+    assign head[p] = fifo[rptr_q[1:0]];
+    assign head_end[p] = fifo_end[rptr_q[1:0]];
     assign ready_now[p] = wptr_q != rptr_q && !resting_q[p];
     always_ff @(posedge clk_i) begin
-      if (valid_i[p] && !full) fifo[wptr_q[1:0]] <= {end_i[p], word_i[p]};
+      if (valid_i[p] && !full) begin
+        fifo[wptr_q[1:0]] <= word_i[p];
+        fifo_end[wptr_q[1:0]] <= end_i[p];
+      end
     end
     always_ff @(posedge clk_i or negedge rst_ni) begin
       if (!rst_ni) begin

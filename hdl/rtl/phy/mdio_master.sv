@@ -55,7 +55,7 @@ module mdio_master #(
       in_q <= '0;
       done_o <= 1'b0;
       error_o <= 1'b0;
-    end else begin
+    end else if (busy_q || valid_i || done_o) begin
       done_o <= 1'b0;
       if (!busy_q) begin
         phase_q <= '0;

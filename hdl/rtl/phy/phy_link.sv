@@ -88,6 +88,10 @@ module phy_link #(
     else {speed, duplex} = {2'd0, common[6]};
   end
 
+  // Most of the time nothing but the timer moves: less to switch, and to simulate.
+  logic quiet, fires;
+  assign fires = poll_i != '0 && timer_q >= poll_i - 32'd1;
+  assign quiet = state_q == StWait && !pending_q && !command_i && !fires && ready && !done;
   assign busy_o = pending_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -111,6 +115,8 @@ module phy_link #(
       ability_q <= '0;
       partner_q <= '0;
       gigabit_q <= '0;
+    end else if (quiet) begin
+      timer_q <= poll_i == '0 ? '0 : timer_q + 32'd1;
     end else begin
       if (command_i && !pending_q) begin
         pending_q <= 1'b1;
@@ -132,7 +138,7 @@ module phy_link #(
 
       if (state_q == StWait) begin
         timer_q <= poll_i == '0 ? '0 : timer_q + 32'd1;
-        if (poll_i != '0 && timer_q >= poll_i - 32'd1 && !pending_q && !command_i) begin
+        if (fires && !pending_q && !command_i) begin
           timer_q <= '0;
           state_q <= StStatus;
           started_q <= 1'b0;

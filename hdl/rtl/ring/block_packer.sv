@@ -84,7 +84,7 @@ module block_packer
   logic [PortBits-1:0] next_port;
   always_comb begin
     next_port = port_q;
-    for (int unsigned i = Sources; i > 0; i--) begin
+    if (state_q == StIdle) for (int unsigned i = Sources; i > 0; i--) begin
       automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
       automatic logic [PortBits-1:0] candidate =
           PortBits'(sum >= (PortBits+1)'(Sources) ? sum - (PortBits+1)'(Sources) : sum);

@@ -11,9 +11,9 @@
 module frame_store
   import twinstamp_pkg::*;
 #(
-  parameter int unsigned StoreLog2 = 15,
-  parameter int unsigned Port = 0
+  parameter int unsigned StoreLog2 = 15
 ) (
+  input  logic [7:0]  port_i,        // for records; an input, so that all ports are the same module
   input  logic        clk_i,
   input  logic        rst_ni,
 
@@ -89,16 +89,22 @@ module frame_store
   logic frame, runt, giant, bad, wanted, cut, keep, drop;
   logic [23:0] limit, payload;
   logic [15:0] caplen;
-  assign frame = !frame_end.preamble_error && !frame_end.no_sfd;
-  assign limit = 24'(limit_i) + {20'b0, frame_end.tags, 2'b00};
-  assign runt = frame_end.length < 24'd64;
-  assign giant = frame_end.length > limit;
-  assign bad = !frame_end.fcs_ok || frame_end.rx_er;
-  assign wanted = frame && frame_end.has_stamp && store_i && !skip_q && (!bad || keep_bad_i) &&
-                  (!runt || keep_runt_i) && (!giant || keep_giant_i);
-  assign payload = frame_end.length < 24'd4 ? '0 : frame_end.length - 24'd4;
-  assign cut = payload > 24'(8 * MaxStoredWords);
-  assign caplen = cut ? 16'(8 * MaxStoredWords) : payload[15:0];
+  always_comb begin
+    // Zeros while there is none: less to switch, and to simulate.
+    {frame, runt, giant, bad, wanted, cut, limit, payload, caplen} = '0;
+    if (entry_i.is_end) begin
+      frame = !frame_end.preamble_error && !frame_end.no_sfd;
+      limit = 24'(limit_i) + {20'b0, frame_end.tags, 2'b00};
+      runt = frame_end.length < 24'd64;
+      giant = frame_end.length > limit;
+      bad = !frame_end.fcs_ok || frame_end.rx_er;
+      wanted = frame && frame_end.has_stamp && store_i && !skip_q && (!bad || keep_bad_i) &&
+               (!runt || keep_runt_i) && (!giant || keep_giant_i);
+      payload = frame_end.length < 24'd4 ? '0 : frame_end.length - 24'd4;
+      cut = payload > 24'(8 * MaxStoredWords);
+      caplen = cut ? 16'(8 * MaxStoredWords) : payload[15:0];
+    end
+  end
   assign used = committed_q - taken_i;
   assign needed = used + (A+1)'(words_q) + (A+1)'(RecordHeaderWords);
 
@@ -210,7 +216,7 @@ module frame_store
         event_stored_o <= keep;
         event_dropped_o <= drop;
         kept_words_q <= words_q;
-        head0_q <= {flags, stamp_epoch_i, 8'(Port),
+        head0_q <= {flags, stamp_epoch_i, port_i,
                     frame_end.length > 24'd65539 ? 16'hFFFF : payload[15:0], caplen};
         stamp_q <= stamp_q32_i;
         // Runts have no digest: they may come faster than the engine could follow.

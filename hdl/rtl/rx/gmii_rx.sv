@@ -64,7 +64,7 @@ module gmii_rx
   logic tag_open_q;  // the next two bytes may be a tag's TPID
   logic has_stamp_q, er_seen_q, multicast_q, broadcast_q, pause_q;
   logic [31:0] crc_next;
-  assign crc_next = crc32_byte(crc_q, rxd_q);
+  crc32_byte u_crc (.enable_i(1'b1), .crc_i(crc_q), .data_i(rxd_q), .crc_o(crc_next));
   logic tpid;
   assign tpid = {previous_q, rxd_q} == 16'h8100 || {previous_q, rxd_q} == 16'h88A8;
 

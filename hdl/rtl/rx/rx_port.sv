@@ -7,9 +7,9 @@ module rx_port
   import twinstamp_pkg::*;
 #(
   parameter int unsigned StoreLog2 = 15,
-  parameter int unsigned Port = 0,
   parameter bit FlowHash = 1'b1
 ) (
+  input  logic [7:0]  port_i,      // for records; an input, so that all ports are the same module
   input  logic        rx_clk_i,
   input  logic        rx_rst_ni,   // released in rx_clk_i
   input  logic [7:0]  rxd_i,
@@ -127,8 +127,8 @@ module rx_port
     assign flow = '0;
   end
 
-  frame_store #(.StoreLog2(StoreLog2), .Port(Port)) u_store (
-    .clk_i, .rst_ni, .valid_i(valid), .entry_i(entry), .ready_o(ready),
+  frame_store #(.StoreLog2(StoreLog2)) u_store (
+    .port_i, .clk_i, .rst_ni, .valid_i(valid), .entry_i(entry), .ready_o(ready),
     .stamp_valid_i(stamp_valid), .stamp_q32_i(stamp_q32), .stamp_epoch_i(stamp_epoch),
     .stamp_ready_o(stamp_ready),
     .store_i, .link_epoch_i, .keep_bad_i, .keep_runt_i, .keep_giant_i, .first_byte_i, .limit_i,

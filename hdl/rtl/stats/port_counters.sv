@@ -170,6 +170,9 @@ module port_counters
   assign we1 = clearing_q || (add_q && add_bank_q) || (walk_q && old_bank);
   assign wa0 = clearing_q ? step_q : (walk_q && !old_bank) ? walk_index_q : add_index_q;
   assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
+  // Between events nothing moves: less to switch, and to simulate.
+  logic active;
+  assign active = event_i || waiting || add || add_q || discard_i || sent_i || flip_i || busy_o;
   always_ff @(posedge clk_i) begin
     if (add || walking_q) begin
       read0_q <= difference0[ra0];
@@ -205,7 +208,7 @@ module port_counters
       step_q <= '0;
       flipped_q <= 1'b0;
       overflow_o <= 1'b0;
-    end else begin
+    end else if (active) begin
       if (event_i) begin
         wptr_q <= wptr_q + 5'd1;
         if (full) overflow_o <= 1'b1;

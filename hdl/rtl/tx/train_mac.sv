@@ -174,6 +174,8 @@ module train_mac (
     byte_now = put ? (place_q[0] ? word[7:0] : word[15:8]) : template_byte;
     if (in_payload == 14'd14 && !place_q[0]) byte_now[7] = short_form;
   end
+  logic [31:0] crc_next;
+  crc32_byte u_crc (.enable_i(state_q == StData), .crc_i(crc_q), .data_i(byte_now), .crc_o(crc_next));
   // A word is asked for a cycle before its first byte is needed.
   assign address = {train_q, state_q == StData ? 5'((place_q + 14'd1) >> 2) : 5'd0};
 
@@ -272,7 +274,7 @@ module train_mac (
         StData: begin
           txd_o <= byte_now;
           tx_en_o <= 1'b1;
-          crc_q <= twinstamp_pkg::crc32_byte(crc_q, byte_now);
+          crc_q <= crc_next;
           if (place_q == '0) multicast_q <= byte_now[0];
           if (place_q < 14'd6 && byte_now != 8'hFF) broadcast_q <= 1'b0;
           place_q <= place_q + 14'd1;

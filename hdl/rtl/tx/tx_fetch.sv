@@ -50,7 +50,7 @@ module tx_fetch #(
   end
   always_comb begin
     next_port = port_q;
-    for (int unsigned i = Ports; i > 0; i--) begin
+    if (wants != '0) for (int unsigned i = Ports; i > 0; i--) begin
       automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
       automatic logic [PortBits-1:0] candidate =
           PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
@@ -59,10 +59,15 @@ module tx_fetch #(
   end
   logic [31:0] left, place;
   logic [5:0] to_boundary, beats;
-  assign left = producer_i[next_port] - consumer_q[next_port];
-  assign place = consumer_q[next_port] & ((32'd1 << size_log2_i[next_port]) - 32'd1);
-  assign to_boundary = 6'd32 - {1'b0, place[4:0]};
-  assign beats = left < 32'(to_boundary) ? left[5:0] : to_boundary;
+  always_comb begin
+    {left, place, to_boundary, beats} = '0;
+    if (wants != '0) begin
+      left = producer_i[next_port] - consumer_q[next_port];
+      place = consumer_q[next_port] & ((32'd1 << size_log2_i[next_port]) - 32'd1);
+      to_boundary = 6'd32 - {1'b0, place[4:0]};
+      beats = left < 32'(to_boundary) ? left[5:0] : to_boundary;
+    end
+  end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin

@@ -3,25 +3,26 @@
 
 from twinstamp.card.card import (
     COUNTERS,
+    DEPARTURE,
     Card,
     CardBatch,
     CardStatistics,
     ClockStatus,
-    Departure,
     Identity,
 )
-from twinstamp.card.opening import CARDS, open_card
+from twinstamp.card.opening import CARDS, open_any_card, open_card
 from twinstamp.card.transport import Transport
 
 __all__ = [
     "CARDS",
     "COUNTERS",
+    "DEPARTURE",
     "Card",
     "CardBatch",
     "CardStatistics",
     "ClockStatus",
-    "Departure",
     "Identity",
     "Transport",
+    "open_any_card",
     "open_card",
 ]

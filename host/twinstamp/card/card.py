@@ -10,8 +10,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from twinstamp.card import rmon
-from twinstamp.card.regmap import MAGIC, MAP_MAJOR, MAP_MINOR, MEMORIES, REGISTERS
+from twinstamp.card.regmap import (
+    DIGEST_LIMB_WORDS,
+    DIGEST_LIMBS_AT,
+    DIGEST_NH_WORDS,
+    MAGIC,
+    MAP_MAJOR,
+    MAP_MINOR,
+    MEMORIES,
+    REGISTERS,
+)
 from twinstamp.errors import (
     CardMapError,
     ConfigError,
@@ -26,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    import numpy as np
     import numpy.typing as npt
 
     from twinstamp.card.trains import CardPort
@@ -42,14 +52,15 @@ _COUNTERS_APART = 32  # counters from one port's first to the next one's in the 
 _POLL_S = 1e-3
 _NO_ANSWER = 0xFFFFFFFF  # what a bus reads where nobody drives it
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
-_LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
+_TX_HEADER_BYTES = 32
 # Largest error of a stamp around its constant (docs/card.md): half a core cycle, half of 2^-32 s, the first
 # flip-flop's undecided window, and two sampling periods at 100 ppm off.
 STAMP_BOUND_NS = 4 + 0.5e9 / 2**32 + 0.05 + 16e-4
 _TX_LAUNCH = 1
 _TX_STAMP = 2
 _PHY_RESET = 0x9140  # register 0 of clause 22: reset, negotiate, gigabit, full duplex
-_LONGEST = 9022  # 9018 bytes with FCS, and two tags
+SHORTEST_SENT = 14  # bytes without FCS: an Ethernet header; the card pads to 60
+LONGEST_FRAME = 9022  # 9018 bytes with FCS, and two tags
 
 # Bits of CardBatch.record_flags
 RECORD_BAD_FCS = 0x01
@@ -107,13 +118,16 @@ class CardBatch(FrameBatch):
         return (self._header(0) >> 56).astype("u1")
 
 
-class Departure(NamedTuple):
-    """When a frame left: card time of its SFD on the pins, 32.32 s; late: it missed its launch time."""
-
-    port: int
-    cookie: int
-    stamp_q32: int
-    late: bool
+# When a frame left. stamp_q32: card time of its SFD on the pins, 32.32 s. cookie: as sent. late: it missed
+# its launch time. As Departure in native/card_ring.cpp.
+DEPARTURE = np.dtype(
+    {
+        "names": ["stamp_q32", "cookie", "port", "late"],
+        "formats": ["u8", "u8", "u1", "?"],
+        "offsets": [0, 8, 16, 17],
+        "itemsize": 24,
+    }
+)
 
 
 class ClockStatus(NamedTuple):
@@ -216,8 +230,8 @@ class Card:
         self._ring: Any = None
         self._memory: Any = None
         self._address = 0
-        self._tx_memory: list[npt.NDArray[np.uint8]] = []
-        self._tx_index: list[int] = []
+        self._longest_sent = LONGEST_FRAME
+        self._tx_rings: list[Any] = []
         self._train_ports: dict[int, CardPort] = {}
         self._running = False
         self._consumer = 0
@@ -530,14 +544,22 @@ class Card:
         """
         if self._running:
             raise ConfigError("the digest's key cannot change while the card receives: stop() first")
-        words = struct.unpack(f"<{len(key) // 4}I", key)
-        if len(words) < _LIMBS_AT + 80:
-            raise ConfigError(f"a key of {len(key)} bytes: give those of twinstamp_kernels.hashkey.expand")
+        from twinstamp_kernels.hashkey import half_key
+
+        try:
+            parts = half_key(key, LONGEST_FRAME)
+        except ValueError as error:
+            raise ConfigError(f"{error}: give those of twinstamp_kernels.hashkey.expand") from error
+        sizes = tuple(len(part) // 4 for part in parts)
+        if sizes != (DIGEST_NH_WORDS, DIGEST_LIMB_WORDS):
+            raise CardMapError(
+                f"the kernels' digest has keys of {sizes[0]} and {sizes[1]} words, the register map's of "
+                f"{DIGEST_NH_WORDS} and {DIGEST_LIMB_WORDS}: take card and host from the same release"
+            )
         base = MEMORIES["digest_key"][0]
-        for i in range(258):
-            self.transport.write32(base + 4 * i, words[i])
-        for i in range(80):
-            self.transport.write32(base + 4 * (320 + i), words[_LIMBS_AT + i])
+        for start, part in zip((0, DIGEST_LIMBS_AT), parts, strict=True):
+            for i, word in enumerate(struct.unpack(f"<{len(part) // 4}I", part)):
+                self.transport.write32(base + 4 * (start + i), word)
 
     def load_flow_key(self, key: bytes) -> None:
         """Loads the key of ``CardBatch.flow_hash``: the 96 bytes of FlowHashKey (twinstamp/flow.h).
@@ -558,21 +580,117 @@ class Card:
 
     def _map(self) -> None:
         """Memory: the record ring, then a transmit ring per port."""
-        if self._tx_memory:
+        if self._tx_rings:
             return
+        from twinstamp import _native
+
         size_log2, count_log2, _ = self._shape
         rings = 1 << (size_log2 + count_log2)
+        words_log2 = _TX_WORDS_LOG2
+        room = getattr(self.transport, "memory_bytes", None)  # of a card with memory of its own
+        while room is not None and rings + self.identity.ports * (8 << words_log2) > room and words_log2 > 9:
+            words_log2 -= 1
+        self._longest_sent = min(LONGEST_FRAME, (8 << words_log2) - _TX_HEADER_BYTES)
         if self._memory is None:
             self._memory, self._address = self.transport.map_memory(
-                rings + self.identity.ports * (8 << _TX_WORDS_LOG2)
+                rings + self.identity.ports * (8 << words_log2)
             )
         for port in range(self.identity.ports):
-            start = rings + port * (8 << _TX_WORDS_LOG2)
-            self._tx_memory.append(self._memory[start : start + (8 << _TX_WORDS_LOG2)])
-            self._tx_index.append(0)
+            start = rings + port * (8 << words_log2)
+            self._tx_rings.append(_native.TransmitRing(self._memory[start : start + (8 << words_log2)]))
             self.write(f"port[{port}].tx_base", self._address + start)
             self.write(f"port[{port}].tx_producer", 0)
-            self.write_fields(f"port[{port}].tx_control", enable=1, size_log2=_TX_WORDS_LOG2)
+            self.write_fields(f"port[{port}].tx_control", enable=1, size_log2=words_log2)
+
+    def send_batch(
+        self,
+        port: int,
+        frames: FrameBatch | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike],
+        *,
+        launch_q32: npt.ArrayLike | None = None,
+        stamp: bool = False,
+        cookies: npt.ArrayLike | None = None,
+        first: int = 0,
+        timeout_s: float = 1.0,
+    ) -> int:
+        """Hands frames to the card for ``port``, in order; returns how many of them the card has now.
+
+        frames: a FrameBatch of whole Ethernet frames (where they came from does not matter), or arrays (data
+        u8[], offset u64[n], length u32[n]); each of 14 to 9022 bytes from the destination address on, without
+        FCS; the card pads to 60 bytes. They are copied: a batch may be released afterwards.
+        launch_q32: u64[n], card time, 32.32 s, at which each SFD is to leave (at the first cycle not before;
+        one that is missed goes at once and is marked late); frames of a port leave in the order they were
+        sent. stamp: departures come back through ``departures()``, with ``cookies`` (u64[n], default: the
+        index). first: begin with this frame.
+        timeout_s: card time to wait for room. What found none is left: the number returned is ``first`` for
+        the next call, and less than n. With 0 it takes what there is room for and never waits.
+
+        Errors: ConfigError for a bad frame, column or port, and then nothing was sent; DeviceError when
+        memory refused a read or the card died.
+        """
+        self._check_port(port)
+        whole = None
+        if isinstance(frames, FrameBatch):
+            data, offset, length, whole = frames.raw[:4]
+            if any(each.linktype != LINKTYPE_ETHERNET for each in frames.ports):
+                other = np.flatnonzero(frames.linktypes[frames.port] != LINKTYPE_ETHERNET)
+                if len(other):
+                    raise ConfigError(f"frame {other[0]} is no Ethernet frame: leave it out")
+        else:
+            data, offset, length = (
+                _column(column, dtype, name)
+                for column, dtype, name in zip(
+                    frames, ("u1", "u8", "u4"), ("data", "offset", "length"), strict=True
+                )
+            )
+        n = len(length)
+        launch = None if launch_q32 is None else _column(launch_q32, "u8", "launch_q32")
+        cookie = np.arange(n, dtype="u8") if cookies is None else _column(cookies, "u8", "cookies")
+        for name, column in (("offset", offset), ("launch_q32", launch), ("cookies", cookie)):
+            if column is not None and len(column) != n:
+                raise ConfigError(f"{name} has {len(column)} values for {n} frames")
+        if not 0 <= first <= n:
+            raise ConfigError(f"first is {first}: give 0 to {n}, the number of frames")
+        return self._transmit(port, (data, offset, length), whole, launch, cookie, stamp, first, timeout_s)
+
+    def _transmit(
+        self,
+        port: int,
+        columns: tuple[Any, Any, Any],
+        whole: Any,
+        launch: npt.NDArray[np.uint64] | None,
+        cookie: npt.NDArray[np.uint64],
+        stamp: bool,
+        first: int,
+        timeout_s: float,
+    ) -> int:
+        from twinstamp import _native
+
+        data, offset, length = columns
+        n = len(length)
+        if stamp and not self._running:
+            raise ConfigError("departure stamps come through the ring of a card that receives: start() first")
+        self._map()
+        longest = self._longest_sent
+        bad = _native.first_bad(len(data), offset, length, whole, first, SHORTEST_SENT, longest)
+        if bad < n:
+            raise ConfigError(_what_is_bad(bad, len(data), offset[bad], length[bad], whole, longest))
+        flags = (0 if launch is None else _TX_LAUNCH) | (_TX_STAMP if stamp else 0)
+        ring = self._tx_rings[port]
+        while True:
+            fetched, before = self.read(f"port[{port}].tx_consumer"), ring.producer
+            try:
+                first = ring.put(data, offset, length, launch, cookie, flags, first, fetched)
+            except RuntimeError as error:
+                raise DeadCardError(f"card {self.transport.name}: port {port}: {error}; reset it") from error
+            if ring.producer != before:
+                self.write(f"port[{port}].tx_producer", ring.producer)
+            if status := self.read(f"port[{port}].tx_status"):
+                why = "host memory refused a read" if status & 1 else "base or size of its ring is impossible"
+                raise DeviceError(f"the card stopped sending on port {port}: {why}; reset() it")
+            if first == n or timeout_s <= 0:
+                return int(first)
+            timeout_s -= self.transport.wait(min(timeout_s, _POLL_S))
 
     def send(
         self,
@@ -584,49 +702,30 @@ class Card:
         cookie: int = 0,
         timeout_s: float = 1.0,
     ) -> None:
-        """Hands ``frame`` (from the destination address on, without FCS) to the card for ``port``.
+        """Hands one frame to the card for ``port``: ``send_batch`` for interactive use.
 
-        launch_q32: card time, 32.32 s, at which its SFD is to leave (at the first cycle not before);
-        frames of a port leave in the order they were sent. stamp: its departure comes back through
-        ``departures()`` with ``cookie`` (64 bits). Short frames are padded to 60 bytes. Waits for room for
-        ``timeout_s`` of card time.
+        frame: 14 to 9022 bytes from the destination address on, without FCS. Waits for room for ``timeout_s``
+        of card time.
 
-        Errors: ConfigError for a bad frame or port; DeviceError when memory refused a read; OverloadError
-        when there was no room.
+        Errors: as ``send_batch``; OverloadError when there was no room.
         """
-        import numpy as np
-
         self._check_port(port)
-        if not 14 <= len(frame) <= _LONGEST:
-            raise ConfigError(f"a frame of {len(frame)} bytes: give 14 to {_LONGEST}, without FCS")
         for name, value in (("launch_q32", launch_q32 or 0), ("cookie", cookie)):
             if not 0 <= value < 1 << 64:
                 raise ConfigError(f"{name} is {value}: give 0 to 2^64-1")
-        self._map()
-        flags = (0 if launch_q32 is None else _TX_LAUNCH) | (_TX_STAMP if stamp else 0)
-        header = struct.pack("<HHBBHQQQ", len(frame), 0, 0, 0, flags, launch_q32 or 0, cookie, 0)
-        record = np.frombuffer(header + frame + bytes(-len(frame) % 8), dtype=np.uint64)
-        ring = self._tx_memory[port].view("u8")
-        index = self._tx_index[port]
-        while True:
-            used = (index - self.read(f"port[{port}].tx_consumer")) & 0xFFFFFFFF
-            if used + len(record) <= len(ring):
-                break
-            if self.read(f"port[{port}].tx_status"):
-                raise DeviceError("the card stopped sending: host memory refused a read")
-            if timeout_s <= 0:
-                raise OverloadError(f"port {port}: no room for {len(frame)} bytes within the time given")
-            timeout_s -= self.transport.wait(min(timeout_s, _POLL_S))
-        at = index % len(ring)
-        first = min(len(record), len(ring) - at)
-        ring[at : at + first] = record[:first]
-        ring[: len(record) - first] = record[first:]
-        self._tx_index[port] = (index + len(record)) & 0xFFFFFFFF
-        self.write(f"port[{port}].tx_producer", self._tx_index[port])
+        columns = np.frombuffer(frame, np.uint8), np.zeros(1, np.uint64), np.array([len(frame)], np.uint32)
+        launch = None if launch_q32 is None else np.array([launch_q32], np.uint64)
+        cookies = np.array([cookie], np.uint64)
+        if not self._transmit(port, columns, None, launch, cookies, stamp, 0, timeout_s):
+            raise OverloadError(f"port {port}: no room for {len(frame)} bytes within the time given")
 
-    def departures(self) -> list[Departure]:
-        """Departure stamps that ``poll`` or ``receive`` came across since the last call; needs ``start``."""
-        return [] if self._ring is None else [Departure(*d) for d in self._ring.departures()]
+    def departures(self) -> npt.NDArray[np.void]:
+        """Departures that ``poll`` or ``receive`` came across since the last call, DEPARTURE[n].
+
+        In the order of the ring: those of a port in the order its frames left. Needs ``start``. What the ring
+        had no room for is counted per port in ``port[i].tx_lost``.
+        """
+        return np.frombuffer(b"" if self._ring is None else self._ring.departures(), dtype=DEPARTURE)
 
     def train_departures(self, port: int, slot: int) -> npt.NDArray[np.void]:
         """TRAIN_DEPARTURE[n] of a port's train that ``poll`` or ``receive`` met since the last call."""
@@ -667,8 +766,7 @@ class Card:
         """
         self._running = False
         self._ring = None
-        self._tx_memory.clear()
-        self._tx_index.clear()
+        self._tx_rings.clear()
         ports = range(self.identity.ports)
         for port in ports:
             self.write(f"port[{port}].rx_control", 0)
@@ -797,3 +895,27 @@ class Card:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _column(values: npt.ArrayLike, dtype: str, name: str) -> Any:
+    """The same as an array in one piece. ConfigError where a value would change."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ConfigError(f"{name} has {array.ndim} dimensions: give one")
+    if array.dtype.kind not in "ui" and array.size:
+        raise ConfigError(f"{name} is of {array.dtype}: give integers")
+    limits = np.iinfo(dtype)
+    # Only where values could be outside: looking costs as much as sending.
+    if array.size and not np.can_cast(array.dtype, dtype):
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high > limits.max:
+            raise ConfigError(f"{name} has {low if low < 0 else high}: give 0 to {limits.max}")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _what_is_bad(i: int, data_bytes: int, offset: int, length: int, whole: Any, longest: int) -> str:
+    if not SHORTEST_SENT <= length <= longest:
+        return f"frame {i} has {length} bytes: give {SHORTEST_SENT} to {longest}, without FCS"
+    if whole is not None and whole[i] != length:
+        return f"frame {i}: only {length} of its {whole[i]} bytes were captured; leave it out"
+    return f"frame {i}: {length} bytes from byte {offset} on, in {data_bytes} of data"

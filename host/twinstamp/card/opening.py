@@ -12,17 +12,35 @@ from twinstamp.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from twinstamp.card.linux import LinuxCard
     from twinstamp.card.transport import Transport
 
-CARDS = ("sim", "pynq:FILE.bit")
+CARDS = ("sim", "pynq:FILE.bit", "uart:DEVICE", "linux:INTERFACE,…")
+
+
+def known_card(name: str) -> tuple[str, str]:
+    """Kind and what stands behind the colon: ("sim", ""), ("uart", "/dev/ttyUSB1"). A leading "card:" goes.
+
+    ConfigError where no such kind is known, or one that needs more has it not.
+    """
+    kind, _, where = name.removeprefix("card:").partition(":")
+    if kind not in ("sim", "pynq", "uart", "linux") or bool(where) == (kind == "sim"):
+        raise ConfigError(f"no card {name!r}: known are {', '.join(CARDS)}")
+    return kind, where
+
+
+def must_be_simulated(name: str, what: str) -> None:
+    """ConfigError where ``name`` is another card than the simulated one, or none."""
+    if known_card(name)[0] != "sim":
+        raise ConfigError(f"{what} works with the simulated card, sim, only; {name!r} is another one")
 
 
 def open_card(
     name: str = "sim",
     *,
     seed: int = 1,
-    block_log2: int = 16,
-    blocks_log2: int = 6,
+    block_log2: int | None = None,
+    blocks_log2: int | None = None,
     timeout_s: float = 1e-3,
     utc: bool = False,
     calibrated: bool = True,
@@ -31,27 +49,40 @@ def open_card(
     """Opens a card, to be used in a ``with`` block.
 
     name: "sim", the simulated card; its world is ``card.transport`` (SimulatedCard), and seed that of what is
-    random in it. "pynq:FILE.bit": the card in that overlay, on a PYNQ board. calibrated: take the constants
-    that `twinstamp card calibrate` measured, from ``calibration`` (default: the state folder). The others as
-    in Card.
+    random in it. "pynq:FILE.bit": the card in that overlay, on a PYNQ board. "uart:DEVICE": one on a serial
+    line, or on any URL that pyserial knows. block_log2, blocks_log2: None: 64 blocks of 64 KiB, or what the
+    card's own memory holds. calibrated: take the constants that `twinstamp card calibrate` measured, from
+    ``calibration`` (default: the state folder). The others as in Card.
 
     Errors: ConfigError for an unknown name or a damaged calibration; DeviceError and its kinds as in Card.
     """
-    kind, _, where = name.removeprefix("card:").partition(":")
+    kind, where = known_card(name)
     transport: Transport
-    if kind == "sim" and not where:
+    blocks = (16, 6)
+    if kind == "sim":
         from twinstamp.card.sim import SimulatedCard
 
         transport = SimulatedCard(seed=seed)
-    elif kind == "pynq" and where:
+    elif kind == "pynq":
         from twinstamp.card.pynq import PynqTransport
 
         transport = PynqTransport(where)
+    elif kind == "uart":
+        from twinstamp.card.uart import UartTransport, open_line
+
+        transport = UartTransport(open_line(where), f"uart:{where}")
+        blocks = (14, 1)
     else:
-        raise ConfigError(f"no card {name!r}: known are {', '.join(CARDS)}")
+        raise ConfigError(f"{name}: ordinary interfaces have no registers: open_any_card, or LinuxCard")
     try:
         measured = load_calibration(transport.name, calibration) if calibrated else {}
-        card = Card(transport, block_log2=block_log2, blocks_log2=blocks_log2, timeout_s=timeout_s, utc=utc)
+        card = Card(
+            transport,
+            block_log2=blocks[0] if block_log2 is None else block_log2,
+            blocks_log2=blocks[1] if blocks_log2 is None else blocks_log2,
+            timeout_s=timeout_s,
+            utc=utc,
+        )
         if measured:
             card.use_constants(
                 constants_q32(card.constants_q32, measured),
@@ -64,3 +95,13 @@ def open_card(
         transport.close()
         raise
     return card
+
+
+def open_any_card(name: str = "sim", *, utc: bool = True) -> Card | LinuxCard:
+    """As open_card, and "linux:eth1,eth2" too: ordinary interfaces, whose batches are in UTC always."""
+    kind, where = known_card(name)
+    if kind != "linux":
+        return open_card(name, utc=utc)
+    from twinstamp.card.linux import LinuxCard
+
+    return LinuxCard(where.split(","))

@@ -238,3 +238,8 @@ MEMORIES: dict[str, tuple[int, int]] = {
     "flow_key": (0x3000, 128),
     "train_memory": (0x8000, 32768),
 }
+
+# Parts of a memory, in words.
+DIGEST_NH_WORDS = 258
+DIGEST_LIMBS_AT = 320
+DIGEST_LIMB_WORDS = 80

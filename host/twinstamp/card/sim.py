@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated card: the Verilated RTL in this process, with its clocks, wires and host memory.
 
-The library is made by `make hdl`; TWINSTAMP_SIM names another one.
+The library is made by `make hdl`, the one that writes waveforms by `make hdl TRACE=1`; TWINSTAMP_SIM names
+another one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
 CYCLES_PER_S = 10**15 // NOMINAL_PERIOD_FS
 RING_ADDRESS = 0x1_0000_0000
-_ABI = 5
-_LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
+_ABI = 6
+_BUILD = Path(__file__).resolve().parents[3] / "build" / "hdl"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
 WIRE_ITEM = np.dtype(
@@ -72,15 +73,19 @@ NO_ERROR = 0xFFFFFFFF
 _WANDER_CYCLES = 1024  # Clock::INTERVAL
 
 
-def _load() -> ctypes.CDLL:
-    path = Path(os.environ.get("TWINSTAMP_SIM") or _LIBRARY)
+def _load(*, trace: bool) -> ctypes.CDLL:
+    name, command = (
+        ("libtwinstamp_sim_trace.so", "make hdl TRACE=1") if trace else ("libtwinstamp_sim.so", "make hdl")
+    )
+    path = Path(os.environ.get("TWINSTAMP_SIM") or _BUILD / name)
     if not path.is_file():
-        raise DeviceError(f"the simulated card is not built: {path} is missing; run `make hdl`")
+        what = "with waveforms " if trace else ""
+        raise DeviceError(f"the simulated card {what}is not built: {path} is missing; run `{command}`")
     library = ctypes.CDLL(str(path))
     if library.ts_abi() != _ABI:
         raise DeviceError(
             f"the simulated card {path} has interface {library.ts_abi()}, this driver needs {_ABI}: "
-            "run `make hdl`"
+            f"run `{command}`"
         )
     pointer, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
     for name, result, arguments in (
@@ -118,6 +123,7 @@ def _load() -> ctypes.CDLL:
         ("ts_cloud_from", ctypes.c_int, [pointer, pointer, ctypes.c_int]),
         ("ts_cloud_send", ctypes.c_int, [pointer, pointer, u64, pointer]),
         ("ts_cloud_truth", u64, [pointer, pointer, u64]),
+        ("ts_set_plain", None, [pointer, ctypes.c_int]),
         ("ts_trace", ctypes.c_int, [pointer, ctypes.c_char_p]),
     ):
         function = getattr(library, name)
@@ -198,18 +204,28 @@ class SimulatedCard:
 
     seed: of memory stalls and of what flip-flops at clock crossings catch. step_cycles: core clock cycles
     that ``wait`` runs before the driver looks again. warp: idle time passes in one step, the same to the last
-    bit (not while memory stalls or another card feeds this one: then it runs edge by edge as always).
+    bit (not while memory stalls or another card feeds this one: then it runs edge by edge as always). trace:
+    waveforms of every signal go there (FST, in fs), until the card is closed; they need the slower library of
+    ``make hdl TRACE=1``, and nothing warps.
 
     Simulated time moves only within calls. Not for use from several threads at once.
-    Errors: DeviceError when the library is missing or the bus hangs; ConfigError for impossible values.
+    Errors: DeviceError when the library is missing or the bus hangs; ConfigError for impossible values, and
+    for a trace that cannot be written.
     """
 
     name = "sim"
 
-    def __init__(self, *, seed: int = 1, step_cycles: int = 4096, warp: bool = False) -> None:
+    def __init__(
+        self, *, seed: int = 1, step_cycles: int = 4096, warp: bool = False, trace: Path | None = None
+    ) -> None:
         self._card: int | None = None  # __del__ looks at it where the library is missing
-        self._library = _load()
+        self._library = _load(trace=trace is not None)
+        if trace is not None and not os.access(Path(trace).parent, os.W_OK):
+            raise ConfigError(f"no waveforms into {trace}: its folder is missing or cannot be written to")
         self._card = self._library.ts_new(seed)
+        if trace is not None and not self._library.ts_trace(self._card, os.fsencode(trace)):
+            self.close()
+            raise ConfigError(f"no waveforms into {trace}: TWINSTAMP_SIM is a library built without TRACE=1")
         self._library.ts_set_warp(self._card, warp)
         self._memory: npt.NDArray[np.uint8] | None = None
         self.step_cycles = step_cycles
@@ -417,10 +433,9 @@ class SimulatedCard:
         """Write bursts that host memory has seen."""
         return int(self._library.ts_bursts(self._handle()))
 
-    def trace(self, path: Path) -> None:
-        """Writes waveforms (FST) to ``path`` from now on; needs a library built with TRACE=1."""
-        if not self._library.ts_trace(self._handle(), os.fsencode(path)):
-            raise ConfigError("this simulated card was built without waveforms: run `make hdl TRACE=1`")
+    def set_plain(self, on: bool) -> None:
+        """Each edge through Verilator's own eval(): the same, slower. For comparing."""
+        self._library.ts_set_plain(self._handle(), on)
 
 
 class Cloud:

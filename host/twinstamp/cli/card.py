@@ -16,7 +16,7 @@ from twinstamp.units import parse_time_ns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twinstamp.card.card import Link
+    from twinstamp.card.card import Card, Link
     from twinstamp.card.source import CardSource
 
 
@@ -43,7 +43,7 @@ def _verb(verbs: Any, name: str, text: str, function: Callable[[argparse.Namespa
         "--card",
         default="sim",
         metavar="NAME",
-        help="sim, or linux:eth1,eth2 where interfaces can do it (default: sim)",
+        help="sim, pynq:FILE.bit, uart:DEVICE, or linux:eth1,eth2 where interfaces can do it (default: sim)",
     )
     parser.set_defaults(function=function)
     return parser
@@ -78,11 +78,10 @@ def _ports(text: str) -> tuple[int, ...]:
 
 
 def _open_traffic(options: argparse.Namespace) -> CardSource:
-    from twinstamp.card.opening import CARDS
+    from twinstamp.card.opening import must_be_simulated
     from twinstamp.card.source import CardSource
 
-    if options.card.removeprefix("card:") not in CARDS:
-        raise ConfigError(f"no card {options.card!r}: known are {', '.join(CARDS)}")
+    must_be_simulated(options.card, "putting frames on wires")
     if options.play is None and not options.test_frames:
         raise ConfigError("nothing is on the simulated card's wires: give --play CAPTURE or --test-frames N")
     if options.play is not None and options.test_frames:
@@ -112,15 +111,17 @@ def _add_info(verbs: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from twinstamp.cli import card_linux
+    from twinstamp.card.opening import known_card
 
-    if card_linux.is_linux(options.card):
-        return card_linux.info(options)
+    if known_card(options.card)[0] == "linux":
+        from twinstamp.cli import card_live
+
+        return card_live.info(options)
     from twinstamp.card import open_card
     from twinstamp.card.calibration import calibration_path, load_calibration
 
     with open_card(options.card) as card:
-        identity, clock, links = card.identity, card.clock(), card.links()
+        identity, links, clock = card.identity, _first_look(card), card.clock()
         measured = load_calibration(card.transport.name)
         report = {
             "version": 1,
@@ -154,7 +155,7 @@ def _info(options: argparse.Namespace) -> int:
     )
     bound = "unknown" if clock.bound_ns < 0 else f"{clock.bound_ns} ns"
     print(
-        f"clock: {clock.time_q32 / 2**32:.9f} s TAI, rate {clock.rate_ppb:+.3f} ppb, "
+        f"clock: {clock.time_q32 / 2**32:.9f} s TAI, rate {round(clock.rate_ppb, 3) or 0.0:+.3f} ppb, "
         f"{'locked' if clock.locked else 'not locked'}, bound {bound}, TAI-UTC {clock.utc_offset_s} s, "
         f"epoch {clock.epoch}"
     )
@@ -165,6 +166,14 @@ def _info(options: argparse.Namespace) -> int:
             f"receive constant {card.constants_q32[number] * 1e9 / 2**32:.2f} ns ({how})"
         )
     return 0
+
+
+def _first_look(card: Card) -> tuple[Link, ...]:
+    """The links once the card has looked at its PHYs: a millisecond after reset, and then 160 us more."""
+    waited = 0.0
+    while not all(link.up for link in card.links()) and waited < 1.5e-3:
+        waited += card.transport.wait(1e-4)
+    return card.links()
 
 
 def _link_text(link: Link) -> str:
@@ -232,9 +241,11 @@ def _capture(options: argparse.Namespace) -> int:
     if options.to == "-" and options.json == "-":
         raise ConfigError("capture and report cannot both go to standard output")
     refuse_same(options.json, options.play, options.to)
-    from twinstamp.cli import card_linux
+    from twinstamp.card.opening import known_card
+    from twinstamp.cli import card_live
 
-    report = (card_linux.capture_to if card_linux.is_linux(options.card) else capture_to)(options, options.to)
+    simulated = known_card(options.card)[0] == "sim"
+    report = (capture_to if simulated else card_live.capture_to)(options, options.to)
     if options.json is not None:
         write_json(options.json, report)
     if not options.quiet:
@@ -287,7 +298,7 @@ def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
 
 def _add_selftest(verbs: Any) -> None:
     parser = _verb(
-        verbs, "selftest", "test registers, clock, ports, stamps and overload of a card", _selftest
+        verbs, "selftest", "test registers, clock, PHYs, ports, hashes, stamps and overload", _selftest
     )
     parser.add_argument("--quick", action="store_true", help="fewer frames, larger clock offsets")
     parser.add_argument("--seed", type=int, default=1, help="of what is random in the simulation")
@@ -295,20 +306,36 @@ def _add_selftest(verbs: Any) -> None:
 
 
 def _selftest(options: argparse.Namespace) -> int:
+    from twinstamp.card.opening import known_card, open_card
     from twinstamp.card.selftest import selftest
 
-    if options.card != "sim":
-        raise ConfigError(f"no card {options.card!r}: the self-test needs the simulated one, sim")
+    opener = None
+    if known_card(options.card)[0] != "sim":
+
+        def opener(**card_options: Any) -> Card:
+            return open_card(options.card, calibrated=False, **card_options)
+
     shown = options.json != "-"
 
     def show(check: dict[str, Any]) -> None:
         if shown:
-            values = ", ".join(f"{name} {value}" for name, value in check["measured"].items())
-            print(f"{'ok  ' if check['passed'] else 'FAIL'} {check['name']:18} {values}", flush=True)
-            if check["error"]:
-                print(f"     {check['error']}")
+            print(
+                f"{'ok  ' if check['passed'] else 'FAIL'} {check['name']:14} {check['seconds']:6.1f} s",
+                end="",
+            )
+            figures = check["figures"]
+            told = [f"{name} {figure['value']}" for name, figure in figures.items() if "passed" not in figure]
+            told += [
+                f"{name} {figure['value']} (at most {figure['at_most']})"
+                for name, figure in figures.items()
+                if "at_most" in figure
+            ]
+            exact = sum("equal" in figure and figure["passed"] for figure in figures.values())
+            print(f"  {'; '.join([f'{exact} exact', *told])}", flush=True)
+            for error in check["errors"]:
+                print(f"     {error}")
 
-    report = selftest(quick=options.quick, seed=options.seed, progress=show)
+    report = selftest(quick=options.quick, seed=options.seed, open_card=opener, progress=show)
     if options.json is not None:
         write_json(options.json, report)
     if shown:
@@ -415,14 +442,14 @@ def _add_tap(verbs: Any) -> None:
 
 
 def _tap(options: argparse.Namespace) -> int:
+    from twinstamp.card.opening import must_be_simulated
     from twinstamp.card.tap import CardTap
 
     if os.geteuid() != 0:
         raise DeviceError(
             "a TAP interface needs root (CAP_NET_ADMIN); without it, use `twinstamp card capture`"
         )
-    if options.card != "sim":
-        raise ConfigError(f"no card {options.card!r}: known is sim")
+    must_be_simulated(options.card, "tap")
     cables = []
     for text in options.cable:
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinstamp import __version__
-from twinstamp.errors import ConfigError
+from twinstamp.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +49,12 @@ def run(options: argparse.Namespace, capture_to: Callable[[argparse.Namespace, s
         options.test_frames = 0
     elif not options.test_frames:
         options.test_frames = _DEFAULT_TEST_FRAMES
-    capture_to(options, options.fifo)
+    try:
+        capture_to(options, options.fifo)
+    except DeviceError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        # Wireshark has what it wanted (tshark -c) and closed the pipe: no fault.
     return 0
 
 
@@ -74,7 +80,7 @@ def _print_config() -> None:
 
 def _install(folder: str) -> int:
     """A starter that runs this very installation."""
-    place = Path(folder) if folder else _personal_folder()
+    place = Path(folder) if folder else _extcap_folder()
     starter = place / "twinstamp-extcap"
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -86,17 +92,30 @@ def _install(folder: str) -> int:
     return 0
 
 
-def _personal_folder() -> Path:
-    """Where this Wireshark looks: its place has moved between versions."""
+def _extcap_folder() -> Path:
+    """Where this Wireshark looks: its place has moved between versions, and 4.0 has one for all users."""
     named = os.environ.get("WIRESHARK_EXTCAP_DIR")
-    if named:
+    if named and os.geteuid() != 0:  # as root, Wireshark ignores it
         return Path(named)
     tshark = shutil.which("tshark")
-    if tshark is not None:
-        listing = subprocess.run(
-            [tshark, "-G", "folders"], capture_output=True, text=True, timeout=30, check=False
-        ).stdout
-        for line in listing.splitlines():
-            if line.startswith("Personal Extcap path:"):
-                return Path(line.partition(":")[2].strip())
-    raise ConfigError("no Wireshark found that says where its extcap folder is: give --install DIR")
+    if tshark is None:
+        raise ConfigError(
+            "tshark, which says where Wireshark's extcap folder is, is not here: give --install DIR"
+        )
+    listing = subprocess.run(
+        [tshark, "-G", "folders"], capture_output=True, text=True, timeout=30, check=False
+    ).stdout
+    folders = {
+        name: Path(place.strip()) for name, _, place in (line.partition(":") for line in listing.splitlines())
+    }
+    own, shared = folders.get("Personal Extcap path"), folders.get("Extcap path")
+    if own is not None:
+        return own
+    if shared is None:
+        raise ConfigError("tshark -G folders names no extcap folder: give --install DIR")
+    if not os.access(shared, os.W_OK):
+        raise ConfigError(
+            f"this Wireshark has one extcap folder, {shared}, which you cannot write: install as root, or "
+            "give --install DIR and start Wireshark with WIRESHARK_EXTCAP_DIR=DIR"
+        )
+    return shared

@@ -62,12 +62,12 @@ std::int64_t q32_to_ns(std::uint64_t q32) {
     return static_cast<std::int64_t>((q32 >> 32) * 1'000'000'000u + fraction);
 }
 
-// When a frame that the host sent left the card.
+// When a frame that the host sent left the card. Layout shared with DEPARTURE in card.py.
 struct Departure {
-    std::uint8_t port;
-    bool late;
-    std::uint64_t cookie, stamp_q32;
+    std::uint64_t stamp_q32, cookie;
+    std::uint8_t port, late, reserved[6];
 };
+static_assert(sizeof(Departure) == 24);
 
 // A train's packet that left; laid out as TRAIN_DEPARTURE in host/twinstamp/card/trains.py.
 struct TrainDeparture {
@@ -174,13 +174,17 @@ class CardRing {
     std::uint32_t next() const { return next_; }
     nb::tuple drops() const { return nb::make_tuple(drops_[0], drops_[1], drops_[2], drops_[3]); }
 
-    // (port, cookie, stamp_q32, late) of the departures met since the last call.
-    nb::list departures() {
-        nb::list out;
-        for (const Departure& d : departures_)
-            out.append(nb::make_tuple(d.port, d.cookie, d.stamp_q32, d.late));
-        departures_.clear();
-        return out;
+    // The departures met since the last call, as bytes.
+    nb::object departures() {
+        auto owned = std::make_unique<std::vector<Departure>>(std::move(departures_));
+        departures_ = {};
+        const auto* bytes = reinterpret_cast<const std::uint8_t*>(owned->data());
+        const std::size_t size = owned->size() * sizeof(Departure);
+        nb::capsule owner(owned.get(),
+                          [](void* p) noexcept { delete static_cast<std::vector<Departure>*>(p); });
+        owned.release();
+        return nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>, nb::c_contig>(bytes, {size}, owner)
+            .cast();
     }
 
     // TrainDeparture of a port's slot met since the last call, as bytes.
@@ -238,7 +242,7 @@ class CardRing {
                     at = next;
                     continue;
                 }
-                departures_.push_back({record.port, (record.flags & kLate) != 0, cookie, record.stamp_q32});
+                departures_.push_back({record.stamp_q32, cookie, record.port, (record.flags & kLate) != 0, {}});
                 at = next;
                 continue;
             }

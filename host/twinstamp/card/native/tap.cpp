@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hands the frames of a card's batch to a TAP interface, each with its stamp behind it where wanted.
+// Frames between a card's batches and a TAP interface, both ways; those that come in with their stamp behind
+// them where wanted.
 #include <errno.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
-#include <system_error>
+
+#include "os_error.h"
 
 namespace nb = nanobind;
 
@@ -17,6 +20,9 @@ namespace {
 
 template <class T>
 using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+using Room = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 constexpr std::uint64_t kRecordHeader = 32;
 
@@ -80,8 +86,40 @@ nb::tuple tap_write(int fd, Array<std::uint8_t> data, Array<std::uint64_t> offse
             }
         }
     }
-    if (failed) throw std::system_error(failed, std::generic_category(), "TAP interface");
+    if (failed) throw OsError("TAP interface", failed);
     return nb::make_tuple(sent, refused);
+}
+
+// Reads frames that wait in the interface into `data`, one behind the other, until it is empty (or down), all
+// rows are used, or no frame of `longest` bytes fits any more. Returns (frames, refused): refused are longer
+// or shorter than a card takes, and gone.
+nb::tuple tap_read(int fd, Room<std::uint8_t> data, Room<std::uint64_t> offset, Room<std::uint32_t> length,
+                   std::uint32_t shortest, std::uint32_t longest) {
+    const std::size_t rows = offset.shape(0), room = data.shape(0);
+    if (length.shape(0) != rows) throw std::invalid_argument("columns of different length");
+    std::uint64_t n = 0, refused = 0, at = 0;
+    int failed = 0;
+    {
+        nb::gil_scoped_release unlocked;
+        while (n < rows && room - at > longest) {
+            // One byte more than the longest: the interface cuts what does not fit, without a word.
+            const ssize_t got = ::read(fd, data.data() + at, std::size_t{longest} + 1);
+            if (got < 0) {
+                if (errno == EINTR) continue;
+                if (errno != EAGAIN && errno != EIO) failed = errno;
+                break;
+            }
+            if (got < shortest || got > longest) {
+                ++refused;
+                continue;
+            }
+            offset.data()[n] = at;
+            length.data()[n++] = static_cast<std::uint32_t>(got);
+            at += static_cast<std::uint64_t>(got);
+        }
+    }
+    if (failed) throw OsError("TAP interface", failed);
+    return nb::make_tuple(n, refused);
 }
 
 }  // namespace
@@ -89,6 +127,8 @@ nb::tuple tap_write(int fd, Array<std::uint8_t> data, Array<std::uint64_t> offse
 void bind_tap(nb::module_& m) {
     m.def("tap_write", &tap_write, nb::arg("fd"), nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
           nb::arg("port"), nb::arg("which_port"), nb::arg("trailer"));
+    m.def("tap_read", &tap_read, nb::arg("fd"), nb::arg("data").noconvert(), nb::arg("offset").noconvert(),
+          nb::arg("length").noconvert(), nb::arg("shortest"), nb::arg("longest"));
 }
 
 }  // namespace twinstamp

@@ -643,7 +643,9 @@ void bind_capture_reader(nb::module_& m) {
             std::rethrow_exception(p);
         } catch (const CaptureError& e) {
             nb::object kind = nb::module_::import_("twinstamp.errors").attr(e.kind);
-            PyErr_SetString(kind.ptr(), e.what());
+            nb::object error = kind(e.what());
+            error.attr("errno") = e.code;
+            PyErr_SetObject(kind.ptr(), error.ptr());
         }
     });
     nb::class_<Lease>(m, "Lease").def("release", &Lease::release);

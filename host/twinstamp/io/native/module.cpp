@@ -8,6 +8,7 @@ namespace twinstamp {
 void bind_card_ring(nb::module_& m);
 void bind_stamped_sender(nb::module_& m);
 void bind_tap(nb::module_& m);
+void bind_transmit(nb::module_& m);
 void bind_capture_reader(nb::module_& m);
 void bind_capture_writer(nb::module_& m);
 void bind_merge(nb::module_& m);
@@ -22,6 +23,7 @@ NB_MODULE(_native, m) {
     twinstamp::bind_card_ring(m);
     twinstamp::bind_stamped_sender(m);
     twinstamp::bind_tap(m);
+    twinstamp::bind_transmit(m);
     twinstamp::bind_capture_reader(m);
     twinstamp::bind_capture_writer(m);
     twinstamp::bind_packet_socket(m);

@@ -1,37 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`twinstamp card info` and `capture` for ordinary interfaces: --card linux:eth1,eth2."""
+"""`twinstamp card capture` of cards with real wires, and `info` of ordinary interfaces."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twinstamp.cli.common import write_json
 from twinstamp.errors import ConfigError
 
-if TYPE_CHECKING:
-    from twinstamp.card.linux import LinuxCard
-
-PREFIX = "linux:"
-
-
-def is_linux(name: str) -> bool:
-    return name.removeprefix("card:").startswith(PREFIX)
-
-
-def open_linux(name: str) -> LinuxCard:
-    """The card of 'linux:eth1,eth2'."""
-    from twinstamp.card.linux import LinuxCard
-
-    return LinuxCard(name.removeprefix("card:").removeprefix(PREFIX).split(","))
-
 
 def info(options: argparse.Namespace) -> int:
+    from twinstamp.card import open_any_card
+    from twinstamp.card.linux import LinuxCard
     from twinstamp.card.nic import stamping_info
 
-    with open_linux(options.card) as card:
+    with open_any_card(options.card) as card:
+        assert isinstance(card, LinuxCard)
         kernel, clock = card.system_clock(), card.clock()
         report = {
             "version": 1,
@@ -64,6 +51,7 @@ def info(options: argparse.Namespace) -> int:
 
 def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
     """Captures until --count frames are there, or SIGINT or SIGTERM comes."""
+    from twinstamp.card import Card, open_any_card
     from twinstamp.card.capture import CardCapture
     from twinstamp.io.files import create_capture
 
@@ -74,7 +62,7 @@ def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
     stopped: list[int] = []
     before = {}
     written = 0
-    with open_linux(options.card) as card, create_capture(target, format="pcapng") as writer:
+    with open_any_card(options.card) as card, create_capture(target, format="pcapng") as writer:
         capture = CardCapture(writer, card)
         writer.flush()
         card.start()
@@ -91,15 +79,19 @@ def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
         finally:
             for changed, handler in before.items():
                 signal.signal(changed, handler)
-        links = card.statistics()
-        for port, link in enumerate(links):
-            writer.statistics(
-                card.ports,
-                port,
-                timestamp_ns=time.time_ns(),
-                received=link.frames + link.kernel_drops,
-                dropped=link.kernel_drops,
-                comment="",
-            )
-    dropped = sum(link.kernel_drops for link in links)
+        if isinstance(card, Card):
+            capture.finish(card)
+            dropped = card.statistics().dropped
+        else:
+            links = card.statistics()
+            dropped = sum(link.kernel_drops for link in links)
+            for port, link in enumerate(links):
+                writer.statistics(
+                    card.ports,
+                    port,
+                    timestamp_ns=time.time_ns(),
+                    received=link.frames + link.kernel_drops,
+                    dropped=link.kernel_drops,
+                    comment="",
+                )
     return {"version": 1, "written": written, "dropped": dropped, "played": {"left_out": {}}}
