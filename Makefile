@@ -124,6 +124,9 @@ SIM_FILES := $(wildcard hdl/sim/*.cpp hdl/sim/*.h)
 HASH_SIM := build/hdl/libflow_stream.so
 HASH_FILES := $(addprefix hdl/rtl/hash/,limb_sum.sv mul32.sv token_fifo.sv flow_hash.sv flow_stream.sv)
 HASH_BENCH := hdl/sim/hash/hash_bench.cpp
+TRAIN_SIM := build/hdl/libtrain_schedule.so
+TRAIN_FILES := $(addprefix hdl/rtl/tx/,train_random.sv train_schedule.sv)
+TRAIN_BENCH := hdl/sim/train/train_bench.cpp
 
 # Clock, PPS, serial line and soft core, for closed loops.
 CLOCK_SIM := build/hdl/libclock_card.so
@@ -134,7 +137,7 @@ UART_SIM := build/hdl/libuart_bridge.so
 UART_FILES := hdl/rtl/common/sync_2ff.sv $(addprefix hdl/rtl/uart/,uart.sv uart_bridge.sv)
 UART_BENCH := hdl/sim/uart/uart_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM) $(UART_SIM) $(CLOCK_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
+hdl: $(SIM) $(HASH_SIM) $(UART_SIM) $(CLOCK_SIM) $(TRAIN_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
 
 # The card that writes waveforms is a library of its own, made where somebody asks for it.
 $(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
@@ -165,6 +168,13 @@ $(FIRMWARE): tools/firmware.sh $(FIRMWARE_FILES) hdl/regs/generated/twinstamp_re
 	@bash tools/packages.sh firmware
 	@mkdir -p build
 	@bash tools/firmware.sh build/firmware > build/firmware.log 2>&1 || { cat build/firmware.log; exit 1; }
+
+$(TRAIN_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(TRAIN_FILES) $(TRAIN_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of train_schedule"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ train_schedule $(TRAIN_BENCH) $(TRAIN_FILES) > build/hdl-train.log 2>&1 \
+	    || { cat build/hdl-train.log; exit 1; }
+
 $(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_BENCH) hdl/rtl/waivers.vlt
 	@echo "hdl: building the bench of uart_bridge"
 	@mkdir -p build/hdl
@@ -186,6 +196,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
 	bash tools/verilate_block.sh --lint clock_card -f hdl/rtl/discipline.f picorv32.v
+	bash tools/verilate_block.sh --lint train_schedule $(TRAIN_FILES)
 	bash tools/verilate_block.sh --lint uart_bridge $(UART_FILES)
 	bash tools/verilate_block.sh --lint card_memory hdl/rtl/uart/card_memory.sv
 

@@ -9,7 +9,8 @@ knows which clock has an edge; model_nba<TRIGGERED> is the model's own eval_nba 
 model_parts.h, for hdl/sim/warp.cpp: which members may change while the card is idle. Clocks, late inputs and
 Verilator's own; card time (WARP_TIME) and what follows it; timers of polls (WARP_POLL). Whatever else changes
 keeps the simulation from warping. A comparison with card time must be named here, as the signed difference
-(WARP_DUE: a warp ends before its sign changes).
+(WARP_DUE: a warp ends before its sign changes) or as the time that card time, 32.32, is compared with (WARP_TARGET:
+a warp ends before card time reaches it).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ PREFIX = "Vtwinstamp_card"
 ROOT = f"{PREFIX}___024root"
 FREE = (
     r"^__V(trigprevexpr|act|nba|ico|stl)|"
-    r"(^|__)(clk_i|clk_reg_i|aux_clk_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i|now_half_i|now_fraction|now_fraction_i)$"
+    r"(^|__)(clk_i|clk_reg_i|aux_clk_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i|now_half_i|now_fraction|now_fraction_i|"
+    r"soon_q|soon_q64|soon_q64_i|before_q64|before_q64_i)$|u_train_time__DOT__before_q$"
 )
 
 
@@ -89,7 +91,7 @@ def edges(folder: Path) -> str:
 
 def warp(folder: Path) -> str:
     lines = []
-    counts = dict.fromkeys(("WARP_FREE", "WARP_TIME", "WARP_DUE", "WARP_POLL"), 0)
+    counts = dict.fromkeys(("WARP_FREE", "WARP_TIME", "WARP_DUE", "WARP_TARGET", "WARP_POLL"), 0)
 
     def put(kind: str, *names: str) -> None:
         counts[kind] += 1
@@ -111,12 +113,14 @@ def warp(folder: Path) -> str:
                 put("WARP_TIME", full)
             elif re.search(r"(^|u_tx__DOT__)due$", plain):
                 put("WARP_DUE", full)
+            elif re.search(r"(^|__)head_q32(_[io])?$", plain):
+                put("WARP_TARGET", full)
             elif re.search(r"(^|u_link__DOT__)timer_q$", plain):
                 put("WARP_POLL", full, f"{name}.poll_i")
             elif plain.endswith("hwif_in"):
                 put("WARP_FREE", f"{full}.__PVT__clock.__PVT__now")
     lines.append("#endif")
-    for kind, least in (("WARP_FREE", 20), ("WARP_TIME", 1), ("WARP_DUE", 4), ("WARP_POLL", 4)):
+    for kind, least in (("WARP_FREE", 20), ("WARP_TIME", 1), ("WARP_DUE", 4), ("WARP_TARGET", 4), ("WARP_POLL", 4)):
         if counts[kind] < least:
             die(f"{counts[kind]} members for {kind}, not {least}: say what warp has to know about the model")
     return "\n".join(lines)

@@ -22,6 +22,11 @@ hdl/rtl/phy/gmii_loopback.sv
 hdl/rtl/tx/gmii_tx.sv
 hdl/rtl/tx/tx_fetch.sv
 hdl/rtl/tx/departure_store.sv
+hdl/rtl/tx/train_time.sv
+hdl/rtl/tx/train_random.sv
+hdl/rtl/tx/train_schedule.sv
+hdl/rtl/tx/train_mac.sv
+hdl/rtl/tx/train_port.sv
 hdl/rtl/clock/card_clock.sv
 hdl/rtl/clock/pps_capture.sv
 hdl/rtl/clock/pps_output.sv

@@ -54,11 +54,13 @@ std::vector<Range> fixed(const Model* model) {
 #define WARP_FREE(member) free.push_back(range(model, model->member));
 #define WARP_TIME(member) WARP_FREE(member)
 #define WARP_DUE(member) WARP_FREE(member)
+#define WARP_TARGET(member)
 #define WARP_POLL(timer, poll) WARP_FREE(timer)
 #include "model_parts.h"
 #undef WARP_FREE
 #undef WARP_TIME
 #undef WARP_DUE
+#undef WARP_TARGET
 #undef WARP_POLL
     std::sort(free.begin(), free.end());
     std::vector<Range> out;
@@ -92,6 +94,7 @@ u128 wide(const uint32_t* words) {
 #define WARP_FREE(member)
 #define WARP_TIME(member)
 #define WARP_DUE(member)
+#define WARP_TARGET(member)
 
 // Timers of polls, and their limits (0: no polls).
 std::vector<std::pair<uint32_t, uint32_t>> polls(const Model* model) {
@@ -112,10 +115,27 @@ void advance_polls(Model* model, uint32_t k) {
 #define WARP_POLL(timer, poll)
 #undef WARP_TIME
 #undef WARP_DUE
+#undef WARP_TARGET
+
+// Card time, 32.32.
+uint64_t card_q32(const Model* model) {
+    u128 now = 0;
+#define WARP_DUE(member)
+#define WARP_TARGET(member)
+#define WARP_TIME(member) now = wide(model->member.data());
+#include "model_parts.h"
+#undef WARP_TIME
+#undef WARP_DUE
+#undef WARP_TARGET
+    return static_cast<uint64_t>(now >> 40);
+}
 
 // How many cycles leave the outcome of every comparison with card time as it is.
 uint64_t until_due(const Model* model, uint64_t step_q32) {
     uint64_t k = UINT64_MAX;
+    const uint64_t now = card_q32(model);
+#define WARP_TARGET(member) \
+    if (model->member > now) k = std::min(k, (model->member - now) / (step_q32 + 1));
 #define WARP_TIME(member)
 #define WARP_DUE(member)                                               \
     if (const auto due = static_cast<int64_t>(model->member); due < 0) \
@@ -123,11 +143,13 @@ uint64_t until_due(const Model* model, uint64_t step_q32) {
 #include "model_parts.h"
 #undef WARP_TIME
 #undef WARP_DUE
+#undef WARP_TARGET
     return k;
 }
 
 void add_time(Model* model, u128 q72) {
 #define WARP_DUE(member)
+#define WARP_TARGET(member)
 #define WARP_TIME(member)                                                         \
     const u128 now = (wide(model->member.data()) + q72) & ((u128{1} << 104) - 1); \
     for (int i = 0; i < 4; ++i)                                                   \
@@ -135,6 +157,7 @@ void add_time(Model* model, u128 q72) {
 #include "model_parts.h"
 #undef WARP_TIME
 #undef WARP_DUE
+#undef WARP_TARGET
 }
 #undef WARP_FREE
 #undef WARP_POLL

@@ -325,10 +325,19 @@ module card_regs (
                 logic answer;
                 logic rx_latency;
             } phy;
+            struct {
+                logic control;
+                logic status;
+                logic sent;
+                logic late;
+                logic worst;
+                logic unreported;
+            } train[4];
         } port[4];
         logic counter_memory;
         logic digest_key;
         logic flow_key;
+        logic train_memory;
         logic cpu_memory;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
@@ -440,6 +449,14 @@ module card_regs (
             decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 17'h1050 + (17)'(i0) * 17'h100);
             decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 17'h1054 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
             decoded_reg_strb.port[i0].phy.rx_latency = cpuif_req_masked & (cpuif_addr == 17'h1058 + (17)'(i0) * 17'h100);
+            for(int i1=0; i1<4; i1++) begin
+                decoded_reg_strb.port[i0].train[i1].control = cpuif_req_masked & (cpuif_addr == 17'h1080 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].status = cpuif_req_masked & (cpuif_addr == 17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].sent = cpuif_req_masked & (cpuif_addr == 17'h1088 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].late = cpuif_req_masked & (cpuif_addr == 17'h108c + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].worst = cpuif_req_masked & (cpuif_addr == 17'h1090 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].unreported = cpuif_req_masked & (cpuif_addr == 17'h1094 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+            end
         end
         decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 17'h2000) & (cpuif_addr <= 17'h2000 + 17'h3ff) & !cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h2000) & (cpuif_addr <= 17'h2000 + 17'h3ff) & !cpuif_req_is_wr;
@@ -447,6 +464,8 @@ module card_regs (
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h2800) & (cpuif_addr <= 17'h2800 + 17'h7ff) & cpuif_req_is_wr;
         decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 17'h3000) & (cpuif_addr <= 17'h3000 + 17'h7f) & cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h3000) & (cpuif_addr <= 17'h3000 + 17'h7f) & cpuif_req_is_wr;
+        decoded_reg_strb.train_memory = cpuif_req_masked & (cpuif_addr >= 17'h8000) & (cpuif_addr <= 17'h8000 + 17'h7fff) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 17'h8000) & (cpuif_addr <= 17'h8000 + 17'h7fff) & cpuif_req_is_wr;
         decoded_reg_strb.cpu_memory = cpuif_req_masked & (cpuif_addr >= 17'h10000) & (cpuif_addr <= 17'h10000 + 17'hffff);
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h10000) & (cpuif_addr <= 17'h10000 + 17'hffff);
         decoded_err = '0;
@@ -1072,6 +1091,18 @@ module card_regs (
                     } most_ns;
                 } rx_latency;
             } phy;
+            struct {
+                struct {
+                    struct {
+                        logic next;
+                        logic load_next;
+                    } arm;
+                    struct {
+                        logic next;
+                        logic load_next;
+                    } stop;
+                } control;
+            } train[4];
         } port[4];
     } field_combo_t;
     field_combo_t field_combo;
@@ -1371,6 +1402,16 @@ module card_regs (
                     } most_ns;
                 } rx_latency;
             } phy;
+            struct {
+                struct {
+                    struct {
+                        logic value;
+                    } arm;
+                    struct {
+                        logic value;
+                    } stop;
+                } control;
+            } train[4];
         } port[4];
     } field_storage_t;
     field_storage_t field_storage;
@@ -2845,6 +2886,60 @@ module card_regs (
                 end
             end
         end
+        for(genvar i1=0; i1<4; i1++) begin
+            // Field: twinstamp_card.port[].train[].control.arm
+            always_comb begin
+                automatic logic [0:0] next_c;
+                automatic logic load_next_c;
+                next_c = field_storage.port[i0].train[i1].control.arm.value;
+                load_next_c = '0;
+                if(decoded_reg_strb.port[i0].train[i1].control && decoded_req_is_wr) begin // SW write
+                    next_c = (field_storage.port[i0].train[i1].control.arm.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+                    load_next_c = '1;
+                end else begin // singlepulse clears back to 0
+                    next_c = '0;
+                    load_next_c = '1;
+                end
+                field_combo.port[i0].train[i1].control.arm.next = next_c;
+                field_combo.port[i0].train[i1].control.arm.load_next = load_next_c;
+            end
+            always_ff @(posedge clk or negedge arst_n) begin
+                if(~arst_n) begin
+                    field_storage.port[i0].train[i1].control.arm.value <= 1'h0;
+                end else begin
+                    if(field_combo.port[i0].train[i1].control.arm.load_next) begin
+                        field_storage.port[i0].train[i1].control.arm.value <= field_combo.port[i0].train[i1].control.arm.next;
+                    end
+                end
+            end
+            assign hwif_out.port[i0].train[i1].control.arm.value = field_storage.port[i0].train[i1].control.arm.value;
+            // Field: twinstamp_card.port[].train[].control.stop
+            always_comb begin
+                automatic logic [0:0] next_c;
+                automatic logic load_next_c;
+                next_c = field_storage.port[i0].train[i1].control.stop.value;
+                load_next_c = '0;
+                if(decoded_reg_strb.port[i0].train[i1].control && decoded_req_is_wr) begin // SW write
+                    next_c = (field_storage.port[i0].train[i1].control.stop.value & ~decoded_wr_biten[1:1]) | (decoded_wr_data[1:1] & decoded_wr_biten[1:1]);
+                    load_next_c = '1;
+                end else begin // singlepulse clears back to 0
+                    next_c = '0;
+                    load_next_c = '1;
+                end
+                field_combo.port[i0].train[i1].control.stop.next = next_c;
+                field_combo.port[i0].train[i1].control.stop.load_next = load_next_c;
+            end
+            always_ff @(posedge clk or negedge arst_n) begin
+                if(~arst_n) begin
+                    field_storage.port[i0].train[i1].control.stop.value <= 1'h0;
+                end else begin
+                    if(field_combo.port[i0].train[i1].control.stop.load_next) begin
+                        field_storage.port[i0].train[i1].control.stop.value <= field_combo.port[i0].train[i1].control.stop.next;
+                    end
+                end
+            end
+            assign hwif_out.port[i0].train[i1].control.stop.value = field_storage.port[i0].train[i1].control.stop.value;
+        end
     end
     // External region: twinstamp_card.counter_memory
     assign hwif_out.counter_memory.req = decoded_reg_strb.counter_memory;
@@ -2864,6 +2959,12 @@ module card_regs (
     assign hwif_out.flow_key.req_is_wr = decoded_req_is_wr;
     assign hwif_out.flow_key.wr_data = decoded_wr_data;
     assign hwif_out.flow_key.wr_biten = decoded_wr_biten;
+    // External region: twinstamp_card.train_memory
+    assign hwif_out.train_memory.req = decoded_reg_strb.train_memory;
+    assign hwif_out.train_memory.addr = decoded_addr[14:0];
+    assign hwif_out.train_memory.req_is_wr = decoded_req_is_wr;
+    assign hwif_out.train_memory.wr_data = decoded_wr_data;
+    assign hwif_out.train_memory.wr_biten = decoded_wr_biten;
     // External region: twinstamp_card.cpu_memory
     assign hwif_out.cpu_memory.req = decoded_reg_strb.cpu_memory;
     assign hwif_out.cpu_memory.addr = decoded_addr[15:0];
@@ -2916,6 +3017,7 @@ module card_regs (
         wr_ack |= hwif_in.counter_memory.wr_ack;
         wr_ack |= hwif_in.digest_key.wr_ack;
         wr_ack |= hwif_in.flow_key.wr_ack;
+        wr_ack |= hwif_in.train_memory.wr_ack;
         wr_ack |= hwif_in.cpu_memory.wr_ack;
         external_wr_ack = wr_ack;
     end
@@ -2933,6 +3035,7 @@ module card_regs (
         rd_ack |= hwif_in.counter_memory.rd_ack;
         rd_ack |= hwif_in.digest_key.rd_ack;
         rd_ack |= hwif_in.flow_key.rd_ack;
+        rd_ack |= hwif_in.train_memory.rd_ack;
         rd_ack |= hwif_in.cpu_memory.rd_ack;
         readback_external_rd_ack_c = rd_ack;
     end
@@ -2963,7 +3066,7 @@ module card_regs (
             readback_data_var[31:0] = 32'h54574e53;
         end
         if(rd_mux_addr == 17'h4) begin
-            readback_data_var[15:0] = 16'h4;
+            readback_data_var[15:0] = 16'h5;
             readback_data_var[31:16] = 16'h1;
         end
         if(rd_mux_addr == 17'h8) begin
@@ -2977,6 +3080,7 @@ module card_regs (
             readback_data_var[4] = hwif_in.id.features.phy.next;
             readback_data_var[5] = hwif_in.id.features.loopback.next;
             readback_data_var[6] = hwif_in.id.features.discipline.next;
+            readback_data_var[7] = hwif_in.id.features.trains.next;
         end
         if(rd_mux_addr == 17'h10) begin
             readback_data_var[7:0] = hwif_in.id.size.ports.next;
@@ -3270,6 +3374,25 @@ module card_regs (
                 readback_data_var[15:0] = field_storage.port[i0].phy.rx_latency.least_ns.value;
                 readback_data_var[31:16] = field_storage.port[i0].phy.rx_latency.most_ns.value;
             end
+            for(int i1=0; i1<4; i1++) begin
+                if(rd_mux_addr == 17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
+                    readback_data_var[0] = hwif_in.port[i0].train[i1].status.active.next;
+                    readback_data_var[1] = hwif_in.port[i0].train[i1].status.done.next;
+                    readback_data_var[2] = hwif_in.port[i0].train[i1].status.refused.next;
+                end
+                if(rd_mux_addr == 17'h1088 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].sent.count.next;
+                end
+                if(rd_mux_addr == 17'h108c + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].late.count.next;
+                end
+                if(rd_mux_addr == 17'h1090 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].worst.q32.next;
+                end
+                if(rd_mux_addr == 17'h1094 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].unreported.count.next;
+                end
+            end
         end
         if((rd_mux_addr >= 17'h2000) && (rd_mux_addr <= 17'h2000 + 17'h3ff)) begin
             readback_data_var = hwif_in.counter_memory.rd_data;
@@ -3279,6 +3402,9 @@ module card_regs (
         end
         if((rd_mux_addr >= 17'h3000) && (rd_mux_addr <= 17'h3000 + 17'h7f)) begin
             readback_data_var = hwif_in.flow_key.rd_data;
+        end
+        if((rd_mux_addr >= 17'h8000) && (rd_mux_addr <= 17'h8000 + 17'h7fff)) begin
+            readback_data_var = hwif_in.train_memory.rd_data;
         end
         if((rd_mux_addr >= 17'h10000) && (rd_mux_addr <= 17'h10000 + 17'hffff)) begin
             readback_data_var = hwif_in.cpu_memory.rd_data;

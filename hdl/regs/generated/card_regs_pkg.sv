@@ -45,6 +45,10 @@ package card_regs_pkg;
     } id_regs__features__discipline__in_t;
 
     typedef struct {
+        logic next;
+    } id_regs__features__trains__in_t;
+
+    typedef struct {
         id_regs__features__flow_hash__in_t flow_hash;
         id_regs__features__digest__in_t digest;
         id_regs__features__transmit__in_t transmit;
@@ -52,6 +56,7 @@ package card_regs_pkg;
         id_regs__features__phy__in_t phy;
         id_regs__features__loopback__in_t loopback;
         id_regs__features__discipline__in_t discipline;
+        id_regs__features__trains__in_t trains;
     } id_regs__features__in_t;
 
     typedef struct {
@@ -512,12 +517,71 @@ package card_regs_pkg;
     } phy_regs__in_t;
 
     typedef struct {
+        logic next;
+    } train_regs__status__active__in_t;
+
+    typedef struct {
+        logic next;
+    } train_regs__status__done__in_t;
+
+    typedef struct {
+        logic next;
+    } train_regs__status__refused__in_t;
+
+    typedef struct {
+        train_regs__status__active__in_t active;
+        train_regs__status__done__in_t done;
+        train_regs__status__refused__in_t refused;
+    } train_regs__status__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__sent__count__in_t;
+
+    typedef struct {
+        train_regs__sent__count__in_t count;
+    } train_regs__sent__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__late__count__in_t;
+
+    typedef struct {
+        train_regs__late__count__in_t count;
+    } train_regs__late__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__worst__q32__in_t;
+
+    typedef struct {
+        train_regs__worst__q32__in_t q32;
+    } train_regs__worst__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__unreported__count__in_t;
+
+    typedef struct {
+        train_regs__unreported__count__in_t count;
+    } train_regs__unreported__in_t;
+
+    typedef struct {
+        train_regs__status__in_t status;
+        train_regs__sent__in_t sent;
+        train_regs__late__in_t late;
+        train_regs__worst__in_t worst;
+        train_regs__unreported__in_t unreported;
+    } train_regs__in_t;
+
+    typedef struct {
         port_regs__rx_constant__in_t rx_constant;
         port_regs__rx_status__in_t rx_status;
         port_regs__tx_consumer__in_t tx_consumer;
         port_regs__tx_status__in_t tx_status;
         port_regs__tx_lost__in_t tx_lost;
         phy_regs__in_t phy;
+        train_regs__in_t train[4];
     } port_regs__in_t;
 
     typedef struct {
@@ -542,6 +606,12 @@ package card_regs_pkg;
         logic rd_ack;
         logic [31:0] rd_data;
         logic wr_ack;
+    } twinstamp_card__train_memory__external__in_t;
+
+    typedef struct {
+        logic rd_ack;
+        logic [31:0] rd_data;
+        logic wr_ack;
     } twinstamp_card__cpu_memory__external__in_t;
 
     typedef struct {
@@ -556,6 +626,7 @@ package card_regs_pkg;
         twinstamp_card__counter_memory__external__in_t counter_memory;
         twinstamp_card__digest_key__external__in_t digest_key;
         twinstamp_card__flow_key__external__in_t flow_key;
+        twinstamp_card__train_memory__external__in_t train_memory;
         twinstamp_card__cpu_memory__external__in_t cpu_memory;
     } twinstamp_card__in_t;
 
@@ -1032,6 +1103,23 @@ package card_regs_pkg;
     } phy_regs__out_t;
 
     typedef struct {
+        logic value;
+    } train_regs__control__arm__out_t;
+
+    typedef struct {
+        logic value;
+    } train_regs__control__stop__out_t;
+
+    typedef struct {
+        train_regs__control__arm__out_t arm;
+        train_regs__control__stop__out_t stop;
+    } train_regs__control__out_t;
+
+    typedef struct {
+        train_regs__control__out_t control;
+    } train_regs__out_t;
+
+    typedef struct {
         port_regs__rx_control__out_t rx_control;
         port_regs__rx_limit__out_t rx_limit;
         port_regs__tx_base__out_t tx_base;
@@ -1039,6 +1127,7 @@ package card_regs_pkg;
         port_regs__tx_producer__out_t tx_producer;
         port_regs__loopback__out_t loopback;
         phy_regs__out_t phy;
+        train_regs__out_t train[4];
     } port_regs__out_t;
 
     typedef struct {
@@ -1067,6 +1156,14 @@ package card_regs_pkg;
 
     typedef struct {
         logic req;
+        logic [14:0] addr;
+        logic req_is_wr;
+        logic [31:0] wr_data;
+        logic [31:0] wr_biten;
+    } twinstamp_card__train_memory__external__out_t;
+
+    typedef struct {
+        logic req;
         logic [15:0] addr;
         logic req_is_wr;
         logic [31:0] wr_data;
@@ -1084,6 +1181,7 @@ package card_regs_pkg;
         twinstamp_card__counter_memory__external__out_t counter_memory;
         twinstamp_card__digest_key__external__out_t digest_key;
         twinstamp_card__flow_key__external__out_t flow_key;
+        twinstamp_card__train_memory__external__out_t train_memory;
         twinstamp_card__cpu_memory__external__out_t cpu_memory;
     } twinstamp_card__out_t;
 endpackage

@@ -94,9 +94,9 @@ module twinstamp_card
 
   logic [63:0] now_q32, slew_left;
   logic [7:0] now_fraction;
+  logic [48:0] added_q72;
   logic [31:0] epoch, producer;
   logic load_refused, increment_refused;
-  logic [48:0] added_q72;
   logic core_failed, locked;
   // What a failed servo wrote does not count any more.
   assign locked = hwif_out.clock.control.locked.value && !core_failed;
@@ -199,7 +199,9 @@ module twinstamp_card
 
   // Transmit.
   localparam int unsigned TxDepthLog2 = 11;
-  logic [Ports-1:0] tx_enable, tx_valid, departure_valid, departure_ready, departure_late, sent;
+  logic [Ports-1:0] tx_enable, tx_valid, sent;
+  // Departures: of the host's frames, then of the trains' packets.
+  logic [2*Ports-1:0] departure_valid, departure_ready, departure_late;
   logic [Ports-1:0] sent_multicast, sent_broadcast, sent_late, tx_bad_shape;
   logic [63:0] tx_base [Ports];
   logic [4:0] tx_size [Ports];
@@ -208,10 +210,15 @@ module twinstamp_card
   logic [TxDepthLog2:0] tx_room [Ports];
   logic [63:0] tx_data;
   logic tx_error;
-  logic [63:0] departure_q32 [Ports];
-  logic [63:0] departure_cookie [Ports];
-  logic [15:0] departure_length [Ports];
+  logic [63:0] departure_q32 [2*Ports];
+  logic [63:0] departure_cookie [2*Ports];
+  logic [15:0] departure_length [2*Ports];
+  logic [63:0] departure_delay [Ports];
   logic [15:0] sent_length [Ports];
+  logic [7:0] host_txd [Ports];
+  logic [15:0] host_length [Ports];
+  logic [Ports-1:0] host_tx_en, host_busy, hold_host, host_sent, host_multicast, host_broadcast, host_late;
+  logic [15:0] host_sent_length [Ports];
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_tx
     assign tx_enable[p] = hwif_out.port[p].tx_control.enable.value;
     assign tx_size[p] = hwif_out.port[p].tx_control.size_log2.value;
@@ -222,16 +229,77 @@ module twinstamp_card
     assign hwif_in.port[p].tx_status.bad_shape.next = tx_bad_shape[p];
     gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
       .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .enable_i(tx_enable[p]),
-      .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
-      .room_o(tx_room[p]), .txd_o(mac_txd[p]), .tx_en_o(mac_tx_en[p]), .tx_er_o(mac_tx_er[p]),
+      .hold_i(hold_host[p]), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
+      .room_o(tx_room[p]), .busy_o(host_busy[p]), .length_o(host_length[p]),
+      .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
       .departure_valid_o(departure_valid[p]), .departure_ready_i(departure_ready[p]),
       .departure_q32_o(departure_q32[p]), .departure_cookie_o(departure_cookie[p]),
       .departure_length_o(departure_length[p]), .departure_late_o(departure_late[p]),
-      .sent_o(sent[p]), .sent_length_o(sent_length[p]), .sent_multicast_o(sent_multicast[p]),
-      .sent_broadcast_o(sent_broadcast[p]), .sent_late_o(sent_late[p]),
+      .sent_o(host_sent[p]), .sent_length_o(host_sent_length[p]), .sent_multicast_o(host_multicast[p]),
+      .sent_broadcast_o(host_broadcast[p]), .sent_late_o(host_late[p]),
       .lost_o(hwif_in.port[p].tx_lost.count.next)
     );
   end
+
+  // Packet trains; the wire is shared with the host's frames.
+  logic [95:0] soon_q64, before_q64;
+  logic [15:0] estimate_ntp, estimate_ptp;
+  logic [3:0] train_active [Ports];
+  logic any_train, train_write;
+  assign train_write = hwif_out.train_memory.req && hwif_out.train_memory.req_is_wr;
+  assign hwif_in.train_memory.wr_ack = train_write;
+  train_time u_train_time (
+    .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72), .bound_ns_i(hwif_out.clock.bound.ns.value),
+    .locked_i(hwif_out.clock.control.locked.value), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
+    .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
+  );
+  assign any_train = (train_active[0] | train_active[1] | train_active[2] | train_active[3]) != '0;
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_trains
+    logic [3:0] arm, stop, done, refused;
+    logic [31:0] sent_count [4];
+    logic [31:0] late_count [4];
+    logic [31:0] worst [4];
+    logic [31:0] unreported [4];
+    logic [7:0] train_txd;
+    logic train_tx_en, train_end, train_multicast, train_broadcast, train_late;
+    logic [15:0] train_length;
+    for (genvar t = 0; t < 4; t++) begin : gen_train
+      assign arm[t] = hwif_out.port[p].train[t].control.arm.value;
+      assign stop[t] = hwif_out.port[p].train[t].control.stop.value;
+      assign hwif_in.port[p].train[t].status.active.next = train_active[p][t];
+      assign hwif_in.port[p].train[t].status.done.next = done[t];
+      assign hwif_in.port[p].train[t].status.refused.next = refused[t];
+      assign hwif_in.port[p].train[t].sent.count.next = sent_count[t];
+      assign hwif_in.port[p].train[t].late.count.next = late_count[t];
+      assign hwif_in.port[p].train[t].worst.q32.next = worst[t];
+      assign hwif_in.port[p].train[t].unreported.count.next = unreported[t];
+    end
+    train_port u_trains (
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .soon_q64_i(soon_q64),
+      .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
+      .utc_offset_i(hwif_out.clock.utc_offset.s.value),
+      .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
+      .write_address_i(hwif_out.train_memory.addr[12:2]), .write_data_i(hwif_out.train_memory.wr_data),
+      .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
+      .sent_o(sent_count), .late_o(late_count), .worst_q32_o(worst), .unreported_o(unreported),
+      .host_busy_i(host_busy[p]), .host_length_i(host_length[p]), .hold_host_o(hold_host[p]),
+      .txd_o(train_txd), .tx_en_o(train_tx_en), .end_o(train_end), .end_length_o(train_length),
+      .end_multicast_o(train_multicast), .end_broadcast_o(train_broadcast), .end_late_o(train_late),
+      .departure_valid_o(departure_valid[Ports+p]), .departure_ready_i(departure_ready[Ports+p]),
+      .departure_q32_o(departure_q32[Ports+p]), .departure_cookie_o(departure_cookie[Ports+p]),
+      .departure_length_o(departure_length[Ports+p]), .departure_late_o(departure_late[Ports+p]),
+      .departure_delay_q32_o(departure_delay[p])
+    );
+    // Idle, either of them sends zeros.
+    assign mac_txd[p] = host_txd[p] | train_txd;
+    assign mac_tx_en[p] = host_tx_en[p] || train_tx_en;
+    assign sent[p] = host_sent[p] || train_end;
+    assign sent_length[p] = train_end ? train_length : host_sent_length[p];
+    assign sent_multicast[p] = train_end ? train_multicast : host_multicast[p];
+    assign sent_broadcast[p] = train_end ? train_broadcast : host_broadcast[p];
+    assign sent_late[p] = train_end ? train_late : host_late[p];
+  end
+
   tx_fetch #(.Ports(Ports), .DepthLog2(TxDepthLog2)) u_fetch (
     .clk_i, .rst_ni, .enable_i(tx_enable), .base_i(tx_base), .size_log2_i(tx_size),
     .producer_i(tx_producer), .consumer_o(tx_consumer), .error_o(tx_error), .bad_shape_o(tx_bad_shape), .room_i(tx_room),
@@ -244,6 +312,7 @@ module twinstamp_card
     .clk_i, .rst_ni, .store_i(store), .epoch_i(epoch[7:0]), .link_epoch_i(link_epoch),
     .valid_i(departure_valid), .ready_o(departure_ready), .q32_i(departure_q32),
     .cookie_i(departure_cookie), .length_i(departure_length), .late_i(departure_late),
+    .delay_q32_i(departure_delay),
     .committed_o(committed[Ports]), .taken_i(taken[Ports]), .read_i(store_read[Ports]),
     .read_address_i(store_address), .read_data_o(store_data[Ports])
   );
@@ -258,7 +327,7 @@ module twinstamp_card
     .load_i(hwif_out.clock.control.load.value),
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(locked),
-    .armed_i(1'b0),
+    .armed_i(any_train),
     .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
@@ -336,6 +405,7 @@ module twinstamp_card
   assign hwif_in.id.features.digest.next = 1'b1;
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
+  assign hwif_in.id.features.trains.next = 1'b1;
   assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.discipline.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;

@@ -21,10 +21,13 @@ module gmii_tx
   input  logic [63:0] now_q32_i,
   input  logic        now_half_i,           // card time is half a unit or more past now_q32_i
   input  logic        enable_i,
+  input  logic        hold_i,               // start no frame now: a train has the wire (train_mac)
   input  logic        in_valid_i,
   input  logic [63:0] in_data_i,
   output logic [DepthLog2:0] room_o,
 
+  output logic        busy_o,               // a frame is under way, or the gap after it
+  output logic [15:0] length_o,             // of the frame that waits, without FCS
   output logic [7:0]  txd_o,
   output logic        tx_en_o,
   output logic        tx_er_o,
@@ -75,7 +78,7 @@ module gmii_tx
   logic signed [63:0] due;
   assign due = $signed(now_q32_i + {32'b0, LeadQ32} - launch_q);
   logic go;
-  assign go = gap_q >= 4'd11 && (!flags_q[TxLaunch] || !due[63]);
+  assign go = gap_q >= 4'd11 && !hold_i && (!flags_q[TxLaunch] || !due[63]);
 
   logic [7:0] byte_now;
   assign byte_now = state_q == StPad ? 8'h00 : word_q[8*lane_q +: 8];
@@ -234,6 +237,9 @@ module gmii_tx
       end
     end
   end
+  assign busy_o = gap_q < 4'd11 || state_q == StPreamble || state_q == StSfd || state_q == StData ||
+                  state_q == StPad || state_q == StFcs;
+  assign length_o = length_q;
   assign tx_er_o = 1'b0;
   assign sent_multicast_o = multicast_q;
   assign sent_broadcast_o = broadcast_q;

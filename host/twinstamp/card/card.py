@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from twinstamp.card.trains import CardPort
     from twinstamp.card.transport import Transport
 
 COUNTERS = (
@@ -248,6 +249,7 @@ class Card:
         self._address = 0
         self._longest_sent = LONGEST_FRAME
         self._tx_rings: list[Any] = []
+        self._train_ports: dict[int, CardPort] = {}
         self._running = False
         self._consumer = 0
         self._bound_ns = 0
@@ -747,6 +749,24 @@ class Card:
         had no room for is counted per port in ``port[i].tx_lost``.
         """
         return np.frombuffer(b"" if self._ring is None else self._ring.departures(), dtype=DEPARTURE)
+
+    def train_departures(self, port: int, slot: int) -> npt.NDArray[np.void]:
+        """TRAIN_DEPARTURE[n] of a port's train that ``poll`` or ``receive`` met since the last call."""
+        import numpy as np
+
+        from twinstamp.card.trains import TRAIN_DEPARTURE
+
+        raw = b"" if self._ring is None else self._ring.train_departures(port, slot)
+        return np.frombuffer(raw, TRAIN_DEPARTURE)
+
+    def port(self, number: int) -> CardPort:
+        """Port ``number``, for sending packet trains (docs/trains.md)."""
+        self._check_port(number)
+        if number not in self._train_ports:
+            from twinstamp.card.trains import CardPort
+
+            self._train_ports[number] = CardPort(self, number)
+        return self._train_ports[number]
 
     def stop(self) -> None:
         """Ends receiving; what is in the card still comes through ``poll`` while there are free blocks."""
