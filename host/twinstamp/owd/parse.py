@@ -134,7 +134,7 @@ def parse(
     batch: FrameBatch,
     *,
     ports: Collection[int] | None = (stamp.UDP_PORT,),
-    outgoing: bool = False,
+    outgoing: bool | None = False,
     refused: dict[str, int] | None = None,
 ) -> TestPackets:
     """The test packets of a batch.
@@ -142,7 +142,7 @@ def parse(
     Ethernet (any number of 802.1Q/ad tags), raw IP and Linux cooked captures; IPv4 with options, IPv6 with
     hop-by-hop, routing and destination headers; UDP, no fragments. ports: UDP ports of test packets, at
     the destination, or at the source for reflected ones; None: any. outgoing: take those that the capturing
-    machine sent, and only those. refused: gets added, by ``REASONS``, how many frames are no test packets.
+    machine sent, and only those; None: both. refused: gets added, by ``REASONS``, how many frames are no test packets.
 
     Frames that were cut serve as long as the fields are there. UDP checksums are not looked at: a frame with
     a wrong FCS is refused, and the receiver of the packet would have dropped it. Safe on any bytes.
@@ -164,7 +164,8 @@ def parse(
         return [array[good] for array in arrays]
 
     (index,) = keep((flags & FLAG_BAD_FCS) == 0, "bad_fcs", index)
-    (index,) = keep(((flags[index] & FLAG_OUTGOING) != 0) == outgoing, "outgoing", index)
+    if outgoing is not None:
+        (index,) = keep(((flags[index] & FLAG_OUTGOING) != 0) == outgoing, "outgoing", index)
     # at: where the IP header starts in the buffer; end: behind the last captured byte
     at, end = offset[index], (offset + caplen)[index]
     overhead = np.zeros(len(index), np.int64)  # bytes of the frame before the IP header
@@ -290,7 +291,7 @@ def parse(
 
 
 def reflection(batch: FrameBatch, packets: TestPackets) -> Reflection:
-    """What the reflected ones among ``packets`` carry of the sender's; pass only packets of form REFLECTED."""
+    """What the reflected ones among ``packets`` carry of the sender's; pass only those of form REFLECTED."""
     get = _Bytes(batch.data)
     body = packets.body
     return Reflection(

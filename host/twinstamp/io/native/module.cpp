@@ -10,6 +10,7 @@ void bind_tap(nb::module_& m);
 void bind_capture_reader(nb::module_& m);
 void bind_capture_writer(nb::module_& m);
 void bind_merge(nb::module_& m);
+void bind_order(nb::module_& m);
 void bind_packet_output(nb::module_& m);
 void bind_packet_socket(nb::module_& m);
 }  // namespace twinstamp
@@ -25,4 +26,5 @@ NB_MODULE(_native, m) {
     twinstamp::bind_packet_socket(m);
     twinstamp::bind_packet_output(m);
     twinstamp::bind_merge(m);
+    twinstamp::bind_order(m);
 }
