@@ -25,6 +25,7 @@ COMMANDS = {
     "balance": ("twinstamp.cli.balance", "share a capture's flows among DPI servers"),
     "run": ("twinstamp.cli.run", "run the appliance that a file describes"),
     "backends": ("twinstamp.cli.backends", "say where frames can be judged on this machine"),
+    "owd": ("twinstamp.cli.owd", "report one-way delay of trains; measure through a reflector"),
     "card": ("twinstamp.cli.card", "show, test, calibrate a card; capture from it"),
 }
 

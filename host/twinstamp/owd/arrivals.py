@@ -55,7 +55,9 @@ class TrainKey(NamedTuple):
         text = f"{self.source} > {self.destination} #{self.session}"
         if self.session == 0:
             text = f"{self.source}:{self.source_port} > {self.destination}"
-        return text + ("" if self.way == ONE_WAY else f" {self.way}") + (f" run {self.run}" if self.run else "")
+        return (
+            text + ("" if self.way == ONE_WAY else f" {self.way}") + (f" run {self.run}" if self.run else "")
+        )
 
 
 class ReceiverClock(NamedTuple):
@@ -201,7 +203,7 @@ class Collector:
         self.frames += len(batch)
         if batch.clock.source != "file":
             self._state = self._of(batch.clock)
-        state, changes = self._states(batch)
+        state, changes = self.clock_states(batch)
         packets = parse(batch, ports=self._ports, outgoing=self._outgoing, refused=self.refused)
         if not len(packets):
             return
@@ -239,7 +241,14 @@ class Collector:
         if len(plain):
             rest = ~reflected
             self._store(
-                plain, ONE_WAY, plain.sequence, sent[rest], received[rest], plain.error, clock[rest], plain.ttl
+                plain,
+                ONE_WAY,
+                plain.sequence,
+                sent[rest],
+                received[rest],
+                plain.error,
+                clock[rest],
+                plain.ttl,
             )
         back = packets.select(reflected)
         said = reflection(batch, back)
@@ -301,10 +310,17 @@ class Collector:
         bound, given = (clock.bound_ns, False) if clock.bound_ns >= 0 else (self._given, self._given >= 0)
         return self._clock(ReceiverClock(clock.source, clock.locked, bound, clock.epoch, given))
 
-    def _states(
+    @property
+    def clocks(self) -> tuple[ReceiverClock, ...]:
+        """Receiver's clock states seen so far."""
+        return tuple(self._clocks)
+
+    def clock_states(
         self, batch: FrameBatch
     ) -> tuple[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]] | None]:
-        """The clock state of the batch, or where it changes: (frames from 0, states)."""
+        """The clock's state at the end of the batch, and where it changes in it, if so: (frames, states),
+        from frame 0 on; states are indices into ``clocks``.
+        """
         if batch.options is None:
             return self._state, None
         offset = np.frombuffer(batch.options[0], "u8").astype(np.int64)
@@ -366,9 +382,7 @@ class Collector:
             order = np.argsort(inverse, kind="stable")
             ends = np.cumsum(np.bincount(inverse, minlength=len(names)))
             parts = np.split(order, ends[:-1])
-            groups = (
-                (rows[f].tobytes(), part, int(f)) for part, f in zip(parts, first, strict=True)
-            )
+            groups = ((rows[f].tobytes(), part, int(f)) for part, f in zip(parts, first, strict=True))
         for raw, part, f in groups:
             key = self._keys.get(raw)
             if key is None:
@@ -397,6 +411,13 @@ class Collector:
         return out
 
 
+def clock_comment(clock: ClockState) -> str:
+    """The clock's state as a card's captures carry it."""
+    from twinstamp.card.capture import clock_comment as comment
+
+    return comment(clock)
+
+
 _CLOCK = re.compile(
     r"(?:^|\s)clock=(\S+) timescale=(utc|tai) locked=(yes|no) bound_ns=(unknown|\d{1,18}) epoch=(\d{1,18})\b"
 )
@@ -412,7 +433,9 @@ def read_clock_comment(text: str) -> ClockState | None:
     source, timescale, locked, bound, epoch = found.groups()
     if timescale != "utc":
         raise InputError(f"a frame's comment says {timescale}: stamps in a capture file are UTC")
-    return ClockState(timescale, source, locked == "yes", -1 if bound == "unknown" else int(bound), int(epoch))
+    return ClockState(
+        timescale, source, locked == "yes", -1 if bound == "unknown" else int(bound), int(epoch)
+    )
 
 
 def _key_rows(packets: TestPackets, way: str) -> npt.NDArray[np.uint8]:
@@ -494,9 +517,7 @@ def split_runs(arrivals: Arrivals) -> list[Arrivals]:
         unsorted = np.empty_like(run)
         unsorted[order] = run
         run = unsorted
-    return [
-        replace(arrivals.select(run == k), key=arrivals.key._replace(run=k)) for k in range(n + 1)
-    ]
+    return [replace(arrivals.select(run == k), key=arrivals.key._replace(run=k)) for k in range(n + 1)]
 
 
 def collect(

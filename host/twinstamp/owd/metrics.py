@@ -269,7 +269,15 @@ def loss(judged: Judged, sent: Sent | None = None, *, until_ns: int | None = Non
             ranges = np.stack((gone[np.append(0, cut + 1)], gone[np.append(cut, missing - 1)]), axis=1)
     lost = missing + late
     return Loss(
-        judged.timeout_ns, sent is not None, n, missing, late, lost, undecided, lost / n if n else None, ranges
+        judged.timeout_ns,
+        sent is not None,
+        n,
+        missing,
+        late,
+        lost,
+        undecided,
+        lost / n if n else None,
+        ranges,
     )
 
 
@@ -309,9 +317,7 @@ def duplication(judged: Judged) -> Duplication:
     original = ordered[np.searchsorted(judged.position[ordered], judged.position[copy])]
     sent = judged.arrivals.sent_ns
     conflicting = int(np.count_nonzero(sent[copy] != sent[original]))
-    return Duplication(
-        arrived, len(copy), replicated, conflicting, len(copy) / arrived, replicated / arrived
-    )
+    return Duplication(arrived, len(copy), replicated, conflicting, len(copy) / arrived, replicated / arrived)
 
 
 @dataclass(frozen=True)

@@ -386,9 +386,7 @@ def report_of(
         if account is not None:
             accounts.remove(account)
         schedule = None if schedules is None else schedules.get(train.key.session)
-        trains.append(
-            train_report(train, sent=account, options=options, schedule_ns=schedule, until_ns=end)
-        )
+        trains.append(train_report(train, sent=account, options=options, schedule_ns=schedule, until_ns=end))
     for account in accounts:
         trains.append(train_report(_nothing(account.key), sent=account, options=options, until_ns=end))
     trains.sort(key=lambda train: (train.key.session, train.key))
@@ -420,7 +418,8 @@ def _account_of(train: Arrivals, accounts: Sequence[Sent]) -> Sent | None:
     alike = [
         account
         for account in accounts
-        if key.session and (account.key.session, account.key.way, account.key.run) == (key.session, key.way, key.run)
+        if key.session
+        and (account.key.session, account.key.way, account.key.run) == (key.session, key.way, key.run)
     ]
     return alike[0] if len(alike) == 1 else None
 

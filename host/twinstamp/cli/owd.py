@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`twinstamp owd`: one-way delay from captures, through a reflector, and as an experiment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from twinstamp.cli.common import Progress, refuse_same, write_json
+from twinstamp.errors import ConfigError
+from twinstamp.units import parse_time_ns
+
+if TYPE_CHECKING:
+    from twinstamp.owd.report import Options, Report
+
+OUTPUTS = ("csv", "parquet", "raw", "etomic", "html", "pcapng")
+
+
+def register(commands: Any, text: str = "one-way delay of packet trains") -> None:
+    parser = commands.add_parser("owd", help=text, description="One-way delay of trains (docs/owd.md).")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    report = actions.add_parser(
+        "report",
+        help="report on trains from captures",
+        description="Reports on the trains in captures taken where they arrive. The departure stands in the "
+        "packets; with --sent the loss before the first and after the last packet seen counts, too.",
+    )
+    report.add_argument("captures", nargs="+", metavar="RX", help="pcap or pcapng, or what --raw wrote")
+    report.add_argument("--sent", nargs="+", default=[], metavar="TX", help="captures taken at the sender")
+    report.add_argument(
+        "--port", action="append", metavar="N", help="UDP port of test packets (862); repeated; any = all"
+    )
+    report.add_argument(
+        "--receive-bound", metavar="T", help="bound of the receiving clock where the capture names none"
+    )
+    report.add_argument(
+        "--tai-utc",
+        type=int,
+        metavar="S",
+        help="TAI - UTC for PTP stamps; default: the table of leap seconds",
+    )
+    add_judging(report)
+    add_outputs(report)
+    report.set_defaults(function=run_report)
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """How delays are judged."""
+    parser.add_argument("--timeout", default="10s", metavar="T", help="later packets count as lost (10s)")
+    parser.add_argument("--least-delay", default="0ns", metavar="T", help="no true delay is smaller (0ns)")
+    parser.add_argument(
+        "--add-bound", default="0ns", metavar="T", help="added to every bound, e.g. for calibration (0ns)"
+    )
+    parser.add_argument("--ttl", type=int, default=255, metavar="N", help="TTL at departure (255)")
+    parser.add_argument("--interval", metavar="T", help="bins of the time series; default: fitting")
+    parser.add_argument("--pair-gap", metavar="T", help="greatest gap of a packet pair at departure")
+    parser.add_argument(
+        "--allow-unsynchronised",
+        action="store_true",
+        help="take clocks that do not follow a reference; shows in every output",
+    )
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Where the results go."""
+    parser.add_argument("--json", metavar="FILE", help='write the report; "-" = standard output')
+    parser.add_argument("--csv", metavar="FILE", help="write every packet as a line")
+    parser.add_argument("--parquet", metavar="FILE", help="write every packet, as Parquet (needs pyarrow)")
+    parser.add_argument("--raw", metavar="FILE", help="write owping's raw lines")
+    parser.add_argument("--etomic", metavar="FILE", help="write ETOMIC's columns")
+    parser.add_argument("--html", metavar="FILE", help="write a page with plots (needs matplotlib)")
+    parser.add_argument(
+        "--pcapng", metavar="FILE", help="write the test packets alone, flagged ones commented"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="no table")
+
+
+def judging(options: argparse.Namespace) -> Options:
+    """The library's options out of the command's."""
+    from twinstamp.owd.report import Options
+
+    if not 0 <= options.ttl <= 255:
+        raise ConfigError(f"--ttl {options.ttl}: give 0 to 255")
+    return Options(
+        timeout_ns=parse_time_ns(options.timeout, "--timeout"),
+        least_ns=parse_time_ns(options.least_delay, "--least-delay"),
+        extra_bound_ns=parse_time_ns(options.add_bound, "--add-bound"),
+        ttl_sent=options.ttl,
+        interval_ns=None if options.interval is None else parse_time_ns(options.interval, "--interval"),
+        pair_gap_ns=None if options.pair_gap is None else parse_time_ns(options.pair_gap, "--pair-gap"),
+        unsynchronised=options.allow_unsynchronised,
+    )
+
+
+def check_outputs(options: argparse.Namespace, *inputs: str) -> None:
+    """Refuses what cannot be written before anything is read."""
+    names = [getattr(options, name) for name in ("json", *OUTPUTS)]
+    for name, path in zip(("json", *OUTPUTS), names, strict=True):
+        refuse_same(path, *inputs, what=f"--{name}")
+        if path is not None and names.count(path) > 1:
+            raise ConfigError(f"--{name} {path}: is given for two outputs; choose another name")
+    if options.parquet is not None:
+        from twinstamp.owd.exports import check_parquet
+
+        check_parquet()
+    if options.html is not None:
+        from twinstamp.owd.page import check_matplotlib
+
+        check_matplotlib()
+
+
+def write_outputs(
+    options: argparse.Namespace,
+    report: Report,
+    captures: list[str],
+    ports: Any = None,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Writes what was asked for, and the table."""
+    from twinstamp.owd import exports
+
+    if options.csv is not None:
+        exports.write_csv(report, options.csv)
+    if options.parquet is not None:
+        exports.write_parquet(report, options.parquet)
+    if options.raw is not None:
+        exports.write_raw(report, options.raw)
+    if options.etomic is not None:
+        exports.write_etomic(report, options.etomic)
+    if options.pcapng is not None:
+        exports.write_pcapng(captures, report, options.pcapng, ports=ports)
+    if options.html is not None:
+        from twinstamp.owd.page import write_html
+
+        write_html(report, options.html, notes=notes)
+    if options.json is not None:
+        write_json(options.json, report.json())
+    if not options.quiet and options.json != "-":
+        show(report)
+
+
+def run_report(options: argparse.Namespace) -> int:
+    check_outputs(options, *options.captures, *options.sent)
+    ports = _ports(options.port)
+    how = judging(options)
+    from twinstamp.owd.exports import RAW_HEAD, read_parquet, read_raw
+    from twinstamp.owd.report import report_captures
+
+    kind = _kind(options.captures, RAW_HEAD)
+    if kind != "capture":
+        if len(options.captures) > 1 or options.sent or options.pcapng:
+            raise ConfigError(
+                f"{options.captures[0]}: an export is reported alone, without --sent and --pcapng"
+            )
+        report = (read_raw if kind == "raw" else read_parquet)(options.captures[0])
+    else:
+        with Progress("reading") as progress:
+            report = report_captures(
+                options.captures,
+                sent=options.sent,
+                ports=ports,
+                receive_bound_ns=(
+                    -1
+                    if options.receive_bound is None
+                    else parse_time_ns(options.receive_bound, "--receive-bound")
+                ),
+                tai_utc_s=options.tai_utc,
+                options=how,
+                progress=progress,
+            )
+    write_outputs(options, report, options.captures, ports)
+    for text in report.truncated:
+        print(f"twinstamp owd: {text}", file=sys.stderr)
+    return 0
+
+
+def _ports(given: list[str] | None) -> tuple[int, ...] | None:
+    if given is None:
+        return (862,)
+    if "any" in given:
+        return None
+    if any(not text.isdigit() or not 0 < int(text) < 1 << 16 for text in given):
+        raise ConfigError(f"--port {' '.join(given)}: give 1 to 65535, or any")
+    return tuple(int(text) for text in given)
+
+
+def _kind(captures: list[str], raw_head: str) -> str:
+    """Whether the first input is a capture or one of our own exports."""
+    if captures[0] == "-":
+        return "capture"
+    try:
+        with open(captures[0], "rb") as file:
+            head = file.read(len(raw_head))
+    except OSError:
+        return "capture"  # whose reader says what is wrong
+    if head[:4] == b"PAR1":
+        return "parquet"
+    return "raw" if head == raw_head.encode() or head[:1].isdigit() else "capture"
+
+
+def show(report: Report) -> None:
+    """The report for a person, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from twinstamp.owd.page import overview_rows, warnings_of
+
+    console = Console(highlight=False, soft_wrap=True)
+    head, rows = overview_rows(report)
+    table = Table(*head)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for pair in report.pairs:
+        bound = pair.asymmetry.bound_ns
+        console.print(
+            f"{report.trains[pair.forward].key.name} less {report.trains[pair.backward].key.name}: minima "
+            f"{pair.asymmetry.minimum_ns:,} ns, medians {pair.asymmetry.median_ns:,} ns, bound "
+            f"{'unknown' if bound is None else f'{bound:,} ns'}",
+            markup=False,
+        )
+    for train in report.trains:
+        loss = train.loss
+        told = "told by the sender" if loss.known else "first to last seen"
+        console.print(
+            f"{train.key.name}: {loss.sent:,} sent ({told}), time-out {loss.timeout_ns / 1e9:g} s",
+            markup=False,
+        )
+    for text in warnings_of(report):
+        console.print(f"warning: {text}", markup=False)
