@@ -282,6 +282,9 @@ def read_raw(path: str) -> Report:
     about = {"options": {}, "until_ns": None, "frames": sum(map(len, arrivals)), "refused": {}} | {
         name: about[name] for name in _ABOUT if name in about
     }
+    if not trains[0][0].get("options"):
+        # owping waits for its time-out before it says that a packet is lost: nothing is undecided.
+        about["until_ns"] = max(int(account.sent_ns.max()) for account in accounts) + Options().timeout_ns
     return _again(arrivals, accounts, about)
 
 

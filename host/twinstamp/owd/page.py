@@ -100,6 +100,11 @@ def warnings_of(report: Report) -> list[str]:
         if n:
             out.append(f"{n:,} packets {text}.")
     for train in report.trains:
+        if train.loss.undecided:
+            out.append(
+                f"{train.key.name}: {train.loss.undecided:,} packets that did not arrive are undecided, as the "
+                "capture ended before their time-out; capture longer, or give a shorter --timeout."
+            )
         if train.judged.arrivals.backwards:
             out.append(
                 f"{train.key.name}: arrival stamps ran back {train.judged.arrivals.backwards:,} times in the "
