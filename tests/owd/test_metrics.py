@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.owd.world import T0_NS, world
 from twinstamp.errors import ConfigError
 from twinstamp.owd import metrics, train_report
 from twinstamp.owd.arrivals import (
@@ -26,6 +24,8 @@ from twinstamp.owd.arrivals import (
     unwrapped,
 )
 from twinstamp.owd.report import Options
+
+from tests.owd.world import T0_NS, world
 
 KEY = TrainKey("10.0.0.1", "10.0.0.2", 862, -1, 7, ONE_WAY)
 
@@ -118,7 +118,11 @@ def test_every_metric_on_small_trains(raw, base: int, timeout: int):
     if values:
         ordered = sorted(values)
         middle = (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
-        assert (found.delay.minimum, found.delay.maximum, found.delay.median) == (ordered[0], ordered[-1], middle)
+        assert (found.delay.minimum, found.delay.maximum, found.delay.median) == (
+            ordered[0],
+            ordered[-1],
+            middle,
+        )
         assert found.delay.sum == sum(values)
         low = min(values)
         assert found.pdv.maximum == max(values) - low and found.pdv.minimum == 0
@@ -166,7 +170,11 @@ def test_undecided_packets_are_not_lost():
     until = made.sent[-1][1] + 10_000
     kept = [a for a in made.arrived if a[0] not in (3, 98)]
     found = train_report(arrivals(kept), sent=sent, options=Options(timeout_ns=50_000), until_ns=until)
-    assert (found.loss.lost, found.loss.undecided, found.loss.sent) == (1 + len(kept), 1, 99)  # 500 µs > 50 µs
+    assert (found.loss.lost, found.loss.undecided, found.loss.sent) == (
+        1 + len(kept),
+        1,
+        99,
+    )  # 500 µs > 50 µs
     found = train_report(arrivals(kept), sent=sent, options=Options(timeout_ns=10**9), until_ns=until)
     assert (found.loss.lost, found.loss.undecided) == (0, 2)
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from tests.owd.world import T0_NS, gaps, world, write
 from twinstamp.cli import main
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import ClockState
 from twinstamp.io.files import open_capture
 from twinstamp.owd import Options, bandwidth, exports, metrics, report_captures
 from twinstamp.owd.page import page
+
+from tests.owd.world import T0_NS, gaps, world, write
 
 LAWS = ["constant", "list", "poisson", "chirp"]
 STATISTICS = (
@@ -105,7 +105,10 @@ def test_ptp_stamps_are_tai(tmp_path):
     (tmp_path / "ptp.pcapng").write_bytes(raw)
     old, new = (report_captures([str(p)]).trains[0] for p in (rx, tmp_path / "ptp.pcapng"))
     assert old.delay == new.delay
-    assert report_captures([str(tmp_path / "ptp.pcapng")], tai_utc_s=36).trains[0].delay.minimum == 500_000 - 10**9
+    assert (
+        report_captures([str(tmp_path / "ptp.pcapng")], tai_utc_s=36).trains[0].delay.minimum
+        == 500_000 - 10**9
+    )
 
 
 def test_exports_give_the_same_statistics_back(damaged, tmp_path):
@@ -140,7 +143,10 @@ def test_raw_lines(tmp_path):
 def test_owpings_own_lines(tmp_path):
     """As `owping -R` prints them: no comments, lost packets with RECVTIME 0."""
     base = (T0_NS // 10**9 + 2_208_988_800) << 32
-    lines = [f"{i} {base + (i << 20)} 1 4.57764e-05 {base + (i << 20) + 4096 * (i + 1)} 1 1.2e-05 254" for i in range(5)]
+    lines = [
+        f"{i} {base + (i << 20)} 1 4.57764e-05 {base + (i << 20) + 4096 * (i + 1)} 1 1.2e-05 254"
+        for i in range(5)
+    ]
     lines[3] = f"3 {base + (3 << 20)} 1 4.57764e-05 0 0 0 255"
     (tmp_path / "x").write_text("\n".join(lines) + "\n")
     train = exports.read_raw(str(tmp_path / "x")).trains[0]
@@ -266,7 +272,11 @@ def test_command(damaged, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "#7" in shown and "--allow-unsynchronised" in shown and "told by the sender" in shown
     said = json.load(open(names["json"]))  # noqa: SIM115
-    assert (said["format"], said["version"], said["options"]["allow_unsynchronised"]) == ("twinstamp-owd", 1, True)
+    assert (said["format"], said["version"], said["options"]["allow_unsynchronised"]) == (
+        "twinstamp-owd",
+        1,
+        True,
+    )
     loss = said["trains"][0]["loss"]
     # The capture ended within the time-out: nothing that is missing is lost yet, and that is said.
     assert (loss["sent"] + loss["undecided"], loss["undecided"]) == (len(made.sent), len(made.lost))
@@ -314,7 +324,9 @@ def test_invalid_stamps_and_estimates_are_refused(tmp_path):
 
 def test_bad_clock_comment(tmp_path):
     tai = write(
-        tmp_path / "a.pcapng", world("constant", 5).arrived, clocks=[(0, ClockState("tai", "card", True, 1, 1))]
+        tmp_path / "a.pcapng",
+        world("constant", 5).arrived,
+        clocks=[(0, ClockState("tai", "card", True, 1, 1))],
     )
     with pytest.raises(InputError, match="UTC"):
         report_captures([tai])

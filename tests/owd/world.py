@@ -7,7 +7,6 @@ import struct
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from twinstamp.card.capture import clock_comment
 from twinstamp.frames import LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
 from twinstamp.io.files import create_capture

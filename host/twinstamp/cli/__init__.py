@@ -26,6 +26,7 @@ COMMANDS = {
     "run": ("twinstamp.cli.run", "run the appliance that a file describes"),
     "backends": ("twinstamp.cli.backends", "say where frames can be judged on this machine"),
     "owd": ("twinstamp.cli.owd", "report one-way delay of trains; measure through a reflector"),
+    "reflect": ("twinstamp.cli.reflect", "answer STAMP test packets (RFC 8762)"),
     "card": ("twinstamp.cli.card", "show, test, calibrate a card; capture from it"),
 }
 

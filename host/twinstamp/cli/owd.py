@@ -38,11 +38,34 @@ def register(commands: Any, text: str = "one-way delay of packet trains") -> Non
         "--tai-utc",
         type=int,
         metavar="S",
-        help="TAI - UTC for PTP stamps; default: the table of leap seconds",
+        help="TAI - UTC for PTP stamps; default: by leap seconds",
     )
     add_judging(report)
     add_outputs(report)
     report.set_defaults(function=run_report)
+
+    probe = actions.add_parser(
+        "stamp",
+        help="measure both directions through a STAMP reflector",
+        description="Sends STAMP packets to a reflector and reports both directions, by kernel stamps.",
+    )
+    probe.add_argument("host", metavar="HOST", help="name or address of the reflector")
+    probe.add_argument("--port", type=int, default=862, metavar="N", help="its UDP port (862)")
+    probe.add_argument("--count", type=int, default=100, metavar="N", help="packets (100)")
+    probe.add_argument("--gap", default="20ms", metavar="T", help="mean gap (20ms)")
+    probe.add_argument("--law", choices=("poisson", "constant"), default="poisson", help="of the gaps")
+    probe.add_argument("--seed", type=int, default=1, metavar="N", help="of Poisson gaps (1)")
+    probe.add_argument("--payload", type=int, default=64, metavar="N", help="bytes of UDP payload (64)")
+    probe.add_argument("--session", type=int, default=1, metavar="N", help="session identifier (1)")
+    probe.add_argument("--format", choices=("ntp", "ptp"), default="ntp", help="of our timestamps")
+    probe.add_argument("--no-follow-up", action="store_true", help="do not ask for departure stamps")
+    probe.add_argument("--bound", metavar="T", help="bound of this host's clock; default: what adjtimex says")
+    probe.add_argument("--wait", default="1s", metavar="T", help="for the last answers (1s)")
+    probe.add_argument("--source", default="", metavar="A", help="address to send from")
+    probe.add_argument("--interface", metavar="IF", help="only through this interface")
+    add_judging(probe)
+    add_outputs(probe, pcapng=False)
+    probe.set_defaults(function=run_stamp)
 
 
 def add_judging(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +85,7 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_outputs(parser: argparse.ArgumentParser) -> None:
+def add_outputs(parser: argparse.ArgumentParser, *, pcapng: bool = True) -> None:
     """Where the results go."""
     parser.add_argument("--json", metavar="FILE", help='write the report; "-" = standard output')
     parser.add_argument("--csv", metavar="FILE", help="write every packet as a line")
@@ -144,6 +167,7 @@ def run_report(options: argparse.Namespace) -> int:
     check_outputs(options, *options.captures, *options.sent)
     ports = _ports(options.port)
     how = judging(options)
+    bound = options.receive_bound
     from twinstamp.owd.exports import RAW_HEAD, read_parquet, read_raw
     from twinstamp.owd.report import report_captures
 
@@ -172,6 +196,38 @@ def run_report(options: argparse.Namespace) -> int:
     write_outputs(options, report, options.captures, ports)
     for text in report.truncated:
         print(f"twinstamp owd: {text}", file=sys.stderr)
+    return 0
+
+
+def run_stamp(options: argparse.Namespace) -> int:
+    check_outputs(options)
+    how = judging(options)
+    from twinstamp.owd.session import Plan, measure
+
+    plan = Plan(
+        count=options.count,
+        gap_ns=parse_time_ns(options.gap, "--gap"),
+        law=options.law,
+        seed=options.seed,
+        payload=options.payload,
+        session=options.session,
+        ptp=options.format == "ptp",
+        follow_up=not options.no_follow_up,
+    )
+    report = measure(
+        options.host,
+        plan,
+        port=options.port,
+        source=options.source,
+        interface=options.interface,
+        bound_ns=None if options.bound is None else parse_time_ns(options.bound, "--bound"),
+        wait_ns=parse_time_ns(options.wait, "--wait"),
+        options=how,
+    )
+    write_outputs(options, report, [])
+    if not any(len(train.judged) for train in report.trains):
+        print(f"twinstamp owd: {options.host} answered nothing", file=sys.stderr)
+        return 1
     return 0
 
 

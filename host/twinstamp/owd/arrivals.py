@@ -393,7 +393,7 @@ class Collector:
             self._trains.setdefault(key, _Columns()).add(*(column[part] for column in columns))
 
     def arrivals(self) -> list[Arrivals]:
-        """What was collected, per train and run, in the order of arrival; the collector is empty afterwards."""
+        """What was collected, per train and run, in the order of arrival; empties the collector."""
         clocks = tuple(self._clocks)
         out: list[Arrivals] = []
         for key in list(self._trains):

@@ -168,13 +168,13 @@ def chirps(judged: Judged) -> Chirps | None:
     queue = delay - delay.min(axis=1, keepdims=True)
     estimates = _excursions(queue[:, :-1], rate, gap)
     return Chirps(
-        len(start), packets, int(rate[:, 0].min()), int(rate[:, -1].max()), distribution(estimates), estimates,
-        left[:, 0],
+        len(start), packets, int(rate[:, 0].min()), int(rate[:, -1].max()), distribution(estimates),
+        estimates, left[:, 0],
     )  # fmt: skip
 
 
 def _excursions(queue: Int64, rate: Int64, gap: Int64) -> Int64:
-    """pathChirp's estimate of each chirp (section 4.2 of the paper); queue, rate, gap: i64[chirps, packets-1].
+    """pathChirp's estimate of each chirp (section 4.2 of the paper). Arrays are i64[chirps, packets-1].
 
     Step by step along the chirp, all chirps at once.
     """

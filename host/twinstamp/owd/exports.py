@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 _ROWS = 20_000  # formatted at once
 RAW_HEAD = "# twinstamp-owd raw 1 "
 CSV_COLUMNS = (
-    "train", "sequence", "sent_ns", "received_ns", "delay_ns", "bound_ns", "flags", "extent", "late_ns", "degree",
-    "ttl", "ipid", "ip_bytes", "size", "send_bound_ns", "receive_bound_ns",
+    "train", "sequence", "sent_ns", "received_ns", "delay_ns", "bound_ns", "flags", "extent", "late_ns",
+    "degree", "ttl", "ipid", "ip_bytes", "size", "send_bound_ns", "receive_bound_ns",
 )  # fmt: skip
 
 
@@ -227,7 +228,7 @@ def _raw_lines(train: TrainReport) -> Iterator[str]:
         ntp_sent, ntp_received = (
             stamp.ntp_from_utc_ns(arrivals.sent_ns), stamp.ntp_from_utc_ns(arrivals.received_ns),
         )  # fmt: skip
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in itertools.pairwise(edges):
             error, clock = int(arrivals.error[start]), arrivals.clocks[arrivals.clock[start]]
             estimate = stamp.read_error_estimate(error)
             serr = "inf" if estimate.bound_q32 < 0 else repr(estimate.bound_q32 / 2**32)
@@ -387,7 +388,7 @@ def write_etomic(report: Report, path: str) -> None:
                 arrivals.size[counted],
             )  # fmt: skip
             edges = [0, *(np.flatnonzero(np.diff(minus)) + 1).tolist(), len(delay)]
-            for start, end in zip(edges[:-1], edges[1:], strict=True):
+            for start, end in itertools.pairwise(edges):
                 if start == end:
                     continue
                 sign = "-" if minus[start] else ""

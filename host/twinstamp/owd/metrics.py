@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics of the IETF's IPPM documents on one train (docs/owd.md): exact, in integers, on whole arrays."""
+"""The metrics of the IETF's IPPM documents on one train (docs/owd.md): exact, on whole arrays."""
 
 from __future__ import annotations
 

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 _POINTS = 2000  # of a line or a cloud; more cannot be seen
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1080px; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .2em .8em; border-bottom: 1px solid #ddd }
-td { text-align: right; font-variant-numeric: tabular-nums } td:first-child, th:first-child { text-align: left }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1080px; padding: 0 1em }
+table { border-collapse: collapse; margin: .6em 0 }
+td, th { padding: .2em .8em; border-bottom: 1px solid #ddd }
+td { text-align: right; font-variant-numeric: tabular-nums }
+td:first-child, th:first-child { text-align: left }
 .plots { display: grid; grid-template-columns: 1fr 1fr; gap: .5em } .plots img { width: 100% }
 .warn { background: #fff3cd; border-left: 4px solid #c80; padding: .5em 1em; margin: .6em 0 }
 h2 { margin-top: 2em; border-top: 2px solid #ccc; padding-top: .6em }
@@ -72,9 +74,8 @@ def page(report: Report, *, notes: tuple[str, ...] = ()) -> str:
     for train in report.trains:
         parts.append(_section(train))
     small = {**report.json(), "trains": len(report.trains)}
-    parts.append(
-        f"<h2>Options and captures</h2><pre>{html.escape(json.dumps(small, indent=1, ensure_ascii=False))}</pre>"
-    )
+    told = html.escape(json.dumps(small, indent=1, ensure_ascii=False))
+    parts.append(f"<h2>Options and captures</h2><pre>{told}</pre>")
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>One-way delay</title>'
         f"<style>{_STYLE}</style></head><body>" + "\n".join(parts) + "</body></html>\n"
@@ -88,8 +89,8 @@ def warnings_of(report: Report) -> list[str]:
         out.append("Clocks that do not follow a reference were allowed (--allow-unsynchronised).")
     if report.unsynchronised:
         out.append(
-            f"{report.unsynchronised:,} packets rest on a clock that does not follow a reference: their delays "
-            "are differences of two clocks, not delays."
+            f"{report.unsynchronised:,} packets rest on a clock that does not follow a reference: their "
+            "delays are differences of two clocks, not delays."
         )
     for flag, text in (
         ("no_bound", "have no error bound, because a clock's is unknown"),
@@ -102,8 +103,8 @@ def warnings_of(report: Report) -> list[str]:
     for train in report.trains:
         if train.loss.undecided:
             out.append(
-                f"{train.key.name}: {train.loss.undecided:,} packets that did not arrive are undecided, as the "
-                "capture ended before their time-out; capture longer, or give a shorter --timeout."
+                f"{train.key.name}: {train.loss.undecided:,} packets that did not arrive are undecided, as "
+                "the capture ended before their time-out; capture longer, or give a shorter --timeout."
             )
         if train.judged.arrivals.backwards:
             out.append(
@@ -158,7 +159,8 @@ def _section(train: TrainReport) -> str:
     known = "told by the sender" if loss.known else "between the first and the last seen"
     rows = [
         ["sent", f"{loss.sent:,}", known],
-        ["lost", f"{loss.lost:,}", f"{loss.missing:,} missing, {loss.late:,} after {format_ns(loss.timeout_ns)}"],
+        ["lost", f"{loss.lost:,}",
+         f"{loss.missing:,} missing, {loss.late:,} after {format_ns(loss.timeout_ns)}"],
         ["duplicates", f"{dup.copies:,}", f"of {dup.replicated:,} packets"],
         ["reordered", f"{reordering.reordered:,}",
          f"extent at most {reordering.extent.maximum or 0}, {reordering.greatest_degree}-reordered at most"],
@@ -167,7 +169,8 @@ def _section(train: TrainReport) -> str:
     names = ("min", "p50", "p90", "p95", "p99", "p99.9", "p99.99", "max")
     spread = []
     for name, found in (
-        ("delay", train.delay), ("delay, lost = ∞", train.delay_with_lost), ("PDV", train.pdv), ("IPDV", train.ipdv)
+        ("delay", train.delay), ("delay, lost = ∞", train.delay_with_lost), ("PDV", train.pdv),
+        ("IPDV", train.ipdv),
     ):  # fmt: skip
         values = {"min": found.minimum, "max": found.maximum, **found.percentiles}
         if name.endswith("∞") and loss.lost:

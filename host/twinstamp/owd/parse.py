@@ -142,7 +142,8 @@ def parse(
     Ethernet (any number of 802.1Q/ad tags), raw IP and Linux cooked captures; IPv4 with options, IPv6 with
     hop-by-hop, routing and destination headers; UDP, no fragments. ports: UDP ports of test packets, at
     the destination, or at the source for reflected ones; None: any. outgoing: take those that the capturing
-    machine sent, and only those; None: both. refused: gets added, by ``REASONS``, how many frames are no test packets.
+    machine sent, and only those; None: both. refused: gets added, by ``REASONS``, how many
+    frames are no test packets.
 
     Frames that were cut serve as long as the fields are there. UDP checksums are not looked at: a frame with
     a wrong FCS is refused, and the receiver of the packet would have dropped it. Safe on any bytes.

@@ -171,7 +171,7 @@ class TrainReport:
             "series": {
                 "width_ns": series.width_ns,
                 **{
-                    name: [None if value == metrics.NONE_NS else value for value in getattr(series, name).tolist()]
+                    name: [None if v == metrics.NONE_NS else v for v in getattr(series, name).tolist()]
                     for name in (
                         "from_ns", "received", "lost", "duplicates", "reordered", "minimum_ns", "median_ns",
                         "p99_ns", "maximum_ns", "bound_ns",
