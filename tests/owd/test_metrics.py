@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from twinstamp.errors import ConfigError
 from twinstamp.owd import metrics, train_report
 from twinstamp.owd.arrivals import (
-    DTYPES,
     ONE_WAY,
     Arrivals,
     ReceiverClock,
@@ -30,13 +29,16 @@ from tests.owd.world import T0_NS, world
 KEY = TrainKey("10.0.0.1", "10.0.0.2", 862, -1, 7, ONE_WAY)
 
 
-def arrivals(packets, *, error=0x8093, clock=ReceiverClock("card", True, 20, 1), ip_bytes=72) -> Arrivals:
+CLOCK = ReceiverClock("card", True, 20, 1)
+
+
+def arrivals(packets, *, error=0x8093, clock=CLOCK, ip_bytes=72) -> Arrivals:
     n = len(packets)
     columns = [
         np.array([p[0] % 2**32 for p in packets], np.int64), [p[1] for p in packets], [p[2] for p in packets],
         [error] * n, [0] * n, [250] * n, [0] * n, [ip_bytes] * n, [ip_bytes + 18] * n,
     ]  # fmt: skip
-    return Arrivals(KEY, *(np.array(c).astype(t) for c, t in zip(columns, DTYPES)), clocks=(clock,))
+    return Arrivals.of(KEY, (clock,), columns)
 
 
 class Oracle:
@@ -132,7 +134,7 @@ def test_every_metric_on_small_trains(raw, base: int, timeout: int):
     judged = found.judged
     got = [
         (int(judged.position[i]) + shift, int(e), int(late), int(n))
-        for i, e, late, n in zip(judged.reordered, judged.extent, judged.late_ns, judged.degree)
+        for i, e, late, n in zip(judged.reordered, judged.extent, judged.late_ns, judged.degree, strict=True)
     ]
     assert got == want
     degrees = [n for *_, n in want]

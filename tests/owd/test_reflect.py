@@ -51,7 +51,10 @@ class Clock:
         return self.ns
 
 
-def reflector(clock: SystemClock = SystemClock(True, 5000), ticks: Clock | None = None, **rules) -> Reflector:
+LOCKED = SystemClock(True, 5000)
+
+
+def reflector(clock: SystemClock = LOCKED, ticks: Clock | None = None, **rules) -> Reflector:
     return Reflector(
         FakeSocket(), Rules(**rules), clock=lambda: clock, now_ns=lambda: NOW, monotonic_ns=ticks or Clock()
     )
@@ -197,8 +200,9 @@ def test_memory_is_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize("call", [
-    lambda: Rules(rate=0), lambda: Rules(bound_ns=-1), lambda: networks(["10.0.0.1/8"]), lambda: Plan(count=0),
-    lambda: Plan(gap_ns=10), lambda: Plan(law="x"), lambda: Plan(payload=63), lambda: Plan(session=0),
+    lambda: Rules(rate=0), lambda: Rules(bound_ns=-1), lambda: networks(["10.0.0.1/8"]),
+    lambda: Plan(count=0), lambda: Plan(gap_ns=10), lambda: Plan(law="x"), lambda: Plan(payload=63),
+    lambda: Plan(session=0),
     lambda: Plan(payload=44), lambda: StampedSocket("x", 1), lambda: StampedSocket("127.0.0.1", 70_000),
 ])  # fmt: skip
 def test_bad_options(call):
@@ -327,7 +331,8 @@ def two_hosts():
     steps = [
         *(f"ip netns add {name}" for name in names),
         f"ip -n {names[0]} link add va type veth peer name vb netns {names[1]}",
-        f"ip -n {names[0]} addr add 10.9.0.1/24 brd + dev va", f"ip -n {names[1]} addr add 10.9.0.2/24 brd + dev vb",
+        f"ip -n {names[0]} addr add 10.9.0.1/24 brd + dev va",
+        f"ip -n {names[1]} addr add 10.9.0.2/24 brd + dev vb",
         f"ip -n {names[0]} link set va up", f"ip -n {names[1]} link set vb up",
     ]  # fmt: skip
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports from captures: what was injected is what is counted, exports give the same back, pages stand alone."""
+"""Reports from captures: what was injected is counted, exports give the same back, pages stand alone."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_csv_and_etomic(damaged, tmp_path):
     judged = found.trains[0].judged
     first = np.flatnonzero(judged.counted)
     assert len(lines) == len(first)
-    for line, i in zip(lines, first.tolist()):
+    for line, i in zip(lines, first.tolist(), strict=True):
         number, left, came = made.arrived[i]
         del number
         assert line[:2] == ["10.0.0.1", "10.0.0.2"]
@@ -265,8 +265,8 @@ def test_names_from_captures_are_escaped(damaged):
 
 def test_command(damaged, tmp_path, capsys):
     rx, tx, made = damaged
-    names = {kind: str(tmp_path / f"out.{kind}") for kind in ("json", "csv", "parquet", "raw", "etomic", "html",
-                                                              "pcapng")}  # fmt: skip
+    kinds = ("json", "csv", "parquet", "raw", "etomic", "html", "pcapng")
+    names = {kind: str(tmp_path / f"out.{kind}") for kind in kinds}
     arguments = [word for kind, path in names.items() for word in (f"--{kind}", path)]
     assert main(["owd", "report", rx, "--sent", tx, *arguments, "--allow-unsynchronised"]) == 0
     shown = capsys.readouterr().out

@@ -184,11 +184,7 @@ def run_report(options: argparse.Namespace) -> int:
                 options.captures,
                 sent=options.sent,
                 ports=ports,
-                receive_bound_ns=(
-                    -1
-                    if options.receive_bound is None
-                    else parse_time_ns(options.receive_bound, "--receive-bound")
-                ),
+                receive_bound_ns=-1 if bound is None else parse_time_ns(bound, "--receive-bound"),
                 tai_utc_s=options.tai_utc,
                 options=how,
                 progress=progress,

@@ -25,9 +25,7 @@ def register(commands: Any, text: str = "answer STAMP test packets (RFC 8762)") 
     parser.add_argument("--interface", metavar="IF", help="answer only what comes through it")
     parser.add_argument("--stateful", action="store_true", help="own sequence numbers per session")
     parser.add_argument("--format", choices=("ntp", "ptp"), default="ntp", help="of our timestamps")
-    parser.add_argument(
-        "--bound", metavar="T", help="bound of this host's clock; default: what adjtimex says"
-    )
+    parser.add_argument("--bound", metavar="T", help="bound of our clock; default: what adjtimex says")
     parser.add_argument("--rate", type=int, default=10_000, metavar="N", help="answers/s at most (10000)")
     parser.add_argument(
         "--source-rate", type=int, default=2_000, metavar="N", help="answers/s to one address (2000)"

@@ -90,6 +90,7 @@ class Arrivals:
     """
 
     key: TrainKey
+    clocks: tuple[ReceiverClock, ...]
     sequence: npt.NDArray[np.uint32]
     sent_ns: npt.NDArray[np.int64]
     received_ns: npt.NDArray[np.int64]
@@ -99,11 +100,18 @@ class Arrivals:
     ipid: npt.NDArray[np.uint16]
     ip_bytes: npt.NDArray[np.uint32]
     size: npt.NDArray[np.uint32]
-    clocks: tuple[ReceiverClock, ...]
     backwards: int = 0
 
     def __len__(self) -> int:
         return len(self.sequence)
+
+    @classmethod
+    def of(
+        cls, key: TrainKey, clocks: Sequence[ReceiverClock], columns: Iterable[Any], *, backwards: int = 0
+    ) -> Arrivals:
+        """Of columns in the order of ``COLUMNS``, made of their types."""
+        arrays = [np.asarray(c).astype(t, copy=False) for c, t in zip(columns, DTYPES, strict=True)]
+        return cls(key, tuple(clocks), *arrays, backwards=backwards)  # type: ignore[misc, arg-type]
 
     def select(self, index: Any) -> Arrivals:
         """The packets at ``index``."""
@@ -398,7 +406,7 @@ class Collector:
         out: list[Arrivals] = []
         for key in list(self._trains):
             columns = self._trains.pop(key).take()
-            arrivals = _in_order(Arrivals(key, *columns, clocks=clocks))
+            arrivals = _in_order(Arrivals.of(key, clocks, columns))
             out += split_runs(arrivals)
         return out
 
@@ -485,7 +493,8 @@ def unwrapped(sequence: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
     Each is the one nearest to its predecessor, so up to 2^31 packets may be lost or late between two.
     The first keeps its value.
     """
-    steps = np.diff(sequence.astype(np.int64))
+    wide = sequence.astype(np.int64)
+    steps = wide[1:] - wide[:-1]
     steps = (steps + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
     out = np.empty(len(sequence), np.int64)
     out[:1] = sequence[:1]

@@ -223,4 +223,5 @@ def _excursions(queue: Int64, rate: Int64, gap: Int64) -> Int64:
     fill = rate[rows, last_start]
     estimate = np.where(estimate == 0, fill[:, None], estimate)
     weighted = (estimate.astype(np.float64) * gap).sum(axis=1) / gap.sum(axis=1)
-    return weighted.astype(np.int64)
+    out: Int64 = weighted.astype(np.int64)
+    return out

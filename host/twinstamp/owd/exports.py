@@ -15,7 +15,6 @@ from twinstamp.frames import ClockState
 from twinstamp.owd import metrics
 from twinstamp.owd.arrivals import (
     COLUMNS,
-    DTYPES,
     Arrivals,
     Collector,
     ReceiverClock,
@@ -82,7 +81,7 @@ def _receive_bounds(train: TrainReport) -> npt.NDArray[np.int64]:
 
 def _parquet() -> Any:
     try:
-        import pyarrow.parquet as parquet
+        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
             "--parquet needs pyarrow, which is not installed: pip install 'twinstamp[parquet]'"
@@ -155,7 +154,7 @@ def read_parquet(path: str) -> Report:
             mine = (number == k) & ~sent_only
             clocks = tuple(ReceiverClock(**clock) for clock in train["clocks"])
             arrivals.append(
-                Arrivals(key, *(c[mine] for c in columns), clocks=clocks, backwards=train["backwards"])
+                Arrivals.of(key, clocks, [c[mine] for c in columns], backwards=train["backwards"])
             )
             if train["sent"]:
                 mine = (number == k) & sent_only
@@ -241,8 +240,8 @@ def _raw_lines(train: TrainReport) -> Iterator[str]:
             yield from _lines(row, columns)
     if train.sent is not None:
         missing = ~np.isin(train.sent.sequence, arrivals.sequence)
-        columns = (train.sent.sequence[missing], stamp.ntp_from_utc_ns(train.sent.sent_ns[missing]))
-        yield from _lines("%d %d 0 inf 0 0 0 255\n", columns)
+        never = (train.sent.sequence[missing], stamp.ntp_from_utc_ns(train.sent.sent_ns[missing]))
+        yield from _lines("%d %d 0 inf 0 0 0 255\n", never)
 
 
 def read_raw(path: str) -> Report:
@@ -321,14 +320,12 @@ def _from_lines(path: str, head: dict[str, Any], lines: Sequence[bytes]) -> tupl
     sent_ns = stamp.utc_ns_from_ntp(sent_ntp, _NEAR_NS)
     here = received_ntp != 0
     zeros = np.zeros(n, np.uint32)
-    columns = (
+    columns: tuple[npt.NDArray[Any], ...] = (
         sequence, sent_ns, stamp.utc_ns_from_ntp(received_ntp, _NEAR_NS), both[:, 0], both[:, 1], ttl, zeros,
         zeros + np.uint32(head["ip_bytes"] or 0), zeros + np.uint32(head["size"] or 0),
     )  # fmt: skip
     key = TrainKey(**head["key"])
-    arrivals = Arrivals(
-        key, *(c[here].astype(t) for c, t in zip(columns, DTYPES, strict=True)), clocks=tuple(clocks)
-    )
+    arrivals = Arrivals.of(key, list(clocks), (column[here] for column in columns))
     order = np.argsort(sent_ns, kind="stable")
     numbers, first = np.unique(sequence[order], return_index=True)
     account = Sent(key, numbers.astype(np.uint32), sent_ns[order][first])

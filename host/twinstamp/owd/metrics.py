@@ -79,6 +79,7 @@ def distribution_of_sorted(
     if n == 0:
         return Distribution(0, undefined, None, None, 0, None, None, percentiles)
     total_sum = _sum(ordered)
+    median: float | None
     if total % 2:
         median = int(ordered[total // 2]) if total // 2 < n else None
     else:
@@ -133,7 +134,8 @@ class Judged:
     @property
     def counted(self) -> npt.NDArray[np.bool_]:
         """First copies within the time-out: the received packets of RFC 7679 and 7680, bool[n]."""
-        return (self.flags & (LATE | DUPLICATE)) == 0
+        counted: npt.NDArray[np.bool_] = (self.flags & (LATE | DUPLICATE)) == 0
+        return counted
 
 
 def judge(
@@ -169,7 +171,7 @@ def judge(
     flags[delay > timeout_ns] |= LATE
     del send, receive, unknown
     by_number = None
-    found = (np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.uint32))
+    found = reordering(position[:0], position[:0])
     if (position[1:] <= position[:-1]).any():
         by_number = np.argsort(position, kind="stable")
         ordered = position[by_number]
@@ -179,8 +181,8 @@ def judge(
             flags[by_number[copy]] |= DUPLICATE
             by_number = by_number[~copy]
             at = np.flatnonzero((flags & DUPLICATE) == 0)
-            late, *measures = reordering(position[at], arrivals.received_ns[at])
-            found = (at[late], *measures)
+            found = reordering(position[at], arrivals.received_ns[at])
+            found = (at[found[0]], *found[1:])
         else:
             found = reordering(position, arrivals.received_ns)
         flags[found[0]] |= REORDERED
@@ -365,7 +367,8 @@ def ipdv(judged: Judged) -> Int64:
     """
     delay, position = _by_number(judged)
     pairs = np.diff(position) == 1
-    return np.diff(delay)[pairs]
+    out: Int64 = np.diff(delay)[pairs]
+    return out
 
 
 def _by_number(judged: Judged) -> tuple[Int64, Int64]:

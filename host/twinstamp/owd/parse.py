@@ -157,7 +157,7 @@ def parse(
     caplen = batch.caplen.astype(np.int64)
     index = np.arange(len(batch))
 
-    def keep(good: npt.NDArray[np.bool_], reason: str, *arrays: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    def keep(good: npt.NDArray[np.bool_], reason: str, *arrays: Any) -> list[Any]:
         lost = good.size - int(np.count_nonzero(good))
         if lost == 0:
             return list(arrays)
@@ -218,7 +218,7 @@ def parse(
         more = more[np.isin(protocol[more], _EXTENSIONS)]
     fragment[v6] |= protocol[v6] == 44
     udp = (protocol == 17) & (header >= 20)
-    columns = [index, at, end, overhead, version, header, ip_bytes]
+    columns: list[Any] = [index, at, end, overhead, version, header, ip_bytes]
     fragment, udp, *columns = keep(~fragment, "fragment", fragment, udp, *columns)
     index, at, end, overhead, version, header, ip_bytes = keep(udp, "not_udp", *columns)
 
@@ -232,7 +232,7 @@ def parse(
         wanted[list(ports)] = True
         columns = keep(wanted[sport] | wanted[dport], "other_port", *columns)
         index, at, end, overhead, version, ip_bytes, udp_at, sport, dport = columns
-    payload = get(udp_at + 4, ">u2").astype(np.int64) - 8
+    payload: npt.NDArray[Any] = get(udp_at + 4, ">u2").astype(np.int64) - 8
     body = udp_at + 8
     columns += [payload, body]
     # The datagram must fit its packet, and the packet the frame on the wire.

@@ -11,7 +11,7 @@ import numpy as np
 from twinstamp import stamp
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.owd import bandwidth, metrics
-from twinstamp.owd.arrivals import BACK, ONE_WAY, THERE, Arrivals, Sent, TrainKey, collect
+from twinstamp.owd.arrivals import BACK, COLUMNS, ONE_WAY, THERE, Arrivals, Sent, TrainKey, collect
 from twinstamp.owd.metrics import Distribution, Judged
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class TrainReport:
     def frame(self) -> Any:
         """``table()`` as a pandas DataFrame. ConfigError where pandas is not installed."""
         try:
-            import pandas
+            import pandas  # type: ignore[import-untyped]
         except ImportError as error:
             raise ConfigError("pandas is not installed: pip install pandas, or use table()") from error
         return pandas.DataFrame(self.table())
@@ -425,9 +425,7 @@ def _account_of(train: Arrivals, accounts: Sequence[Sent]) -> Sent | None:
 
 
 def _nothing(key: TrainKey) -> Arrivals:
-    from twinstamp.owd.arrivals import DTYPES
-
-    return Arrivals(key, *(np.empty(0, dtype) for dtype in DTYPES), clocks=())
+    return Arrivals.of(key, (), [[]] * len(COLUMNS))
 
 
 def _direction_pairs(trains: Sequence[TrainReport]) -> list[DirectionPair]:

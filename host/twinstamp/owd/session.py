@@ -13,7 +13,7 @@ import numpy as np
 
 from twinstamp import stamp
 from twinstamp.errors import ConfigError, DeviceError
-from twinstamp.owd.arrivals import BACK, DTYPES, ONE_WAY, THERE, Arrivals, ReceiverClock, Sent, TrainKey
+from twinstamp.owd.arrivals import BACK, ONE_WAY, THERE, Arrivals, ReceiverClock, Sent, TrainKey
 from twinstamp.owd.kernel import LARGEST, StampedSocket, SystemClock, resolve, system_clock
 from twinstamp.owd.report import Options, Report, report_of
 
@@ -93,8 +93,9 @@ def measure(
     state = clock() if bound_ns is None else SystemClock(True, bound_ns)
     if not state.synchronised and not options.unsynchronised:
         raise ConfigError(
-            "this host's clock does not follow a reference (adjtimex: unsynchronised), so no one-way delay can be "
-            "trusted: synchronise it, give its bound with --bound, or allow it with --allow-unsynchronised"
+            "this host's clock does not follow a reference (adjtimex: unsynchronised), so no one-way delay "
+            "can be trusted: synchronise it, give its bound with --bound, or allow it with "
+            "--allow-unsynchronised"
         )
     address = resolve(host, port, version)
     with StampedSocket(source, 0, version=6 if ":" in address[0] else 4, interface=interface) as socket:
@@ -117,8 +118,8 @@ def _check_mtu(socket: StampedSocket, plan: Plan, address: Any, interface: str |
     size = plan.payload + 8 + (20 if socket.version == 4 else 40)
     if size > mtu:
         raise ConfigError(
-            f"packets of {size} bytes to {address[0]}: the MTU is {mtu}; give --payload {mtu - size + plan.payload} "
-            "at most"
+            f"packets of {size} bytes to {address[0]}: the MTU is {mtu}; give --payload "
+            f"{mtu - size + plan.payload} at most"
         )
 
 
@@ -253,11 +254,7 @@ class _Run:
 
         def arrivals(key: TrainKey, known: tuple[ReceiverClock, ...], *columns: Any) -> Arrivals:
             order = np.argsort(columns[2], kind="stable")
-            return Arrivals(
-                key,
-                *(np.asarray(c)[order].astype(t) for c, t in zip(columns, DTYPES, strict=True)),
-                clocks=known,
-            )
+            return Arrivals.of(key, known, (np.asarray(column)[order] for column in columns))
 
         ours = ReceiverClock("kernel", self._state.synchronised, self._state.bound_ns, 0)
         both = [
