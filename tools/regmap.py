@@ -44,11 +44,14 @@ class Field(NamedTuple):
 
 
 class Register(NamedTuple):
-    """offset: byte address. width: 32 or 64 bits (lower word first). fields: by name."""
+    """offset: byte address. width: 32 or 64 bits (lower word first). fields: by name. reset: what the fields
+    that software writes hold after reset, 0 in the others.
+    """
 
     offset: int
     width: int
     fields: dict[str, Field]
+    reset: int
 
 
 '''
@@ -72,7 +75,10 @@ def table(output: Path) -> None:
             if isinstance(child, RegNode):
                 inner = ", ".join(field(f) for f in child.fields())
                 place = f"0x{child.absolute_address:04X}, {child.get_property('regwidth')}"
-                registers.append(f'    "{name}": Register({place}, {{{inner}}}),\n')
+                reset = sum(
+                    (f.get_property("reset") or 0) << f.low for f in child.fields() if f.is_sw_writable
+                )
+                registers.append(f'    "{name}": Register({place}, {{{inner}}}, 0x{reset:X}),\n')
             elif isinstance(child, MemNode):
                 memories.append(f'    "{name}": (0x{child.absolute_address:04X}, {child.size}),\n')
             else:

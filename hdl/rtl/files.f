@@ -21,6 +21,11 @@ hdl/rtl/phy/gmii_loopback.sv
 hdl/rtl/tx/gmii_tx.sv
 hdl/rtl/tx/tx_fetch.sv
 hdl/rtl/tx/departure_store.sv
+hdl/rtl/tx/train_time.sv
+hdl/rtl/tx/train_random.sv
+hdl/rtl/tx/train_schedule.sv
+hdl/rtl/tx/train_mac.sv
+hdl/rtl/tx/train_port.sv
 hdl/rtl/clock/card_clock.sv
 hdl/rtl/ring/axi_stream_writer.sv
 hdl/rtl/ring/block_packer.sv

@@ -13,7 +13,7 @@ using twinstamp::sim::WireTruth;
 extern "C" {
 // +1 whenever a signature or layout below changes.
 int ts_abi() {
-    return 4;
+    return 5;
 }
 CardSim* ts_new(uint64_t seed) {
     return new CardSim(seed);
@@ -61,8 +61,14 @@ uint64_t ts_state(CardSim* card, uint8_t* out, uint64_t room) {
 uint64_t ts_warped(CardSim* card) {
     return card->warped();
 }
-int ts_write(CardSim* card, uint32_t address, uint32_t data) {
-    return card->write(address, data);
+int ts_write(CardSim* card, uint32_t address, uint32_t data, uint32_t strobe) {
+    return card->write(address, data, static_cast<uint8_t>(strobe));
+}
+void ts_record(CardSim* card, int port, int on) {
+    card->record(port, on != 0);
+}
+uint64_t ts_recorded(CardSim* card, int port, uint16_t* out, uint64_t room) {
+    return card->recorded(port, out, room);
 }
 int ts_read(CardSim* card, uint32_t address, uint32_t* data) {
     return card->read(address, *data);

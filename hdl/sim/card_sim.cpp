@@ -398,13 +398,21 @@ void CardSim::drive_wire(int port) {
         ++wire.started;
         wire.truths.push_back({-1, -1, 0, 0, 0, 0});
     }
+    // The link went: what was on its way is cut off (a cloud wants to know of an SFD first).
+    if (!phys_[port].carries() && (!wire.cloud || wire.truths.back().sfd_fs >= 0)) {
+        leave_wire(port);
+        top_->rx_dv_i &= static_cast<uint8_t>(~bit);
+        top_->rx_er_i &= static_cast<uint8_t>(~bit);
+        top_->rxd_i[port] = 0;
+        return;
+    }
     const WireItem& item = wire.item;
     const int64_t place = wire.place++;
     const bool sfd = !(item.flags & WIRE_NO_SFD);
     const int64_t data = place - item.preamble - (sfd ? 1 : 0);
     const int64_t total = int64_t{item.length} + (item.flags & WIRE_ADD_FCS ? 4 : 0);
     uint8_t value = 0x55;
-    bool error = false;
+    bool error = false, carrier = true;
     if (data == -1 && sfd) {
         value = 0xD5;
         wire.truths.back().sfd_fs = now_fs_;
@@ -415,36 +423,56 @@ void CardSim::drive_wire(int port) {
             const auto& pool = wire.cloud ? wire.bytes : wire.pools.front();
             value = pool[item.offset + static_cast<uint64_t>(data)];
             wire.crc = (wire.crc >> 8) ^ CRC[(wire.crc ^ value) & 0xFF];
+            if (item.flags & WIRE_MARKS) {
+                const uint8_t mark = pool[item.offset + item.length + static_cast<uint64_t>(data)];
+                error = mark & 1;
+                carrier = !(mark & 2);
+            }
         } else {
             const int64_t k = data - item.length;
             value = static_cast<uint8_t>(~wire.crc >> (8 * k));
             if (k == 3) value ^= item.damage;
         }
-        error = data == int64_t{item.error_at};
+        error |= data == int64_t{item.error_at};
         if (data == 0 && sfd) {
             wire.truths.back().first_fs = now_fs_;
             pending_truths_.push_back({port, wire.started - 1, true, now_fs_});
         }
     }
-    if (data >= total - 1) {
-        // The last byte: the carrier goes with the next edge.
-        wire.active = false;
-        wire.idle = 0;
-        if (wire.cloud) {
-            wire.cloud = nullptr;
-        } else if (--wire.pool_items.front() == 0) {
-            wire.pool_items.pop_front();
-            wire.pools.pop_front();
-        }
-    }
+    if (data >= total - 1) leave_wire(port);  // the last byte: the carrier goes with the next edge
     if (place == 0 && total + item.preamble + (sfd ? 1 : 0) == 0) return;
     top_->rxd_i[port] = value;
-    top_->rx_dv_i |= bit;
+    if (carrier) {
+        top_->rx_dv_i |= bit;
+    } else {
+        top_->rx_dv_i &= static_cast<uint8_t>(~bit);
+    }
     if (error) {
         top_->rx_er_i |= bit;
     } else {
         top_->rx_er_i &= static_cast<uint8_t>(~bit);
     }
+}
+
+// The event under way on a wire is over.
+void CardSim::leave_wire(int port) {
+    Wire& wire = wires_[port];
+    wire.active = false;
+    wire.idle = 0;
+    if (wire.cloud) {
+        wire.cloud = nullptr;
+    } else if (--wire.pool_items.front() == 0) {
+        wire.pool_items.pop_front();
+        wire.pools.pop_front();
+    }
+}
+
+uint64_t CardSim::recorded(int port, uint16_t* out, uint64_t room) {
+    auto& all = recorded_[port];
+    const uint64_t n = std::min<uint64_t>(all.size(), room);
+    std::memcpy(out, all.data(), n * sizeof *out);
+    all.erase(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(n));
+    return n;
 }
 
 void CardSim::memory_edge(bool b) {
@@ -634,6 +662,10 @@ void CardSim::rx_edge(int port) {
         }
         drive_wire(port);
     }
+    if (recording_[port]) [[unlikely]] {
+        recorded_[port].push_back(static_cast<uint16_t>(top->rxd_i[port] | (top->rx_dv_i >> port & 1) << 8 |
+                                                        (top->rx_er_i >> port & 1) << 9));
+    }
 }
 
 void CardSim::step() {
@@ -699,11 +731,11 @@ uint64_t CardSim::run_wires(uint64_t n) {
     return cycles_ - start;
 }
 
-bool CardSim::write(uint32_t address, uint32_t data) {
+bool CardSim::write(uint32_t address, uint32_t data, uint8_t strobe) {
     auto* top = top_.get();
-    top->s_axil_awaddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_awaddr = static_cast<uint16_t>(address & 0xFFFF);
     top->s_axil_wdata = data;
-    top->s_axil_wstrb = 15;
+    top->s_axil_wstrb = strobe & 15;
     top->s_axil_awvalid = 1;
     top->s_axil_wvalid = 1;
     for (int i = 0; i < 1000; ++i) {
@@ -727,7 +759,7 @@ bool CardSim::write(uint32_t address, uint32_t data) {
 
 bool CardSim::read(uint32_t address, uint32_t& data) {
     auto* top = top_.get();
-    top->s_axil_araddr = static_cast<uint16_t>(address & 0x3FFF);
+    top->s_axil_araddr = static_cast<uint16_t>(address & 0xFFFF);
     top->s_axil_arvalid = 1;
     for (int i = 0; i < 1000; ++i) {
         const uint64_t cycle = cycles_;

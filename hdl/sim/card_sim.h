@@ -76,6 +76,7 @@ static_assert(sizeof(WireItem) == 32);
 enum : uint8_t {
     WIRE_ADD_FCS = 1,
     WIRE_NO_SFD = 2,  // preamble, then the bytes, without an SFD
+    WIRE_MARKS = 4,   // behind the bytes stands a mark for each: 1 RX_ER, 2 no RX_DV
 };
 
 // Truth about one WireItem.
@@ -106,6 +107,9 @@ class CardSim {
         return wires_[port].items.size() + arrivals_[port].size() + (wires_[port].active ? 1 : 0);
     }
     uint64_t truth(int port, WireTruth* out, uint64_t room);
+    // What the pins of a port say at each edge of its receive clock, from now on: data, 256 RX_DV, 512 RX_ER.
+    void record(int port, bool on) { recording_[port] = on; }
+    uint64_t recorded(int port, uint16_t* out, uint64_t room);
 
     // The PHY of a port: its cable, and what the other end offers; while its link is down nothing is received
     // or sent (what waits on a wire waits on).
@@ -142,7 +146,7 @@ class CardSim {
     uint64_t state(uint8_t* out, uint64_t room) const;
     // Runs until the wire's queues are empty, or n cycles have passed; returns cycles run.
     uint64_t run_wires(uint64_t n);
-    bool write(uint32_t address, uint32_t data);
+    bool write(uint32_t address, uint32_t data, uint8_t strobe = 15);
     bool read(uint32_t address, uint32_t& data);
 
     int64_t now_fs() const { return now_fs_; }
@@ -217,6 +221,7 @@ class CardSim {
     void core_edge();
     void rx_edge(int port);
     void drive_wire(int port);
+    void leave_wire(int port);
     bool take_arrival(int port);
     void collect();
     void drive_cable(int port, Cable& cable);
@@ -250,6 +255,8 @@ class CardSim {
     int rx_edges_[PORTS] = {}, core_edges_[PORTS] = {};
     Wire wires_[PORTS];
     std::vector<PendingTruth> pending_truths_;
+    bool recording_[PORTS] = {};
+    std::vector<uint16_t> recorded_[PORTS];
 
     std::unique_ptr<Cable> cables_[PORTS];                   // into this card's ports
     std::vector<std::pair<CardSim*, int>> outgoing_[PORTS];  // where each transmitter goes

@@ -62,7 +62,7 @@ bool CardSim::still() const {
     if (top->m_axi_awvalid || top->m_axi_wvalid || top->m_axi_arvalid || top->m_axi_rvalid) return false;
     if (top->s_axil_awvalid || top->s_axil_wvalid || top->s_axil_arvalid || trace_) return false;
     for (int p = 0; p < PORTS; ++p) {
-        if (wires_[p].active) return false;
+        if (wires_[p].active || recording_[p]) return false;
         if (cables_[p] && (cables_[p]->from != this || !cables_[p]->symbols.empty())) return false;
         for (const auto& cloud : clouds_[p]) {
             if (cloud->from && cloud->from != this) return false;

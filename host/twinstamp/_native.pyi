@@ -78,6 +78,28 @@ def tap_write(
     trailer: bool,
 ) -> tuple[int, int]: ...
 
+class StampedSender:
+    def __init__(self, interface: str, *, hardware: bool, txtime_clock: int) -> None: ...
+    def send(
+        self,
+        data: Any,
+        offset: Any,
+        caplen: Any,
+        launch_ns: Any,
+        stamp_at: Any,
+        checksum_at: Any,
+        *,
+        ptp: bool,
+        stamp_offset_ns: int,
+        lead_ns: int,
+        spin_ns: int,
+        before_ns: Any,
+        error: Any,
+    ) -> int: ...
+    def departures(self, timeout_s: float) -> tuple[Any, Any, Any]: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
 class CardLease:
     def release(self) -> None: ...
 
@@ -87,6 +109,7 @@ class CardRing:
         self, producer: int, max_frames: int, utc: bool, constants: list[int]
     ) -> tuple[tuple[memoryview, ...], CardLease, int, bool, int, int] | None: ...
     def departures(self) -> list[tuple[int, int, int, bool]]: ...
+    def train_departures(self, port: int, slot: int) -> bytes: ...
     @property
     def consumer(self) -> int: ...
     @property

@@ -32,6 +32,7 @@ FLAG_NO_TIMESTAMP = 0x0004  # the source carries no stamp (pcapng simple packet 
 FLAG_VLAN_RESTORED = 0x0008  # the tag was put back from the kernel's metadata
 FLAG_CSUM_NOT_READY = 0x0010  # the L4 checksum was left to hardware (TP_STATUS_CSUMNOTREADY)
 FLAG_DUPLICATE = 0x0020  # tagged as a duplicate by an earlier stage
+FLAG_KERNEL_STAMP = 0x0040  # stamped by the kernel, in a batch that the NIC stamps
 
 if TYPE_CHECKING:
 

@@ -26,7 +26,7 @@ from typing import Any
 from tests.bench import traffic
 from tests.conftest import CORPUS, ROOT
 
-SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "card", "live")
+SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "card", "live", "linux")
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -292,6 +292,19 @@ def live(tiny: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "live.json")
         command = [sys.executable, str(ROOT / "tests" / "bench" / "live_rate.py"), "--json", str(out)]
+        subprocess.run(command + (["--tiny"] if tiny else []), check=True)
+        return json.loads(out.read_text())  # type: ignore[no-any-return]
+
+
+def linux(tiny: bool) -> dict[str, Any]:
+    """In a process of its own: it makes a namespace."""
+    if os.geteuid() != 0:
+        say("Linux card: SKIPPED, needs root")
+        return {"skipped": "needs root"}
+    say("Linux card on veth: departures against their times, arrivals against departures, one clock")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "linux.json")
+        command = [sys.executable, str(ROOT / "tests" / "bench" / "linux_card.py"), "--json", str(out)]
         subprocess.run(command + (["--tiny"] if tiny else []), check=True)
         return json.loads(out.read_text())  # type: ignore[no-any-return]
 

@@ -11,6 +11,23 @@ from twinstamp.card import Card
 from twinstamp.card.sim import NO_ERROR, WIRE_ADD_FCS, WIRE_ITEM, Frames, SimulatedCard
 
 
+def stamp_limits_ns(window_ns: float = 0.05, apart_ppm: float = 100.0) -> tuple[float, float]:
+    """Least and largest stamp - truth - constant, in ns (docs/card.md, Stamps).
+
+    Half a core cycle each way; the flip-flop that catches the old value, which can only make a stamp later,
+    by its undecided window; half of the stamp's unit of 2^-32 s, and what the rounding misses (0.4% of it)
+    each way; and two sampling periods of a clock that is ``apart_ppm`` from card time.
+    """
+    each_way = 4 + (0.5 + 1 / 256) * 1e9 / 2**32 + 2 * 8 * apart_ppm * 1e-6
+    return -each_way, each_way + window_ns
+
+
+def assert_within(errors: np.ndarray, **options: float) -> None:
+    """``errors``: stamp - truth - constant, ns; no more than what can be."""
+    least, most = stamp_limits_ns(**options)
+    assert least <= errors.min() and errors.max() <= most, (errors.min(), errors.max(), least, most)
+
+
 def fcs(frame: bytes) -> bytes:
     """The frame check sequence, by zlib's CRC-32: not the harness's code."""
     return binascii.crc32(frame).to_bytes(4, "little")

@@ -98,7 +98,7 @@ def test_drops_stand_in_the_capture(tmp_path, tshark):
             if batch is not None:
                 with batch:
                     capture.write(batch)
-        capture.finish()
+        capture.finish(source.card)
     result = source.statistics()
     source.close()
     assert result["dropped"] > 0

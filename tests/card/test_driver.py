@@ -85,7 +85,7 @@ def test_batches_are_frame_batches_all_the_way(tmp_path):
         with create_capture(path) as writer:
             for batch in card.receive(2e-3):
                 assert isinstance(batch, FrameBatch)
-                assert batch.clock == ("utc", "card", False, 250, 1)
+                assert batch.clock == ("utc", "card", False, 250 + 5, 1)  # its own, and of stamps
                 assert np.shares_memory(batch.data, card._memory)
                 assert {batch.ports[i].name for i in batch.port} == {"port3"}
                 keep += window.judge(batch).keep

@@ -10,7 +10,7 @@ import pytest
 from twinstamp.card.sim import PORTS, frames
 from twinstamp.io import open_capture
 
-from tests.card.sending import collect, fcs, send_one, stamp_errors_ns
+from tests.card.sending import assert_within, collect, fcs, send_one, stamp_errors_ns, stamp_limits_ns
 from tests.conftest import captures
 
 OFFSETS_PPB = (100_000, -100_000, 37_000, -3_000)
@@ -27,7 +27,7 @@ def test_one_frame_end_to_end(make_card):
     assert got[2].length == [60]
     (error,) = stamp_errors_ns(got[2].stamp_q32, simulated.truth(2))
     constant = card.read("port[2].rx_constant") * 1e9 / 2**32
-    assert abs(error - constant) < 4.4
+    assert_within(np.array([error - constant]))
     corrected = got[2].stamp_q32[0] - card.read("port[2].rx_constant")
     assert got[2].timestamp_ns == [(corrected * 10**9 + 2**31) >> 32]
 
@@ -63,7 +63,7 @@ def test_line_rate_of_minimum_frames_loses_nothing(make_card, block_log2):
         assert (np.diff(stamp.astype(np.int64)) > 0).all()
         errors = stamp_errors_ns(stamp.tolist(), simulated.truth(port))
         constant = card.read(f"port[{port}].rx_constant") * 1e9 / 2**32
-        assert np.abs(errors - constant).max() < 4 + 0.05 + 0.24  # the flip-flop's window, the stamp's unit
+        assert_within(errors - constant)
         assert counters[port]["good"] == counters[port]["stored"] == counters[port]["size_64"] == n
         assert counters[port]["octets_good"] == 64 * n
 
@@ -88,6 +88,31 @@ def test_stamp_error_over_twenty_beats(make_card):
         assert len(errors) == n
         assert abs(errors.mean() - constant) < 0.1
         assert 2.2 < errors.std() <= 2.4
+        assert_within(errors - constant)
+        # And no less: the bound is what it is said to be.
+        least, most = stamp_limits_ns()
+        assert errors.min() - constant < least + 0.1 and errors.max() - constant > most - 0.1
+
+
+@pytest.mark.parametrize("window_ns", [0.0, 0.5])
+def test_undecided_window_is_all_the_jitter(make_card, window_ns):
+    """The edge's jitter is the first flip-flop's window and nothing else, whatever it is."""
+    simulated, card = make_card(block_log2=20)
+    simulated.set_undecided_window(round(window_ns * 1e6))
+    simulated.set_clock("rx2", ppb=-40_000)
+    card.start()
+    n = 6000  # 20 beats
+    simulated.send(2, frames([bytes(60)] * n))
+    stamps: list[int] = []
+    for batch in card.receive(2e-3):
+        stamps += batch.stamp_q32.tolist()
+    errors = stamp_errors_ns(stamps, simulated.truth(2)) - card.read("port[2].rx_constant") * 1e9 / 2**32
+    assert len(errors) == n
+    assert_within(errors, window_ns=window_ns)
+    least, most = stamp_limits_ns(window_ns)
+    assert errors.min() < least + 0.1 and errors.max() > most - 0.1
+    # Half of what comes within the window is a cycle late.
+    assert abs(errors.mean() - window_ns / 2) < 0.05
 
 
 @pytest.mark.parametrize("first_byte", [False, True])
@@ -99,7 +124,7 @@ def test_reference_point(make_card, first_byte):
     errors = stamp_errors_ns(got.stamp_q32, simulated.truth(0), "first" if first_byte else "sfd")
     constant = card.read("port[0].rx_constant") * 1e9 / 2**32
     assert len(errors) == 50
-    assert np.abs(errors - constant).max() < 4.4
+    assert_within(errors - constant)
     assert {bool(flags & 0x20) for flags in got.record_flags} == {first_byte}
 
 
@@ -153,8 +178,8 @@ def test_real_captures_come_out_byte_for_byte(make_card, path):
 
 def test_bad_frames_are_counted_and_kept_only_when_asked(make_card):
     expected = {
-        "good": 3, "fcs_errors": 2, "undersize": 1, "fragments": 2, "oversize": 1, "jabbers": 1, "no_sfd": 1,
-        "preamble_errors": 1, "broadcast": 1, "multicast": 1, "tagged": 1,
+        "good": 4, "fcs_errors": 2, "undersize": 1, "fragments": 2, "oversize": 1, "jabbers": 1, "no_sfd": 1,
+        "preamble_errors": 1, "broadcast": 1, "multicast": 2, "tagged": 1, "pause": 1, "symbol_errors": 1,
     }  # fmt: skip
 
     def put(simulated):
@@ -162,6 +187,7 @@ def test_bad_frames_are_counted_and_kept_only_when_asked(make_card):
         send_one(simulated, 0, body)
         send_one(simulated, 0, b"\xff" * 6 + body[6:])
         send_one(simulated, 0, b"\x01" + body[1:12] + bytes.fromhex("810000050800") + bytes(1500))  # + tag
+        send_one(simulated, 0, bytes.fromhex("0180c2000001020000000002880800010005") + bytes(42))  # PAUSE
         send_one(simulated, 0, body, damage=1)
         send_one(simulated, 0, body, error_at=20)
         send_one(simulated, 0, body[:40])
@@ -176,10 +202,10 @@ def test_bad_frames_are_counted_and_kept_only_when_asked(make_card):
     card.start(longest=1518)
     put(simulated)
     got = collect(card)[0]
-    assert len(got.frames) == 3 and got.record_flags == [0, 0, 0]
+    assert len(got.frames) == 4 and got.record_flags == [0, 0, 0, 0]
     counters = card.counters()[0]
     assert {name: counters[name] for name in expected} == expected
-    assert counters["stored"] == 3 and counters["dropped"] == 0 and counters["not_wanted"] == 7
+    assert counters["stored"] == 4 and counters["dropped"] == 0 and counters["not_wanted"] == 7
     assert counters["octets_bad"] == 64 + 64 + 44 + 44 + 0 + 1523 + 1604
     card.close()
 
@@ -187,8 +213,8 @@ def test_bad_frames_are_counted_and_kept_only_when_asked(make_card):
     card.start(longest=1518, keep_bad=True, keep_runt=True, keep_giant=True)
     put(simulated)
     got = collect(card)[0]
-    assert got.record_flags == [0, 0, 0, 1, 2, 4, 5, 5, 8, 9]
-    assert [len(frame) for frame in got.frames] == [60, 60, 1518, 60, 60, 40, 40, 0, 1519, 1600]
+    assert got.record_flags == [0, 0, 0, 0, 1, 2, 4, 5, 5, 8, 9]
+    assert [len(frame) for frame in got.frames] == [60, 60, 1518, 60, 60, 60, 40, 40, 0, 1519, 1600]
 
 
 def test_vlan_tags_let_longer_frames_pass(make_card):

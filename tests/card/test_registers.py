@@ -9,10 +9,10 @@ from itertools import pairwise
 import pytest
 from twinstamp.card import Card
 from twinstamp.card.regmap import MAGIC, MEMORIES, REGISTERS
-from twinstamp.card.sim import SimulatedCard
+from twinstamp.card.sim import RING_ADDRESS, SimulatedCard, frames
 from twinstamp.errors import ConfigError, DeviceError
 
-from tests.card.sending import collect
+from tests.card.sending import collect, fcs
 
 
 class Altered:
@@ -117,8 +117,6 @@ def test_absurd_increment_is_refused(make_card):
 
 
 def test_new_epoch_splits_batches(make_card):
-    from twinstamp.card.sim import frames
-
     simulated, card = make_card()
     card.start()
     simulated.send(0, frames([bytes(60)] * 3))
@@ -131,15 +129,182 @@ def test_new_epoch_splits_batches(make_card):
     assert got.timestamp_ns[2] < 10**9 < 1_700_000_000 * 10**9 < got.timestamp_ns[3]
 
 
-def test_writing_anything_anywhere_never_hangs_the_bus(make_card):
-    _, card = make_card()
-    rng = random.Random(3)
-    for address in range(0, 0x4000, 4):
-        card.transport.write32(address, rng.getrandbits(32))
-    for address in range(0, 0x4000, 4):
-        card.transport.read32(address)
-    card.write("id.scratch", 0x12345678)
-    assert card.read("id.scratch") == 0x12345678
+def works(card: Card, simulated: SimulatedCard) -> None:
+    """Receives on each port, sends over the cable from 0 to 1 with departure stamps, counts."""
+    card.start()
+    simulated.run(20)
+    before = card.counters()
+    sent = bytes(range(100, 160))
+    for port in (0, 2, 3):
+        simulated.send(port, frames([sent + fcs(sent)] * 3, add_fcs=False))
+    for cookie in (7, 8):
+        card.send(0, sent, stamp=True, cookie=cookie)
+    got = collect(card)
+    assert [port.frames for port in got] == [[sent] * 3, [sent] * 2, [sent] * 3, [sent] * 3]
+    assert [d.cookie for d in card.departures()] == [7, 8]
+    after = card.counters()
+    assert [a["good"] - b["good"] for a, b in zip(after, before, strict=True)] == [3, 2, 3, 3]
+    assert after[0]["tx_frames"] - before[0]["tx_frames"] == 2
+
+
+VALUES = (0, 0xFFFFFFFF, 1, 0x80000000, RING_ADDRESS & 0xFFFFFFFF, RING_ADDRESS >> 32)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_writing_anything_anywhere_never_hangs_the_bus(make_card, seed):
+    """All the map and beyond, any value, any bytes of a word, reads in between, frames coming and going."""
+    simulated, card = make_card(seed=seed)
+    simulated.connect(0, simulated, 1)
+    card.start()
+    card.send(0, bytes(60))
+    rng = random.Random(seed)
+    simulated.set_memory_stall(0.2, latency=(1, 50))
+    offsets = [
+        register.offset + part for register in REGISTERS.values() for part in (0, register.width // 8 - 4)
+    ]
+    for port in (0, 2, 3):
+        simulated.send(port, frames([rng.randbytes(rng.randrange(20, 400)) for _ in range(200)]))
+    for n in range(6000):
+        address = rng.choice(
+            (rng.choice(offsets), rng.choice(offsets), rng.randrange(1 << 14), rng.getrandbits(32))
+        )
+        value = rng.choice((*VALUES, rng.getrandbits(32), 1 << rng.randrange(32), rng.getrandbits(8)))
+        if rng.random() < 0.6:
+            simulated.write32(address, value, rng.choice((15, 15, rng.randrange(16))))
+        else:
+            simulated.read32(address)
+        if n % 50 == 0:
+            simulated.run(rng.randrange(3000))
+    assert card.read("id.magic") == MAGIC
+    simulated.set_memory_stall()
+    simulated.run_wires(300_000)
+    card.reset()
+    for name, register in REGISTERS.items():
+        both = all(field.writable and field.readable for field in register.fields.values())
+        if both and not name.endswith("phy.command"):
+            assert card.read(name) == register.reset, name
+    simulated.run(5000)  # the PHYs negotiate
+    works(card, simulated)
+
+
+def test_reset_forgets_what_waits(make_card):
+    """A launch in ten years, half a record, a ring that memory refused: none of it outlives a reset."""
+    simulated, card = make_card()
+    simulated.connect(0, simulated, 1)
+    card.start()
+    simulated.set_memory_error(1)
+    simulated.send(2, frames([bytes(60)] * 3))
+    card.send(0, bytes(60), launch_q32=10 * 365 * 86400 << 32)
+    card.send(0, bytes(1500))
+    simulated.run(400_000)
+    card.write("port[0].tx_producer", card.read("port[0].tx_producer") + 3)  # not the end of a record
+    simulated.run(1000)
+    assert card.counters()[0]["tx_frames"] == 0 and card.fields("ring.status")["error"]
+    simulated.set_memory_error(0)
+    card.reset()
+    simulated.run(5000)
+    works(card, simulated)
+
+
+def test_shape_is_taken_at_the_start(make_card):
+    """Base and shape of a running ring can be written without harm; of transmit rings they are judged."""
+    simulated, card = make_card(block_log2=14, blocks_log2=1)
+    card.start(ports=[3])
+    card.write("ring.base", 0x1000)
+    card.write_fields("ring.shape", size_log2=31, count_log2=15)
+    simulated.send(3, frames([bytes([n]) * 100 for n in range(200)]))
+    got = collect(card)[3]
+    assert got.frames == [bytes([n]) * 100 for n in range(200)]
+    assert card.read("ring.status") == 0
+    card.send(0, bytes(60))
+    simulated.run(2000)
+    assert card.counters()[0]["tx_frames"] == 1
+    for changes in ({"tx_base": 0x1_0000_0008}, {"tx_control": 1 | 8 << 4}, {"tx_control": 1 | 21 << 4}):
+        old = {name: card.read(f"port[0].{name}") for name in changes}
+        for name, value in changes.items():
+            card.write(f"port[0].{name}", value)
+        simulated.run(10)
+        assert card.fields("port[0].tx_status") == {"error": 0, "bad_shape": 1}
+        for name, value in old.items():
+            card.write(f"port[0].{name}", value)
+        simulated.run(10)
+        assert card.fields("port[0].tx_status") == {"error": 0, "bad_shape": 0}
+
+
+def halves(card: Card, name: str, between) -> tuple[int, int]:
+    """Both words of a 64-bit register, the lower first, with something done in between."""
+    offset = REGISTERS[name].offset
+    low = card.transport.read32(offset)
+    between()
+    return low, card.transport.read32(offset + 4)
+
+
+@pytest.mark.parametrize("early_ns", range(0, 400, 8))
+def test_time_is_read_in_one_piece(make_card, early_ns):
+    """The lower word overflows before, within and behind the reading of the two words."""
+    simulated, card = make_card()
+    card.load_time_q32((5 << 32) - round(early_ns * 4.294967296))
+    last = 0
+    for _ in range(8):
+        now = card.time_q32()
+        assert last < now < (5 << 32) + 20_000
+        last = now
+    card.load_time_q32((5 << 32) - 5000)
+    low, high = halves(card, "clock.now", lambda: simulated.run(1000))
+    assert (high, low > 0xFFFF0000) == (4, True)
+    assert card.time_q32() >> 32 == 5
+
+
+def test_what_moves_is_read_in_one_piece(make_card):
+    simulated, card = make_card()
+    card.write("clock.slew_amount", (1 << 32) + 10_000_000)  # 68 cycles until the lower word runs out
+    simulated.run(10)
+    low, high = halves(card, "clock.slew_left", lambda: simulated.run(1000))
+    assert (high, low < 10_000_000) == (1, True)
+    assert card.read("clock.slew_left") >> 32 == 0
+    card.load_time_q32((5 << 32) - 5000)
+    card.write_fields("counters.control", latch=1)
+    simulated.run(200)
+
+    def again() -> None:
+        simulated.run(1000)
+        card.write_fields("counters.control", latch=1)
+        simulated.run(200)
+
+    low, high = halves(card, "counters.at", again)
+    assert (high, low > 0xFFFF0000) == (4, True)
+    assert card.read("counters.at") >> 32 == 5
+
+
+def test_what_is_written_takes_effect_in_one_piece(make_card):
+    """A lower word alone changes nothing."""
+    simulated, card = make_card()
+    for name, register in REGISTERS.items():
+        if register.width == 64 and all(field.writable for field in register.fields.values()):
+            card.transport.write32(register.offset, 0x12345678)
+            simulated.run(10)
+            assert card.read(name) == register.reset, name
+            card.transport.write32(register.offset + 4, 0)
+            simulated.run(10)
+            assert card.read(name) & 0xFFFFF000 == 0x12345000, name
+
+
+def test_latched_counters_stand_still(make_card):
+    """Both words of each, under traffic, until the next latch; all ports of one instant."""
+    simulated, card = make_card()
+    card.start()
+    for port in range(4):
+        simulated.send(port, frames([bytes(60)] * 2000))
+    simulated.run(5000)
+    base, size = MEMORIES["counter_memory"]
+    card.write_fields("counters.control", latch=1)
+    simulated.run(500)
+    first = [card.transport.read32(base + at) for at in range(0, size, 4)]
+    simulated.run(20_000)
+    assert [card.transport.read32(base + at) for at in range(0, size, 4)] == first
+    good = [first[port * 64 + 4] for port in range(4)]
+    assert max(good) - min(good) <= 1 and min(good) > 50
+    assert card.counters()[0]["good"] > good[0] + 200
 
 
 def test_values_that_do_not_fit_are_refused(make_card):

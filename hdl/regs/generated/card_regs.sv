@@ -8,7 +8,7 @@ module card_regs (
 
         output logic s_axil_awready,
         input wire s_axil_awvalid,
-        input wire [13:0] s_axil_awaddr,
+        input wire [15:0] s_axil_awaddr,
         input wire [2:0] s_axil_awprot,
         output logic s_axil_wready,
         input wire s_axil_wvalid,
@@ -19,7 +19,7 @@ module card_regs (
         output logic [1:0] s_axil_bresp,
         output logic s_axil_arready,
         input wire s_axil_arvalid,
-        input wire [13:0] s_axil_araddr,
+        input wire [15:0] s_axil_araddr,
         input wire [2:0] s_axil_arprot,
         input wire s_axil_rready,
         output logic s_axil_rvalid,
@@ -35,7 +35,7 @@ module card_regs (
     //--------------------------------------------------------------------------
     logic cpuif_req;
     logic cpuif_req_is_wr;
-    logic [13:0] cpuif_addr;
+    logic [15:0] cpuif_addr;
     logic [31:0] cpuif_wr_data;
     logic [31:0] cpuif_wr_biten;
     logic cpuif_req_stall_wr;
@@ -52,10 +52,10 @@ module card_regs (
     logic [1:0] axil_n_in_flight;
     logic axil_prev_was_rd;
     logic axil_arvalid;
-    logic [13:0] axil_araddr;
+    logic [15:0] axil_araddr;
     logic axil_ar_accept;
     logic axil_awvalid;
-    logic [13:0] axil_awaddr;
+    logic [15:0] axil_awaddr;
     logic axil_wvalid;
     logic [31:0] axil_wdata;
     logic [3:0] axil_wstrb;
@@ -133,17 +133,17 @@ module card_regs (
             if(axil_arvalid && !axil_prev_was_rd) begin
                 cpuif_req = '1;
                 cpuif_req_is_wr = '0;
-                cpuif_addr = {axil_araddr[13:2], 2'b0};
+                cpuif_addr = {axil_araddr[15:2], 2'b0};
                 if(!cpuif_req_stall_rd) axil_ar_accept = '1;
             end else if(axil_awvalid && axil_wvalid) begin
                 cpuif_req = '1;
                 cpuif_req_is_wr = '1;
-                cpuif_addr = {axil_awaddr[13:2], 2'b0};
+                cpuif_addr = {axil_awaddr[15:2], 2'b0};
                 if(!cpuif_req_stall_wr) axil_aw_accept = '1;
             end else if(axil_arvalid) begin
                 cpuif_req = '1;
                 cpuif_req_is_wr = '0;
-                cpuif_addr = {axil_araddr[13:2], 2'b0};
+                cpuif_addr = {axil_araddr[15:2], 2'b0};
                 if(!cpuif_req_stall_rd) axil_ar_accept = '1;
             end
         end
@@ -283,17 +283,27 @@ module card_regs (
                 logic epochs;
                 logic command;
                 logic answer;
+                logic rx_latency;
             } phy;
+            struct {
+                logic control;
+                logic status;
+                logic sent;
+                logic late;
+                logic worst;
+                logic unreported;
+            } train[4];
         } port[4];
         logic counter_memory;
         logic digest_key;
         logic flow_key;
+        logic train_memory;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
     logic decoded_err;
     logic decoded_req_is_external;
 
-    logic [13:0] decoded_addr;
+    logic [15:0] decoded_addr;
     logic decoded_req;
     logic decoded_req_is_wr;
     logic [31:0] decoded_wr_data;
@@ -306,68 +316,79 @@ module card_regs (
         is_external = '0;
         is_valid_addr = '1; // No valid address check
         is_valid_rw = '1; // No valid RW check
-        decoded_reg_strb.id.magic = cpuif_req_masked & (cpuif_addr == 14'h0) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.version = cpuif_req_masked & (cpuif_addr == 14'h4) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.build = cpuif_req_masked & (cpuif_addr == 14'h8) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.features = cpuif_req_masked & (cpuif_addr == 14'hc) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.size = cpuif_req_masked & (cpuif_addr == 14'h10) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.core_clock = cpuif_req_masked & (cpuif_addr == 14'h14) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.scratch = cpuif_req_masked & (cpuif_addr == 14'h18);
-        decoded_reg_strb.clock.now[0] = cpuif_req_masked & (cpuif_addr == 14'h100) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.now[1] = cpuif_req_masked & (cpuif_addr == 14'h104) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.increment[0] = cpuif_req_masked & (cpuif_addr == 14'h108);
-        decoded_reg_strb.clock.increment[1] = cpuif_req_masked & (cpuif_addr == 14'h10c);
-        decoded_reg_strb.clock.slew_amount[0] = cpuif_req_masked & (cpuif_addr == 14'h110);
-        decoded_reg_strb.clock.slew_amount[1] = cpuif_req_masked & (cpuif_addr == 14'h114);
-        decoded_reg_strb.clock.slew_step[0] = cpuif_req_masked & (cpuif_addr == 14'h118);
-        decoded_reg_strb.clock.slew_step[1] = cpuif_req_masked & (cpuif_addr == 14'h11c);
-        decoded_reg_strb.clock.slew_left[0] = cpuif_req_masked & (cpuif_addr == 14'h120) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.slew_left[1] = cpuif_req_masked & (cpuif_addr == 14'h124) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.load_time[0] = cpuif_req_masked & (cpuif_addr == 14'h128);
-        decoded_reg_strb.clock.load_time[1] = cpuif_req_masked & (cpuif_addr == 14'h12c);
-        decoded_reg_strb.clock.control = cpuif_req_masked & (cpuif_addr == 14'h130);
-        decoded_reg_strb.clock.status = cpuif_req_masked & (cpuif_addr == 14'h134);
-        decoded_reg_strb.clock.epoch = cpuif_req_masked & (cpuif_addr == 14'h138) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.bound = cpuif_req_masked & (cpuif_addr == 14'h13c);
-        decoded_reg_strb.clock.utc_offset = cpuif_req_masked & (cpuif_addr == 14'h140);
-        decoded_reg_strb.ring.base[0] = cpuif_req_masked & (cpuif_addr == 14'h200);
-        decoded_reg_strb.ring.base[1] = cpuif_req_masked & (cpuif_addr == 14'h204);
-        decoded_reg_strb.ring.shape = cpuif_req_masked & (cpuif_addr == 14'h208);
-        decoded_reg_strb.ring.timeout = cpuif_req_masked & (cpuif_addr == 14'h20c);
-        decoded_reg_strb.ring.control = cpuif_req_masked & (cpuif_addr == 14'h210);
-        decoded_reg_strb.ring.status = cpuif_req_masked & (cpuif_addr == 14'h214) & !cpuif_req_is_wr;
-        decoded_reg_strb.ring.producer = cpuif_req_masked & (cpuif_addr == 14'h218) & !cpuif_req_is_wr;
-        decoded_reg_strb.ring.consumer = cpuif_req_masked & (cpuif_addr == 14'h21c);
-        decoded_reg_strb.counters.control = cpuif_req_masked & (cpuif_addr == 14'h300) & cpuif_req_is_wr;
-        decoded_reg_strb.counters.status = cpuif_req_masked & (cpuif_addr == 14'h304) & !cpuif_req_is_wr;
-        decoded_reg_strb.counters.at[0] = cpuif_req_masked & (cpuif_addr == 14'h308) & !cpuif_req_is_wr;
-        decoded_reg_strb.counters.at[1] = cpuif_req_masked & (cpuif_addr == 14'h30c) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.magic = cpuif_req_masked & (cpuif_addr == 16'h0) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.version = cpuif_req_masked & (cpuif_addr == 16'h4) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.build = cpuif_req_masked & (cpuif_addr == 16'h8) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.features = cpuif_req_masked & (cpuif_addr == 16'hc) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.size = cpuif_req_masked & (cpuif_addr == 16'h10) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.core_clock = cpuif_req_masked & (cpuif_addr == 16'h14) & !cpuif_req_is_wr;
+        decoded_reg_strb.id.scratch = cpuif_req_masked & (cpuif_addr == 16'h18);
+        decoded_reg_strb.clock.now[0] = cpuif_req_masked & (cpuif_addr == 16'h100) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.now[1] = cpuif_req_masked & (cpuif_addr == 16'h104) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.increment[0] = cpuif_req_masked & (cpuif_addr == 16'h108);
+        decoded_reg_strb.clock.increment[1] = cpuif_req_masked & (cpuif_addr == 16'h10c);
+        decoded_reg_strb.clock.slew_amount[0] = cpuif_req_masked & (cpuif_addr == 16'h110);
+        decoded_reg_strb.clock.slew_amount[1] = cpuif_req_masked & (cpuif_addr == 16'h114);
+        decoded_reg_strb.clock.slew_step[0] = cpuif_req_masked & (cpuif_addr == 16'h118);
+        decoded_reg_strb.clock.slew_step[1] = cpuif_req_masked & (cpuif_addr == 16'h11c);
+        decoded_reg_strb.clock.slew_left[0] = cpuif_req_masked & (cpuif_addr == 16'h120) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.slew_left[1] = cpuif_req_masked & (cpuif_addr == 16'h124) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.load_time[0] = cpuif_req_masked & (cpuif_addr == 16'h128);
+        decoded_reg_strb.clock.load_time[1] = cpuif_req_masked & (cpuif_addr == 16'h12c);
+        decoded_reg_strb.clock.control = cpuif_req_masked & (cpuif_addr == 16'h130);
+        decoded_reg_strb.clock.status = cpuif_req_masked & (cpuif_addr == 16'h134);
+        decoded_reg_strb.clock.epoch = cpuif_req_masked & (cpuif_addr == 16'h138) & !cpuif_req_is_wr;
+        decoded_reg_strb.clock.bound = cpuif_req_masked & (cpuif_addr == 16'h13c);
+        decoded_reg_strb.clock.utc_offset = cpuif_req_masked & (cpuif_addr == 16'h140);
+        decoded_reg_strb.ring.base[0] = cpuif_req_masked & (cpuif_addr == 16'h200);
+        decoded_reg_strb.ring.base[1] = cpuif_req_masked & (cpuif_addr == 16'h204);
+        decoded_reg_strb.ring.shape = cpuif_req_masked & (cpuif_addr == 16'h208);
+        decoded_reg_strb.ring.timeout = cpuif_req_masked & (cpuif_addr == 16'h20c);
+        decoded_reg_strb.ring.control = cpuif_req_masked & (cpuif_addr == 16'h210);
+        decoded_reg_strb.ring.status = cpuif_req_masked & (cpuif_addr == 16'h214) & !cpuif_req_is_wr;
+        decoded_reg_strb.ring.producer = cpuif_req_masked & (cpuif_addr == 16'h218) & !cpuif_req_is_wr;
+        decoded_reg_strb.ring.consumer = cpuif_req_masked & (cpuif_addr == 16'h21c);
+        decoded_reg_strb.counters.control = cpuif_req_masked & (cpuif_addr == 16'h300) & cpuif_req_is_wr;
+        decoded_reg_strb.counters.status = cpuif_req_masked & (cpuif_addr == 16'h304) & !cpuif_req_is_wr;
+        decoded_reg_strb.counters.at[0] = cpuif_req_masked & (cpuif_addr == 16'h308) & !cpuif_req_is_wr;
+        decoded_reg_strb.counters.at[1] = cpuif_req_masked & (cpuif_addr == 16'h30c) & !cpuif_req_is_wr;
         for(int i0=0; i0<4; i0++) begin
-            decoded_reg_strb.port[i0].rx_control = cpuif_req_masked & (cpuif_addr == 14'h1000 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 14'h1004 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].rx_constant = cpuif_req_masked & (cpuif_addr == 14'h1008 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].rx_status = cpuif_req_masked & (cpuif_addr == 14'h100c + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_base[0] = cpuif_req_masked & (cpuif_addr == 14'h1010 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_base[1] = cpuif_req_masked & (cpuif_addr == 14'h1014 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_control = cpuif_req_masked & (cpuif_addr == 14'h1018 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_producer = cpuif_req_masked & (cpuif_addr == 14'h101c + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 14'h1020 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 14'h1024 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 14'h1028 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 14'h102c + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 14'h1040 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 14'h1044 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 14'h1048 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 14'h104c + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 14'h1050 + (14)'(i0) * 14'h100);
-            decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 14'h1054 + (14)'(i0) * 14'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].rx_control = cpuif_req_masked & (cpuif_addr == 16'h1000 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 16'h1004 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].rx_constant = cpuif_req_masked & (cpuif_addr == 16'h1008 + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].rx_status = cpuif_req_masked & (cpuif_addr == 16'h100c + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_base[0] = cpuif_req_masked & (cpuif_addr == 16'h1010 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].tx_base[1] = cpuif_req_masked & (cpuif_addr == 16'h1014 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].tx_control = cpuif_req_masked & (cpuif_addr == 16'h1018 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].tx_producer = cpuif_req_masked & (cpuif_addr == 16'h101c + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 16'h1020 + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 16'h1024 + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 16'h1028 + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 16'h102c + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 16'h1040 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 16'h1044 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 16'h1048 + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 16'h104c + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 16'h1050 + (16)'(i0) * 16'h100);
+            decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 16'h1054 + (16)'(i0) * 16'h100) & !cpuif_req_is_wr;
+            decoded_reg_strb.port[i0].phy.rx_latency = cpuif_req_masked & (cpuif_addr == 16'h1058 + (16)'(i0) * 16'h100);
+            for(int i1=0; i1<4; i1++) begin
+                decoded_reg_strb.port[i0].train[i1].control = cpuif_req_masked & (cpuif_addr == 16'h1080 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) & cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].status = cpuif_req_masked & (cpuif_addr == 16'h1084 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].sent = cpuif_req_masked & (cpuif_addr == 16'h1088 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].late = cpuif_req_masked & (cpuif_addr == 16'h108c + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].worst = cpuif_req_masked & (cpuif_addr == 16'h1090 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) & !cpuif_req_is_wr;
+                decoded_reg_strb.port[i0].train[i1].unreported = cpuif_req_masked & (cpuif_addr == 16'h1094 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) & !cpuif_req_is_wr;
+            end
         end
-        decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
-        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2000) & (cpuif_addr <= 14'h2000 + 14'h3ff) & !cpuif_req_is_wr;
-        decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
-        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h2800) & (cpuif_addr <= 14'h2800 + 14'h7ff) & cpuif_req_is_wr;
-        decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
-        is_external |= cpuif_req_masked & (cpuif_addr >= 14'h3000) & (cpuif_addr <= 14'h3000 + 14'h7f) & cpuif_req_is_wr;
+        decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 16'h2000) & (cpuif_addr <= 16'h2000 + 16'h3ff) & !cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 16'h2000) & (cpuif_addr <= 16'h2000 + 16'h3ff) & !cpuif_req_is_wr;
+        decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 16'h2800) & (cpuif_addr <= 16'h2800 + 16'h7ff) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 16'h2800) & (cpuif_addr <= 16'h2800 + 16'h7ff) & cpuif_req_is_wr;
+        decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 16'h3000) & (cpuif_addr <= 16'h3000 + 16'h7f) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 16'h3000) & (cpuif_addr <= 16'h3000 + 16'h7f) & cpuif_req_is_wr;
+        decoded_reg_strb.train_memory = cpuif_req_masked & (cpuif_addr >= 16'h8000) & (cpuif_addr <= 16'h8000 + 16'h7fff) & cpuif_req_is_wr;
+        is_external |= cpuif_req_masked & (cpuif_addr >= 16'h8000) & (cpuif_addr <= 16'h8000 + 16'h7fff) & cpuif_req_is_wr;
         decoded_err = '0;
         decoded_req_is_external = is_external;
     end
@@ -807,7 +828,29 @@ module card_regs (
                         logic load_next;
                     } write;
                 } command;
+                struct {
+                    struct {
+                        logic [15:0] next;
+                        logic load_next;
+                    } least_ns;
+                    struct {
+                        logic [15:0] next;
+                        logic load_next;
+                    } most_ns;
+                } rx_latency;
             } phy;
+            struct {
+                struct {
+                    struct {
+                        logic next;
+                        logic load_next;
+                    } arm;
+                    struct {
+                        logic next;
+                        logic load_next;
+                    } stop;
+                } control;
+            } train[4];
         } port[4];
     } field_combo_t;
     field_combo_t field_combo;
@@ -982,7 +1025,25 @@ module card_regs (
                         logic value;
                     } write;
                 } command;
+                struct {
+                    struct {
+                        logic [15:0] value;
+                    } least_ns;
+                    struct {
+                        logic [15:0] value;
+                    } most_ns;
+                } rx_latency;
             } phy;
+            struct {
+                struct {
+                    struct {
+                        logic value;
+                    } arm;
+                    struct {
+                        logic value;
+                    } stop;
+                } control;
+            } train[4];
         } port[4];
     } field_storage_t;
     field_storage_t field_storage;
@@ -1856,6 +1917,104 @@ module card_regs (
             end
         end
         assign hwif_out.port[i0].phy.command.write.value = field_storage.port[i0].phy.command.write.value;
+        // Field: twinstamp_card.port[].phy.rx_latency.least_ns
+        always_comb begin
+            automatic logic [15:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.rx_latency.least_ns.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.rx_latency && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.rx_latency.least_ns.value & ~decoded_wr_biten[15:0]) | (decoded_wr_data[15:0] & decoded_wr_biten[15:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.rx_latency.least_ns.next = next_c;
+            field_combo.port[i0].phy.rx_latency.least_ns.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.rx_latency.least_ns.value <= 16'h0;
+            end else begin
+                if(field_combo.port[i0].phy.rx_latency.least_ns.load_next) begin
+                    field_storage.port[i0].phy.rx_latency.least_ns.value <= field_combo.port[i0].phy.rx_latency.least_ns.next;
+                end
+            end
+        end
+        // Field: twinstamp_card.port[].phy.rx_latency.most_ns
+        always_comb begin
+            automatic logic [15:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].phy.rx_latency.most_ns.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].phy.rx_latency && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].phy.rx_latency.most_ns.value & ~decoded_wr_biten[31:16]) | (decoded_wr_data[31:16] & decoded_wr_biten[31:16]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].phy.rx_latency.most_ns.next = next_c;
+            field_combo.port[i0].phy.rx_latency.most_ns.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].phy.rx_latency.most_ns.value <= 16'h0;
+            end else begin
+                if(field_combo.port[i0].phy.rx_latency.most_ns.load_next) begin
+                    field_storage.port[i0].phy.rx_latency.most_ns.value <= field_combo.port[i0].phy.rx_latency.most_ns.next;
+                end
+            end
+        end
+        for(genvar i1=0; i1<4; i1++) begin
+            // Field: twinstamp_card.port[].train[].control.arm
+            always_comb begin
+                automatic logic [0:0] next_c;
+                automatic logic load_next_c;
+                next_c = field_storage.port[i0].train[i1].control.arm.value;
+                load_next_c = '0;
+                if(decoded_reg_strb.port[i0].train[i1].control && decoded_req_is_wr) begin // SW write
+                    next_c = (field_storage.port[i0].train[i1].control.arm.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+                    load_next_c = '1;
+                end else begin // singlepulse clears back to 0
+                    next_c = '0;
+                    load_next_c = '1;
+                end
+                field_combo.port[i0].train[i1].control.arm.next = next_c;
+                field_combo.port[i0].train[i1].control.arm.load_next = load_next_c;
+            end
+            always_ff @(posedge clk or negedge arst_n) begin
+                if(~arst_n) begin
+                    field_storage.port[i0].train[i1].control.arm.value <= 1'h0;
+                end else begin
+                    if(field_combo.port[i0].train[i1].control.arm.load_next) begin
+                        field_storage.port[i0].train[i1].control.arm.value <= field_combo.port[i0].train[i1].control.arm.next;
+                    end
+                end
+            end
+            assign hwif_out.port[i0].train[i1].control.arm.value = field_storage.port[i0].train[i1].control.arm.value;
+            // Field: twinstamp_card.port[].train[].control.stop
+            always_comb begin
+                automatic logic [0:0] next_c;
+                automatic logic load_next_c;
+                next_c = field_storage.port[i0].train[i1].control.stop.value;
+                load_next_c = '0;
+                if(decoded_reg_strb.port[i0].train[i1].control && decoded_req_is_wr) begin // SW write
+                    next_c = (field_storage.port[i0].train[i1].control.stop.value & ~decoded_wr_biten[1:1]) | (decoded_wr_data[1:1] & decoded_wr_biten[1:1]);
+                    load_next_c = '1;
+                end else begin // singlepulse clears back to 0
+                    next_c = '0;
+                    load_next_c = '1;
+                end
+                field_combo.port[i0].train[i1].control.stop.next = next_c;
+                field_combo.port[i0].train[i1].control.stop.load_next = load_next_c;
+            end
+            always_ff @(posedge clk or negedge arst_n) begin
+                if(~arst_n) begin
+                    field_storage.port[i0].train[i1].control.stop.value <= 1'h0;
+                end else begin
+                    if(field_combo.port[i0].train[i1].control.stop.load_next) begin
+                        field_storage.port[i0].train[i1].control.stop.value <= field_combo.port[i0].train[i1].control.stop.next;
+                    end
+                end
+            end
+            assign hwif_out.port[i0].train[i1].control.stop.value = field_storage.port[i0].train[i1].control.stop.value;
+        end
     end
     // External region: twinstamp_card.counter_memory
     assign hwif_out.counter_memory.req = decoded_reg_strb.counter_memory;
@@ -1875,6 +2034,12 @@ module card_regs (
     assign hwif_out.flow_key.req_is_wr = decoded_req_is_wr;
     assign hwif_out.flow_key.wr_data = decoded_wr_data;
     assign hwif_out.flow_key.wr_biten = decoded_wr_biten;
+    // External region: twinstamp_card.train_memory
+    assign hwif_out.train_memory.req = decoded_reg_strb.train_memory;
+    assign hwif_out.train_memory.addr = decoded_addr[14:0];
+    assign hwif_out.train_memory.req_is_wr = decoded_req_is_wr;
+    assign hwif_out.train_memory.wr_data = decoded_wr_data;
+    assign hwif_out.train_memory.wr_biten = decoded_wr_biten;
 
     //--------------------------------------------------------------------------
     // Read double-buffers
@@ -1888,6 +2053,11 @@ module card_regs (
                 logic [63:0] data;
             } slew_left;
         } clock;
+        struct {
+            struct {
+                logic [63:0] data;
+            } at;
+        } counters;
     } rbuf_storage_t;
     rbuf_storage_t rbuf_storage;
 
@@ -1901,6 +2071,11 @@ module card_regs (
             rbuf_storage.clock.slew_left.data[63:0] <= hwif_in.clock.slew_left.q64.next;
         end
     end
+    always_ff @(posedge clk) begin
+        if(decoded_reg_strb.counters.at[0] && !decoded_req_is_wr) begin
+            rbuf_storage.counters.at.data[63:0] <= hwif_in.counters.at.q32.next;
+        end
+    end
 
     //--------------------------------------------------------------------------
     // Write response
@@ -1911,6 +2086,7 @@ module card_regs (
         wr_ack |= hwif_in.counter_memory.wr_ack;
         wr_ack |= hwif_in.digest_key.wr_ack;
         wr_ack |= hwif_in.flow_key.wr_ack;
+        wr_ack |= hwif_in.train_memory.wr_ack;
         external_wr_ack = wr_ack;
     end
     assign cpuif_wr_ack = external_wr_ack | (decoded_req & decoded_req_is_wr & ~decoded_req_is_external);
@@ -1927,6 +2103,7 @@ module card_regs (
         rd_ack |= hwif_in.counter_memory.rd_ack;
         rd_ack |= hwif_in.digest_key.rd_ack;
         rd_ack |= hwif_in.flow_key.rd_ack;
+        rd_ack |= hwif_in.train_memory.rd_ack;
         readback_external_rd_ack_c = rd_ack;
     end
 
@@ -1934,8 +2111,8 @@ module card_regs (
 
     assign readback_external_rd_ack = readback_external_rd_ack_c;
 
-    logic [13:0] rd_mux_addr;
-    logic [13:0] pending_rd_addr;
+    logic [15:0] rd_mux_addr;
+    logic [15:0] pending_rd_addr;
     // Hold read mux address to guarantee it is stable throughout any external accesses
     always_ff @(posedge clk or negedge arst_n) begin
         if(~arst_n) begin
@@ -1952,202 +2129,230 @@ module card_regs (
     always_comb begin
         automatic logic [31:0] readback_data_var;
         readback_data_var = '0;
-        if(rd_mux_addr == 14'h0) begin
+        if(rd_mux_addr == 16'h0) begin
             readback_data_var[31:0] = 32'h54574e53;
         end
-        if(rd_mux_addr == 14'h4) begin
-            readback_data_var[15:0] = 16'h2;
+        if(rd_mux_addr == 16'h4) begin
+            readback_data_var[15:0] = 16'h4;
             readback_data_var[31:16] = 16'h1;
         end
-        if(rd_mux_addr == 14'h8) begin
+        if(rd_mux_addr == 16'h8) begin
             readback_data_var[31:0] = hwif_in.id.build.value.next;
         end
-        if(rd_mux_addr == 14'hc) begin
+        if(rd_mux_addr == 16'hc) begin
             readback_data_var[0] = hwif_in.id.features.flow_hash.next;
             readback_data_var[1] = hwif_in.id.features.digest.next;
             readback_data_var[2] = hwif_in.id.features.transmit.next;
             readback_data_var[3] = hwif_in.id.features.simulated.next;
             readback_data_var[4] = hwif_in.id.features.phy.next;
             readback_data_var[5] = hwif_in.id.features.loopback.next;
+            readback_data_var[7] = hwif_in.id.features.trains.next;
         end
-        if(rd_mux_addr == 14'h10) begin
+        if(rd_mux_addr == 16'h10) begin
             readback_data_var[7:0] = hwif_in.id.size.ports.next;
             readback_data_var[15:8] = hwif_in.id.size.counters.next;
             readback_data_var[23:16] = hwif_in.id.size.store_log2.next;
         end
-        if(rd_mux_addr == 14'h14) begin
+        if(rd_mux_addr == 16'h14) begin
             readback_data_var[31:0] = hwif_in.id.core_clock.hz.next;
         end
-        if(rd_mux_addr == 14'h18) begin
+        if(rd_mux_addr == 16'h18) begin
             readback_data_var[31:0] = field_storage.id.scratch.value.value;
         end
-        if(rd_mux_addr == 14'h100) begin
+        if(rd_mux_addr == 16'h100) begin
             readback_data_var[31:0] = hwif_in.clock.now.q32.next[31:0];
         end
-        if(rd_mux_addr == 14'h104) begin
+        if(rd_mux_addr == 16'h104) begin
             readback_data_var = rbuf_storage.clock.now.data[63:32];
         end
-        if(rd_mux_addr == 14'h108) begin
+        if(rd_mux_addr == 16'h108) begin
             readback_data_var[31:0] = field_storage.clock.increment.q72.value[31:0];
         end
-        if(rd_mux_addr == 14'h10c) begin
+        if(rd_mux_addr == 16'h10c) begin
             readback_data_var[15:0] = field_storage.clock.increment.q72.value[47:32];
         end
-        if(rd_mux_addr == 14'h110) begin
+        if(rd_mux_addr == 16'h110) begin
             readback_data_var[31:0] = field_storage.clock.slew_amount.q64.value[31:0];
         end
-        if(rd_mux_addr == 14'h114) begin
+        if(rd_mux_addr == 16'h114) begin
             readback_data_var[31:0] = field_storage.clock.slew_amount.q64.value[63:32];
         end
-        if(rd_mux_addr == 14'h118) begin
+        if(rd_mux_addr == 16'h118) begin
             readback_data_var[31:0] = field_storage.clock.slew_step.q64.value[31:0];
         end
-        if(rd_mux_addr == 14'h11c) begin
+        if(rd_mux_addr == 16'h11c) begin
             readback_data_var[3:0] = field_storage.clock.slew_step.q64.value[35:32];
         end
-        if(rd_mux_addr == 14'h120) begin
+        if(rd_mux_addr == 16'h120) begin
             readback_data_var[31:0] = hwif_in.clock.slew_left.q64.next[31:0];
         end
-        if(rd_mux_addr == 14'h124) begin
+        if(rd_mux_addr == 16'h124) begin
             readback_data_var = rbuf_storage.clock.slew_left.data[63:32];
         end
-        if(rd_mux_addr == 14'h128) begin
+        if(rd_mux_addr == 16'h128) begin
             readback_data_var[31:0] = field_storage.clock.load_time.q32.value[31:0];
         end
-        if(rd_mux_addr == 14'h12c) begin
+        if(rd_mux_addr == 16'h12c) begin
             readback_data_var[31:0] = field_storage.clock.load_time.q32.value[63:32];
         end
-        if(rd_mux_addr == 14'h130) begin
+        if(rd_mux_addr == 16'h130) begin
             readback_data_var[1] = field_storage.clock.control.locked.value;
         end
-        if(rd_mux_addr == 14'h134) begin
+        if(rd_mux_addr == 16'h134) begin
             readback_data_var[0] = field_storage.clock.status.load_refused.value;
             readback_data_var[1] = field_storage.clock.status.increment_refused.value;
             readback_data_var[2] = hwif_in.clock.status.slewing.next;
         end
-        if(rd_mux_addr == 14'h138) begin
+        if(rd_mux_addr == 16'h138) begin
             readback_data_var[31:0] = hwif_in.clock.epoch.value.next;
         end
-        if(rd_mux_addr == 14'h13c) begin
+        if(rd_mux_addr == 16'h13c) begin
             readback_data_var[31:0] = field_storage.clock.bound.ns.value;
         end
-        if(rd_mux_addr == 14'h140) begin
+        if(rd_mux_addr == 16'h140) begin
             readback_data_var[15:0] = field_storage.clock.utc_offset.s.value;
         end
-        if(rd_mux_addr == 14'h200) begin
+        if(rd_mux_addr == 16'h200) begin
             readback_data_var[31:0] = field_storage.ring.base.address.value[31:0];
         end
-        if(rd_mux_addr == 14'h204) begin
+        if(rd_mux_addr == 16'h204) begin
             readback_data_var[31:0] = field_storage.ring.base.address.value[63:32];
         end
-        if(rd_mux_addr == 14'h208) begin
+        if(rd_mux_addr == 16'h208) begin
             readback_data_var[4:0] = field_storage.ring.shape.size_log2.value;
             readback_data_var[8:5] = field_storage.ring.shape.count_log2.value;
         end
-        if(rd_mux_addr == 14'h20c) begin
+        if(rd_mux_addr == 16'h20c) begin
             readback_data_var[31:0] = field_storage.ring.timeout.cycles.value;
         end
-        if(rd_mux_addr == 14'h210) begin
+        if(rd_mux_addr == 16'h210) begin
             readback_data_var[0] = field_storage.ring.control.enable.value;
         end
-        if(rd_mux_addr == 14'h214) begin
+        if(rd_mux_addr == 16'h214) begin
             readback_data_var[0] = hwif_in.ring.status.error.next;
             readback_data_var[1] = hwif_in.ring.status.idle.next;
             readback_data_var[2] = hwif_in.ring.status.bad_shape.next;
         end
-        if(rd_mux_addr == 14'h218) begin
+        if(rd_mux_addr == 16'h218) begin
             readback_data_var[31:0] = hwif_in.ring.producer.index.next;
         end
-        if(rd_mux_addr == 14'h21c) begin
+        if(rd_mux_addr == 16'h21c) begin
             readback_data_var[31:0] = field_storage.ring.consumer.index.value;
         end
-        if(rd_mux_addr == 14'h304) begin
+        if(rd_mux_addr == 16'h304) begin
             readback_data_var[0] = hwif_in.counters.status.busy.next;
         end
-        if(rd_mux_addr == 14'h308) begin
+        if(rd_mux_addr == 16'h308) begin
             readback_data_var[31:0] = hwif_in.counters.at.q32.next[31:0];
         end
-        if(rd_mux_addr == 14'h30c) begin
-            readback_data_var[31:0] = hwif_in.counters.at.q32.next[63:32];
+        if(rd_mux_addr == 16'h30c) begin
+            readback_data_var = rbuf_storage.counters.at.data[63:32];
         end
         for(int i0=0; i0<4; i0++) begin
-            if(rd_mux_addr == 14'h1000 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1000 + (16)'(i0) * 16'h100) begin
                 readback_data_var[0] = field_storage.port[i0].rx_control.enable.value;
                 readback_data_var[1] = field_storage.port[i0].rx_control.stamp_first_byte.value;
                 readback_data_var[2] = field_storage.port[i0].rx_control.keep_bad.value;
                 readback_data_var[3] = field_storage.port[i0].rx_control.keep_runt.value;
                 readback_data_var[4] = field_storage.port[i0].rx_control.keep_giant.value;
             end
-            if(rd_mux_addr == 14'h1004 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1004 + (16)'(i0) * 16'h100) begin
                 readback_data_var[13:0] = field_storage.port[i0].rx_limit.bytes.value;
             end
-            if(rd_mux_addr == 14'h1008 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1008 + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].rx_constant.q32.next;
             end
-            if(rd_mux_addr == 14'h100c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h100c + (16)'(i0) * 16'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].rx_status.overflow.next;
             end
-            if(rd_mux_addr == 14'h1010 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1010 + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[31:0];
             end
-            if(rd_mux_addr == 14'h1014 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1014 + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[63:32];
             end
-            if(rd_mux_addr == 14'h1018 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1018 + (16)'(i0) * 16'h100) begin
                 readback_data_var[0] = field_storage.port[i0].tx_control.enable.value;
                 readback_data_var[8:4] = field_storage.port[i0].tx_control.size_log2.value;
             end
-            if(rd_mux_addr == 14'h101c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h101c + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].tx_producer.index.value;
             end
-            if(rd_mux_addr == 14'h1020 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1020 + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].tx_consumer.index.next;
             end
-            if(rd_mux_addr == 14'h1024 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1024 + (16)'(i0) * 16'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].tx_status.error.next;
+                readback_data_var[1] = hwif_in.port[i0].tx_status.bad_shape.next;
             end
-            if(rd_mux_addr == 14'h1028 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1028 + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].tx_lost.count.next;
             end
-            if(rd_mux_addr == 14'h102c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h102c + (16)'(i0) * 16'h100) begin
                 readback_data_var[0] = field_storage.port[i0].loopback.near.value;
                 readback_data_var[1] = field_storage.port[i0].loopback.far.value;
             end
-            if(rd_mux_addr == 14'h1040 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1040 + (16)'(i0) * 16'h100) begin
                 readback_data_var[4:0] = field_storage.port[i0].phy.control.address.value;
             end
-            if(rd_mux_addr == 14'h1044 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1044 + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = field_storage.port[i0].phy.poll.cycles.value;
             end
-            if(rd_mux_addr == 14'h1048 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1048 + (16)'(i0) * 16'h100) begin
                 readback_data_var[0] = hwif_in.port[i0].phy.status.link.next;
                 readback_data_var[1] = hwif_in.port[i0].phy.status.answers.next;
                 readback_data_var[2] = hwif_in.port[i0].phy.status.full_duplex.next;
                 readback_data_var[5:4] = hwif_in.port[i0].phy.status.speed.next;
             end
-            if(rd_mux_addr == 14'h104c + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h104c + (16)'(i0) * 16'h100) begin
                 readback_data_var[31:0] = hwif_in.port[i0].phy.epochs.count.next;
             end
-            if(rd_mux_addr == 14'h1050 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1050 + (16)'(i0) * 16'h100) begin
                 readback_data_var[15:0] = field_storage.port[i0].phy.command.data.value;
                 readback_data_var[20:16] = field_storage.port[i0].phy.command.register.value;
                 readback_data_var[25:21] = field_storage.port[i0].phy.command.address.value;
                 readback_data_var[31] = field_storage.port[i0].phy.command.write.value;
             end
-            if(rd_mux_addr == 14'h1054 + (14)'(i0) * 14'h100) begin
+            if(rd_mux_addr == 16'h1054 + (16)'(i0) * 16'h100) begin
                 readback_data_var[15:0] = hwif_in.port[i0].phy.answer.data.next;
                 readback_data_var[30] = hwif_in.port[i0].phy.answer.busy.next;
                 readback_data_var[31] = hwif_in.port[i0].phy.answer.error.next;
             end
+            if(rd_mux_addr == 16'h1058 + (16)'(i0) * 16'h100) begin
+                readback_data_var[15:0] = field_storage.port[i0].phy.rx_latency.least_ns.value;
+                readback_data_var[31:16] = field_storage.port[i0].phy.rx_latency.most_ns.value;
+            end
+            for(int i1=0; i1<4; i1++) begin
+                if(rd_mux_addr == 16'h1084 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) begin
+                    readback_data_var[0] = hwif_in.port[i0].train[i1].status.active.next;
+                    readback_data_var[1] = hwif_in.port[i0].train[i1].status.done.next;
+                    readback_data_var[2] = hwif_in.port[i0].train[i1].status.refused.next;
+                end
+                if(rd_mux_addr == 16'h1088 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].sent.count.next;
+                end
+                if(rd_mux_addr == 16'h108c + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].late.count.next;
+                end
+                if(rd_mux_addr == 16'h1090 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].worst.q32.next;
+                end
+                if(rd_mux_addr == 16'h1094 + (16)'(i0) * 16'h100 + (16)'(i1) * 16'h20) begin
+                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].unreported.count.next;
+                end
+            end
         end
-        if((rd_mux_addr >= 14'h2000) && (rd_mux_addr <= 14'h2000 + 14'h3ff)) begin
+        if((rd_mux_addr >= 16'h2000) && (rd_mux_addr <= 16'h2000 + 16'h3ff)) begin
             readback_data_var = hwif_in.counter_memory.rd_data;
         end
-        if((rd_mux_addr >= 14'h2800) && (rd_mux_addr <= 14'h2800 + 14'h7ff)) begin
+        if((rd_mux_addr >= 16'h2800) && (rd_mux_addr <= 16'h2800 + 16'h7ff)) begin
             readback_data_var = hwif_in.digest_key.rd_data;
         end
-        if((rd_mux_addr >= 14'h3000) && (rd_mux_addr <= 14'h3000 + 14'h7f)) begin
+        if((rd_mux_addr >= 16'h3000) && (rd_mux_addr <= 16'h3000 + 16'h7f)) begin
             readback_data_var = hwif_in.flow_key.rd_data;
+        end
+        if((rd_mux_addr >= 16'h8000) && (rd_mux_addr <= 16'h8000 + 16'h7fff)) begin
+            readback_data_var = hwif_in.train_memory.rd_data;
         end
         readback_data = readback_data_var;
         readback_done = decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;

@@ -5,8 +5,8 @@
 package card_regs_pkg;
 
     localparam CARD_REGS_DATA_WIDTH = 32;
-    localparam CARD_REGS_MIN_ADDR_WIDTH = 14;
-    localparam CARD_REGS_SIZE = 'h3080;
+    localparam CARD_REGS_MIN_ADDR_WIDTH = 16;
+    localparam CARD_REGS_SIZE = 'h10000;
 
     typedef struct {
         logic [31:0] next;
@@ -41,12 +41,17 @@ package card_regs_pkg;
     } id_regs__features__loopback__in_t;
 
     typedef struct {
+        logic next;
+    } id_regs__features__trains__in_t;
+
+    typedef struct {
         id_regs__features__flow_hash__in_t flow_hash;
         id_regs__features__digest__in_t digest;
         id_regs__features__transmit__in_t transmit;
         id_regs__features__simulated__in_t simulated;
         id_regs__features__phy__in_t phy;
         id_regs__features__loopback__in_t loopback;
+        id_regs__features__trains__in_t trains;
     } id_regs__features__in_t;
 
     typedef struct {
@@ -212,7 +217,12 @@ package card_regs_pkg;
     } port_regs__tx_status__error__in_t;
 
     typedef struct {
+        logic next;
+    } port_regs__tx_status__bad_shape__in_t;
+
+    typedef struct {
         port_regs__tx_status__error__in_t error;
+        port_regs__tx_status__bad_shape__in_t bad_shape;
     } port_regs__tx_status__in_t;
 
     typedef struct {
@@ -279,12 +289,71 @@ package card_regs_pkg;
     } phy_regs__in_t;
 
     typedef struct {
+        logic next;
+    } train_regs__status__active__in_t;
+
+    typedef struct {
+        logic next;
+    } train_regs__status__done__in_t;
+
+    typedef struct {
+        logic next;
+    } train_regs__status__refused__in_t;
+
+    typedef struct {
+        train_regs__status__active__in_t active;
+        train_regs__status__done__in_t done;
+        train_regs__status__refused__in_t refused;
+    } train_regs__status__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__sent__count__in_t;
+
+    typedef struct {
+        train_regs__sent__count__in_t count;
+    } train_regs__sent__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__late__count__in_t;
+
+    typedef struct {
+        train_regs__late__count__in_t count;
+    } train_regs__late__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__worst__q32__in_t;
+
+    typedef struct {
+        train_regs__worst__q32__in_t q32;
+    } train_regs__worst__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } train_regs__unreported__count__in_t;
+
+    typedef struct {
+        train_regs__unreported__count__in_t count;
+    } train_regs__unreported__in_t;
+
+    typedef struct {
+        train_regs__status__in_t status;
+        train_regs__sent__in_t sent;
+        train_regs__late__in_t late;
+        train_regs__worst__in_t worst;
+        train_regs__unreported__in_t unreported;
+    } train_regs__in_t;
+
+    typedef struct {
         port_regs__rx_constant__in_t rx_constant;
         port_regs__rx_status__in_t rx_status;
         port_regs__tx_consumer__in_t tx_consumer;
         port_regs__tx_status__in_t tx_status;
         port_regs__tx_lost__in_t tx_lost;
         phy_regs__in_t phy;
+        train_regs__in_t train[4];
     } port_regs__in_t;
 
     typedef struct {
@@ -306,6 +375,12 @@ package card_regs_pkg;
     } twinstamp_card__flow_key__external__in_t;
 
     typedef struct {
+        logic rd_ack;
+        logic [31:0] rd_data;
+        logic wr_ack;
+    } twinstamp_card__train_memory__external__in_t;
+
+    typedef struct {
         id_regs__in_t id;
         clock_regs__in_t clock;
         ring_regs__in_t ring;
@@ -314,6 +389,7 @@ package card_regs_pkg;
         twinstamp_card__counter_memory__external__in_t counter_memory;
         twinstamp_card__digest_key__external__in_t digest_key;
         twinstamp_card__flow_key__external__in_t flow_key;
+        twinstamp_card__train_memory__external__in_t train_memory;
     } twinstamp_card__in_t;
 
     typedef struct {
@@ -598,6 +674,23 @@ package card_regs_pkg;
     } phy_regs__out_t;
 
     typedef struct {
+        logic value;
+    } train_regs__control__arm__out_t;
+
+    typedef struct {
+        logic value;
+    } train_regs__control__stop__out_t;
+
+    typedef struct {
+        train_regs__control__arm__out_t arm;
+        train_regs__control__stop__out_t stop;
+    } train_regs__control__out_t;
+
+    typedef struct {
+        train_regs__control__out_t control;
+    } train_regs__out_t;
+
+    typedef struct {
         port_regs__rx_control__out_t rx_control;
         port_regs__rx_limit__out_t rx_limit;
         port_regs__tx_base__out_t tx_base;
@@ -605,6 +698,7 @@ package card_regs_pkg;
         port_regs__tx_producer__out_t tx_producer;
         port_regs__loopback__out_t loopback;
         phy_regs__out_t phy;
+        train_regs__out_t train[4];
     } port_regs__out_t;
 
     typedef struct {
@@ -632,6 +726,14 @@ package card_regs_pkg;
     } twinstamp_card__flow_key__external__out_t;
 
     typedef struct {
+        logic req;
+        logic [14:0] addr;
+        logic req_is_wr;
+        logic [31:0] wr_data;
+        logic [31:0] wr_biten;
+    } twinstamp_card__train_memory__external__out_t;
+
+    typedef struct {
         clock_regs__out_t clock;
         ring_regs__out_t ring;
         counter_regs__out_t counters;
@@ -639,5 +741,6 @@ package card_regs_pkg;
         twinstamp_card__counter_memory__external__out_t counter_memory;
         twinstamp_card__digest_key__external__out_t digest_key;
         twinstamp_card__flow_key__external__out_t flow_key;
+        twinstamp_card__train_memory__external__out_t train_memory;
     } twinstamp_card__out_t;
 endpackage

@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x2
+#define ID_REGS__VERSION__MINOR_reset 0x4
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -70,6 +70,9 @@ typedef union {
 #define ID_REGS__FEATURES__LOOPBACK_bm 0x20
 #define ID_REGS__FEATURES__LOOPBACK_bp 5
 #define ID_REGS__FEATURES__LOOPBACK_bw 1
+#define ID_REGS__FEATURES__TRAINS_bm 0x80
+#define ID_REGS__FEATURES__TRAINS_bp 7
+#define ID_REGS__FEATURES__TRAINS_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t flow_hash :1;
@@ -78,7 +81,9 @@ typedef union {
         uint32_t simulated :1;
         uint32_t phy :1;
         uint32_t loopback :1;
-        uint32_t :26;
+        uint32_t :1;
+        uint32_t trains :1;
+        uint32_t :24;
     } f;
     uint32_t w;
 } id_regs__features_t;
@@ -584,10 +589,14 @@ typedef union {
 #define PORT_REGS__TX_STATUS__ERROR_bm 0x1
 #define PORT_REGS__TX_STATUS__ERROR_bp 0
 #define PORT_REGS__TX_STATUS__ERROR_bw 1
+#define PORT_REGS__TX_STATUS__BAD_SHAPE_bm 0x2
+#define PORT_REGS__TX_STATUS__BAD_SHAPE_bp 1
+#define PORT_REGS__TX_STATUS__BAD_SHAPE_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t error :1;
-        uint32_t :31;
+        uint32_t bad_shape :1;
+        uint32_t :30;
     } f;
     uint32_t w;
 } port_regs__tx_status_t;
@@ -730,6 +739,23 @@ typedef union {
     uint32_t w;
 } phy_regs__answer_t;
 
+// reg - phy_regs::rx_latency
+#define PHY_REGS__RX_LATENCY__LEAST_NS_bm 0xffff
+#define PHY_REGS__RX_LATENCY__LEAST_NS_bp 0
+#define PHY_REGS__RX_LATENCY__LEAST_NS_bw 16
+#define PHY_REGS__RX_LATENCY__LEAST_NS_reset 0x0
+#define PHY_REGS__RX_LATENCY__MOST_NS_bm 0xffff0000
+#define PHY_REGS__RX_LATENCY__MOST_NS_bp 16
+#define PHY_REGS__RX_LATENCY__MOST_NS_bw 16
+#define PHY_REGS__RX_LATENCY__MOST_NS_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t least_ns :16;
+        uint32_t most_ns :16;
+    } f;
+    uint32_t w;
+} phy_regs__rx_latency_t;
+
 // regfile - phy_regs
 typedef struct __attribute__ ((__packed__)) {
     phy_regs__control_t control;
@@ -738,7 +764,101 @@ typedef struct __attribute__ ((__packed__)) {
     phy_regs__epochs_t epochs;
     phy_regs__command_t command;
     phy_regs__answer_t answer;
+    phy_regs__rx_latency_t rx_latency;
 } phy_regs_t;
+
+// reg - train_regs::control
+#define TRAIN_REGS__CONTROL__ARM_bm 0x1
+#define TRAIN_REGS__CONTROL__ARM_bp 0
+#define TRAIN_REGS__CONTROL__ARM_bw 1
+#define TRAIN_REGS__CONTROL__ARM_reset 0x0
+#define TRAIN_REGS__CONTROL__STOP_bm 0x2
+#define TRAIN_REGS__CONTROL__STOP_bp 1
+#define TRAIN_REGS__CONTROL__STOP_bw 1
+#define TRAIN_REGS__CONTROL__STOP_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t arm :1;
+        uint32_t stop :1;
+        uint32_t :30;
+    } f;
+    uint32_t w;
+} train_regs__control_t;
+
+// reg - train_regs::status
+#define TRAIN_REGS__STATUS__ACTIVE_bm 0x1
+#define TRAIN_REGS__STATUS__ACTIVE_bp 0
+#define TRAIN_REGS__STATUS__ACTIVE_bw 1
+#define TRAIN_REGS__STATUS__DONE_bm 0x2
+#define TRAIN_REGS__STATUS__DONE_bp 1
+#define TRAIN_REGS__STATUS__DONE_bw 1
+#define TRAIN_REGS__STATUS__REFUSED_bm 0x4
+#define TRAIN_REGS__STATUS__REFUSED_bp 2
+#define TRAIN_REGS__STATUS__REFUSED_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t active :1;
+        uint32_t done :1;
+        uint32_t refused :1;
+        uint32_t :29;
+    } f;
+    uint32_t w;
+} train_regs__status_t;
+
+// reg - train_regs::sent
+#define TRAIN_REGS__SENT__COUNT_bm 0xffffffff
+#define TRAIN_REGS__SENT__COUNT_bp 0
+#define TRAIN_REGS__SENT__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} train_regs__sent_t;
+
+// reg - train_regs::late
+#define TRAIN_REGS__LATE__COUNT_bm 0xffffffff
+#define TRAIN_REGS__LATE__COUNT_bp 0
+#define TRAIN_REGS__LATE__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} train_regs__late_t;
+
+// reg - train_regs::worst
+#define TRAIN_REGS__WORST__Q32_bm 0xffffffff
+#define TRAIN_REGS__WORST__Q32_bp 0
+#define TRAIN_REGS__WORST__Q32_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t q32 :32;
+    } f;
+    uint32_t w;
+} train_regs__worst_t;
+
+// reg - train_regs::unreported
+#define TRAIN_REGS__UNREPORTED__COUNT_bm 0xffffffff
+#define TRAIN_REGS__UNREPORTED__COUNT_bp 0
+#define TRAIN_REGS__UNREPORTED__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} train_regs__unreported_t;
+
+// regfile - train_regs
+typedef struct __attribute__ ((__packed__)) {
+    train_regs__control_t control;
+    train_regs__status_t status;
+    train_regs__sent_t sent;
+    train_regs__late_t late;
+    train_regs__worst_t worst;
+    train_regs__unreported_t unreported;
+    uint8_t RESERVED_18_1f[0x8];
+} train_regs__stride20_t;
 
 // regfile - port_regs
 typedef struct __attribute__ ((__packed__)) {
@@ -755,8 +875,9 @@ typedef struct __attribute__ ((__packed__)) {
     port_regs__loopback_t loopback;
     uint8_t RESERVED_30_3f[0x10];
     phy_regs_t phy;
-    uint8_t RESERVED_58_ff[0xa8];
-} port_regs__stride100_t;
+    uint8_t RESERVED_5c_7f[0x24];
+    train_regs__stride20_t train[4];
+} port_regs_t;
 
 // mem - twinstamp_card::counter_memory
 typedef struct __attribute__ ((__packed__)) {
@@ -773,15 +894,21 @@ typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[32];
 } twinstamp_card__flow_key_t;
 
+// mem - twinstamp_card::train_memory
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t mem[8192];
+} twinstamp_card__train_memory_t;
+
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
 static_assert(sizeof(ring_regs_t) == 0x20, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
-static_assert(sizeof(port_regs__stride100_t) == 0x100, "Packing error");
+static_assert(sizeof(port_regs_t) == 0x100, "Packing error");
 static_assert(sizeof(twinstamp_card__counter_memory_t) == 0x400, "Packing error");
 static_assert(sizeof(twinstamp_card__digest_key_t) == 0x800, "Packing error");
 static_assert(sizeof(twinstamp_card__flow_key_t) == 0x80, "Packing error");
+static_assert(sizeof(twinstamp_card__train_memory_t) == 0x8000, "Packing error");
 
 #ifdef __cplusplus
 }

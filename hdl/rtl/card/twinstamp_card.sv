@@ -32,7 +32,7 @@ module twinstamp_card
 
   input  logic        s_axil_awvalid,
   output logic        s_axil_awready,
-  input  logic [13:0] s_axil_awaddr,
+  input  logic [15:0] s_axil_awaddr,
   input  logic        s_axil_wvalid,
   output logic        s_axil_wready,
   input  logic [31:0] s_axil_wdata,
@@ -42,7 +42,7 @@ module twinstamp_card
   output logic [1:0]  s_axil_bresp,
   input  logic        s_axil_arvalid,
   output logic        s_axil_arready,
-  input  logic [13:0] s_axil_araddr,
+  input  logic [15:0] s_axil_araddr,
   output logic        s_axil_rvalid,
   input  logic        s_axil_rready,
   output logic [31:0] s_axil_rdata,
@@ -76,7 +76,7 @@ module twinstamp_card
   localparam int unsigned Ports = 4;
   // From the reference byte's appearance on the pins to the stamp, in 2^-32 s (docs/card.md): 8 ns to its
   // sampling edge, 8 ns to the toggle, 4 +- 4 ns to the first flip-flop, 8 ns for the second, and card time
-  // as it stood before the edge that sees it: 28 ns, less half a unit that the stamp's truncation takes off.
+  // as it stood before the edge that sees it: 28 ns, 120.259 units; stamp_capture's rounding takes the 0.259.
   localparam logic [31:0] RxConstantQ32 = 32'd120;
 
   // What registers read is a cycle old: registered, so that only clk_reg_i moves the register block.
@@ -84,6 +84,7 @@ module twinstamp_card
   card_regs_pkg::twinstamp_card__out_t hwif_out;
 
   logic [63:0] now_q32, slew_left;
+  logic [7:0] now_fraction;
   logic [31:0] epoch, producer;
   logic load_refused, increment_refused;
   logic ring_error, ring_bad_shape, ring_idle, store;
@@ -118,6 +119,8 @@ module twinstamp_card
   logic [7:0] mac_rxd [Ports];
   logic [7:0] mac_txd [Ports];
   logic [Ports-1:0] mac_rx_dv, mac_rx_er, mac_tx_en, mac_tx_er;
+  logic [31:0] link_ups [Ports];
+  logic [7:0] link_epoch [Ports];
   logic [Ports-1:0] rx_rst_n;
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_phy
     reset_sync u_rx_reset (.clk_i(rx_clk_i[p]), .rst_ni, .rst_no(rx_rst_n[p]));
@@ -130,6 +133,8 @@ module twinstamp_card
       .mac_rxd_o(mac_rxd[p]), .mac_rx_dv_o(mac_rx_dv[p]), .mac_rx_er_o(mac_rx_er[p]),
       .late_i(late_i[p][2:1])
     );
+    assign hwif_in.port[p].phy.epochs.count.next = link_ups[p];
+    assign link_epoch[p] = link_ups[p][7:0];
     // The fields of a command are there a cycle after the write.
     logic command_q;
     always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -147,7 +152,7 @@ module twinstamp_card
       .error_o(hwif_in.port[p].phy.answer.error.next), .link_o(hwif_in.port[p].phy.status.link.next),
       .speed_o(hwif_in.port[p].phy.status.speed.next),
       .full_duplex_o(hwif_in.port[p].phy.status.full_duplex.next),
-      .answers_o(hwif_in.port[p].phy.status.answers.next), .ups_o(hwif_in.port[p].phy.epochs.count.next),
+      .answers_o(hwif_in.port[p].phy.status.answers.next), .ups_o(link_ups[p]),
       .mdc_o(mdc_o[p]), .mdio_o(mdio_o[p]), .mdio_oe_o(mdio_oe_o[p]), .mdio_i(mdio_i[p])
     );
   end
@@ -155,7 +160,8 @@ module twinstamp_card
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
     rx_port #(.StoreLog2(StoreLog2), .Port(p), .FlowHash(FlowHash)) u_rx (
       .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .epoch_i(epoch[7:0]),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
+      .link_epoch_i(link_epoch[p]),
       .enable_i(hwif_out.port[p].rx_control.enable.value),
       .first_byte_i(hwif_out.port[p].rx_control.stamp_first_byte.value),
       .keep_bad_i(hwif_out.port[p].rx_control.keep_bad.value),
@@ -179,7 +185,10 @@ module twinstamp_card
 
   // Transmit.
   localparam int unsigned TxDepthLog2 = 11;
-  logic [Ports-1:0] tx_enable, tx_valid, departure_valid, departure_ready, departure_late, sent;
+  logic [Ports-1:0] tx_enable, tx_valid, sent;
+  // Departures: of the host's frames, then of the trains' packets.
+  logic [2*Ports-1:0] departure_valid, departure_ready, departure_late;
+  logic [Ports-1:0] sent_multicast, sent_broadcast, sent_late, tx_bad_shape;
   logic [63:0] tx_base [Ports];
   logic [4:0] tx_size [Ports];
   logic [31:0] tx_producer [Ports];
@@ -187,10 +196,15 @@ module twinstamp_card
   logic [TxDepthLog2:0] tx_room [Ports];
   logic [63:0] tx_data;
   logic tx_error;
-  logic [63:0] departure_q32 [Ports];
-  logic [63:0] departure_cookie [Ports];
-  logic [15:0] departure_length [Ports];
+  logic [63:0] departure_q32 [2*Ports];
+  logic [63:0] departure_cookie [2*Ports];
+  logic [15:0] departure_length [2*Ports];
+  logic [63:0] departure_delay [Ports];
   logic [15:0] sent_length [Ports];
+  logic [7:0] host_txd [Ports];
+  logic [15:0] host_length [Ports];
+  logic [Ports-1:0] host_tx_en, host_busy, hold_host, host_sent, host_multicast, host_broadcast, host_late;
+  logic [15:0] host_sent_length [Ports];
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_tx
     assign tx_enable[p] = hwif_out.port[p].tx_control.enable.value;
     assign tx_size[p] = hwif_out.port[p].tx_control.size_log2.value;
@@ -198,28 +212,93 @@ module twinstamp_card
     assign tx_producer[p] = hwif_out.port[p].tx_producer.index.value;
     assign hwif_in.port[p].tx_consumer.index.next = tx_consumer[p];
     assign hwif_in.port[p].tx_status.error.next = tx_error;
+    assign hwif_in.port[p].tx_status.bad_shape.next = tx_bad_shape[p];
     gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
-      .room_o(tx_room[p]), .txd_o(mac_txd[p]), .tx_en_o(mac_tx_en[p]), .tx_er_o(mac_tx_er[p]),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .enable_i(tx_enable[p]),
+      .hold_i(hold_host[p]), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
+      .room_o(tx_room[p]), .busy_o(host_busy[p]), .length_o(host_length[p]),
+      .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
       .departure_valid_o(departure_valid[p]), .departure_ready_i(departure_ready[p]),
       .departure_q32_o(departure_q32[p]), .departure_cookie_o(departure_cookie[p]),
       .departure_length_o(departure_length[p]), .departure_late_o(departure_late[p]),
-      .sent_o(sent[p]), .sent_length_o(sent_length[p]),
+      .sent_o(host_sent[p]), .sent_length_o(host_sent_length[p]), .sent_multicast_o(host_multicast[p]),
+      .sent_broadcast_o(host_broadcast[p]), .sent_late_o(host_late[p]),
       .lost_o(hwif_in.port[p].tx_lost.count.next)
     );
   end
+
+  // Packet trains; the wire is shared with the host's frames.
+  logic [95:0] soon_q64, before_q64;
+  logic [15:0] estimate_ntp, estimate_ptp;
+  logic [3:0] train_active [Ports];
+  logic any_train, train_write;
+  assign train_write = hwif_out.train_memory.req && hwif_out.train_memory.req_is_wr;
+  assign hwif_in.train_memory.wr_ack = train_write;
+  train_time u_train_time (
+    .clk_i, .rst_ni, .now_q72_i(now_q72_o), .bound_ns_i(hwif_out.clock.bound.ns.value),
+    .locked_i(hwif_out.clock.control.locked.value), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
+    .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
+  );
+  assign any_train = (train_active[0] | train_active[1] | train_active[2] | train_active[3]) != '0;
+  for (genvar p = 0; p < int'(Ports); p++) begin : gen_trains
+    logic [3:0] arm, stop, done, refused;
+    logic [31:0] sent_count [4];
+    logic [31:0] late_count [4];
+    logic [31:0] worst [4];
+    logic [31:0] unreported [4];
+    logic [7:0] train_txd;
+    logic train_tx_en, train_end, train_multicast, train_broadcast, train_late;
+    logic [15:0] train_length;
+    for (genvar t = 0; t < 4; t++) begin : gen_train
+      assign arm[t] = hwif_out.port[p].train[t].control.arm.value;
+      assign stop[t] = hwif_out.port[p].train[t].control.stop.value;
+      assign hwif_in.port[p].train[t].status.active.next = train_active[p][t];
+      assign hwif_in.port[p].train[t].status.done.next = done[t];
+      assign hwif_in.port[p].train[t].status.refused.next = refused[t];
+      assign hwif_in.port[p].train[t].sent.count.next = sent_count[t];
+      assign hwif_in.port[p].train[t].late.count.next = late_count[t];
+      assign hwif_in.port[p].train[t].worst.q32.next = worst[t];
+      assign hwif_in.port[p].train[t].unreported.count.next = unreported[t];
+    end
+    train_port u_trains (
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .soon_q64_i(soon_q64),
+      .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
+      .utc_offset_i(hwif_out.clock.utc_offset.s.value),
+      .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
+      .write_address_i(hwif_out.train_memory.addr[12:2]), .write_data_i(hwif_out.train_memory.wr_data),
+      .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
+      .sent_o(sent_count), .late_o(late_count), .worst_q32_o(worst), .unreported_o(unreported),
+      .host_busy_i(host_busy[p]), .host_length_i(host_length[p]), .hold_host_o(hold_host[p]),
+      .txd_o(train_txd), .tx_en_o(train_tx_en), .end_o(train_end), .end_length_o(train_length),
+      .end_multicast_o(train_multicast), .end_broadcast_o(train_broadcast), .end_late_o(train_late),
+      .departure_valid_o(departure_valid[Ports+p]), .departure_ready_i(departure_ready[Ports+p]),
+      .departure_q32_o(departure_q32[Ports+p]), .departure_cookie_o(departure_cookie[Ports+p]),
+      .departure_length_o(departure_length[Ports+p]), .departure_late_o(departure_late[Ports+p]),
+      .departure_delay_q32_o(departure_delay[p])
+    );
+    // Idle, either of them sends zeros.
+    assign mac_txd[p] = host_txd[p] | train_txd;
+    assign mac_tx_en[p] = host_tx_en[p] || train_tx_en;
+    assign sent[p] = host_sent[p] || train_end;
+    assign sent_length[p] = train_end ? train_length : host_sent_length[p];
+    assign sent_multicast[p] = train_end ? train_multicast : host_multicast[p];
+    assign sent_broadcast[p] = train_end ? train_broadcast : host_broadcast[p];
+    assign sent_late[p] = train_end ? train_late : host_late[p];
+  end
+
   tx_fetch #(.Ports(Ports), .DepthLog2(TxDepthLog2)) u_fetch (
     .clk_i, .rst_ni, .enable_i(tx_enable), .base_i(tx_base), .size_log2_i(tx_size),
-    .producer_i(tx_producer), .consumer_o(tx_consumer), .error_o(tx_error), .room_i(tx_room),
+    .producer_i(tx_producer), .consumer_o(tx_consumer), .error_o(tx_error), .bad_shape_o(tx_bad_shape), .room_i(tx_room),
     .valid_o(tx_valid), .data_o(tx_data),
     .arvalid(m_axi_arvalid), .arready(m_axi_arready), .araddr(m_axi_araddr), .arlen(m_axi_arlen),
     .rvalid(m_axi_rvalid), .rready(m_axi_rready), .rdata(m_axi_rdata), .rresp(m_axi_rresp),
     .rlast(m_axi_rlast)
   );
   departure_store #(.Ports(Ports), .StoreLog2(StoreLog2)) u_departures (
-    .clk_i, .rst_ni, .store_i(store), .epoch_i(epoch[7:0]),
+    .clk_i, .rst_ni, .store_i(store), .epoch_i(epoch[7:0]), .link_epoch_i(link_epoch),
     .valid_i(departure_valid), .ready_o(departure_ready), .q32_i(departure_q32),
     .cookie_i(departure_cookie), .length_i(departure_length), .late_i(departure_late),
+    .delay_q32_i(departure_delay),
     .committed_o(committed[Ports]), .taken_i(taken[Ports]), .read_i(store_read[Ports]),
     .read_address_i(store_address), .read_data_o(store_data[Ports])
   );
@@ -234,8 +313,8 @@ module twinstamp_card
     .load_i(hwif_out.clock.control.load.value),
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(hwif_out.clock.control.locked.value),
-    .armed_i(1'b0),
-    .now_q72_o, .now_q32_o(now_q32), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .armed_i(any_train),
+    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
@@ -275,7 +354,8 @@ module twinstamp_card
     port_counters u_counters (
       .clk_i, .rst_ni, .event_i(ev[p]), .event_end_i(ev_end[p]), .event_giant_i(ev_giant[p]),
       .event_stored_i(ev_stored[p]), .event_dropped_i(ev_dropped[p]), .discard_i(discard[p]),
-      .sent_i(sent[p]), .sent_length_i(sent_length[p]),
+      .sent_i(sent[p]), .sent_length_i(sent_length[p]), .sent_multicast_i(sent_multicast[p]),
+      .sent_broadcast_i(sent_broadcast[p]), .sent_late_i(sent_late[p]),
       .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
       .overflow_o(counters_overflow[p]),
       .read_i(counter_read), .read_address_i(hwif_out.counter_memory.addr[7:3]),
@@ -309,6 +389,7 @@ module twinstamp_card
   assign hwif_in.id.features.digest.next = 1'b1;
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
+  assign hwif_in.id.features.trains.next = 1'b1;
   assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;
   assign hwif_in.id.size.ports.next = 8'(Ports);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Card time: seconds of TAI, 32.32, from an accumulator with 72 fraction bits, stepped by the core clock.
 //
-// Clock: the core clock. now_q32_o is the accumulator's upper part at this edge. Monotone: rate and slew only
+// Clock: the core clock. now_q32_o is the accumulator's upper part at this edge, cut off at 2^-32 s;
+// now_fraction_o the next eight bits, for whoever rounds. Monotone: rate and slew only
 // change what is added, and what is added is always positive (increment at least 7.68 ns, slew step at most
 // 3.73 ns). load_i sets a new time when neither locked_i nor armed_i, and starts a new epoch; otherwise it
 // is refused (refused_o pulses). Latency: an adjustment acts two cycles after its write.
@@ -19,6 +20,7 @@ module card_clock (
   input  logic         armed_i,
   output logic [103:0] now_q72_o,
   output logic [63:0]  now_q32_o,
+  output logic [7:0]   now_fraction_o,
   output logic [63:0]  slew_left_q64_o,
   output logic [31:0]  epoch_o,
   output logic         load_refused_o,
@@ -78,6 +80,7 @@ module card_clock (
 
   assign now_q72_o = now_q;
   assign now_q32_o = now_q[103:40];
+  assign now_fraction_o = now_q[39:32];
   assign slew_left_q64_o = left_q;
   assign epoch_o = epoch_q;
 endmodule

@@ -9,6 +9,7 @@ package twinstamp_pkg;
 
   // What gmii_rx says at the end of each carrier event (rx_dv high).
   typedef struct packed {
+    logic        pause;       // MAC control, PAUSE (IEEE 802.3, annex 31B)
     logic        multicast;   // first byte's lowest bit; broadcast too
     logic        broadcast;
     logic        preamble_error;  // no frame: something else than 0x55 before the SFD, or too close behind another
@@ -26,7 +27,7 @@ package twinstamp_pkg;
     logic [63:0] data;        // eight bytes, first in the lowest; or an rx_end_t
   } rx_entry_t;
 
-  // Flags of a record (docs/card.md).
+  // Flags of a record (docs/card.md); the upper eight bits hold the port's link epoch.
   parameter int unsigned FlagBadFcs = 0;
   parameter int unsigned FlagRxEr = 1;
   parameter int unsigned FlagRunt = 2;
@@ -48,9 +49,10 @@ package twinstamp_pkg;
     CntNoSfd = 10, CntPreambleErrors = 11, CntStored = 12, CntDropped = 13, CntDiscarded = 14,
     CntNotWanted = 15, CntSize64 = 16, CntSize127 = 17, CntSize255 = 18, CntSize511 = 19,
     CntSize1023 = 20, CntSize1518 = 21, CntSizeLarger = 22, CntTagged = 23, CntTxFrames = 24,
-    CntTxOctets = 25
+    CntTxOctets = 25, CntTxBroadcast = 26, CntTxMulticast = 27, CntTxLate = 28, CntPause = 29,
+    CntSymbolErrors = 30
   } counter_e;
-  parameter int unsigned CountersUsed = 26;
+  parameter int unsigned CountersUsed = 31;
 
   // Reflected CRC-32 of IEEE 802.3, 3.2.9, over one byte; state starts at all ones.
   function automatic logic [31:0] crc32_byte(input logic [31:0] crc, input logic [7:0] data);

@@ -10,6 +10,8 @@
 // which drop whole frames when full. After enable_i falls, records for which there is no block are
 // discarded, each with a pulse of discard_o, so that the ring always comes to rest.
 // error_o stays until enable_i falls: memory refused a write; nothing is handed over any more.
+// base_i, size_log2_i and count_log2_i are taken over when the ring starts: nothing is ever written outside the
+// ring that was valid then.
 module block_packer
   import twinstamp_pkg::*;
 #(
@@ -95,14 +97,17 @@ module block_packer
   logic locked_q;             // at its opening
   logic flush_q, error_q, bad_shape_q;
   logic [3:0] settled_q;      // cycles since enable_i fell
+  logic [63:12] base_q;
+  logic [4:0] size_log2_q;
+  logic [3:0] count_log2_q;
   logic [19:0] block_words;
-  assign block_words = 20'd1 << (size_log2_i - 5'd3);
+  assign block_words = 20'd1 << (size_log2_q - 5'd3);
   logic [63:0] block_address;
   logic [31:0] block_index;
-  assign block_index = opened_q & ((32'd1 << count_log2_i) - 32'd1);
-  assign block_address = base_i + (64'(block_index) << size_log2_i);
+  assign block_index = opened_q & ((32'd1 << count_log2_q) - 32'd1);
+  assign block_address = {base_q, 12'b0} + (64'(block_index) << size_log2_q);
   logic room_in_ring, expired;
-  assign room_in_ring = (opened_q - consumer_i) < (32'd1 << count_log2_i);
+  assign room_in_ring = (opened_q - consumer_i) < (32'd1 << count_log2_q);
   assign expired = open_q && (flush_q || (timeout_i != '0 && timer_q >= timeout_i) ||
                               (!enable_i && waiting == '0));
 
@@ -167,6 +172,9 @@ module block_packer
       port_q <= '0;
       for (int p = 0; p < int'(Sources); p++) taken_q[p] <= '0;
       open_q <= 1'b0;
+      base_q <= '0;
+      size_log2_q <= 5'd14;
+      count_log2_q <= 4'd1;
       opened_q <= '0;
       producer_q <= '0;
       records_q <= '0;
@@ -207,6 +215,9 @@ module block_packer
             if (size_log2_i < 5'd14 || size_log2_i > 5'd22 || count_log2_i == '0 || base_i[11:0] != '0) begin
               bad_shape_q <= 1'b1;
             end else begin
+              base_q <= base_i[63:12];
+              size_log2_q <= size_log2_i;
+              count_log2_q <= count_log2_i;
               opened_q <= '0;
               producer_q <= '0;
               state_q <= StIdle;

@@ -27,6 +27,7 @@ module frame_store
   output logic        stamp_ready_o,
 
   input  logic        store_i,       // the ring runs: keep frames
+  input  logic [7:0]  link_epoch_i,
   input  logic        keep_bad_i,
   input  logic        keep_runt_i,
   input  logic        keep_giant_i,
@@ -119,6 +120,7 @@ module frame_store
     flags[FlagGiant] = giant;
     flags[FlagCut] = cut;
     flags[FlagFirstByte] = first_byte_i;
+    flags[15:8] = link_epoch_i;
   end
 
   logic [63:0] stamp_q;

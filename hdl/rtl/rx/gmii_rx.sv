@@ -62,11 +62,26 @@ module gmii_rx
   logic [7:0]  previous_q;
   logic [1:0]  tags_q;
   logic tag_open_q;  // the next two bytes may be a tag's TPID
-  logic has_stamp_q, er_seen_q, multicast_q, broadcast_q;
+  logic has_stamp_q, er_seen_q, multicast_q, broadcast_q, pause_q;
   logic [31:0] crc_next;
   assign crc_next = crc32_byte(crc_q, rxd_q);
   logic tpid;
   assign tpid = {previous_q, rxd_q} == 16'h8100 || {previous_q, rxd_q} == 16'h88A8;
+
+  // Bytes 0 to 5 and 12 to 15 of a PAUSE frame, each where it must stand.
+  logic pause_byte;
+  always_comb begin
+    unique case (length_q)
+      24'd0, 24'd15: pause_byte = rxd_q == 8'h01;
+      24'd1: pause_byte = rxd_q == 8'h80;
+      24'd2: pause_byte = rxd_q == 8'hC2;
+      24'd3, 24'd4, 24'd14: pause_byte = rxd_q == 8'h00;
+      24'd5: pause_byte = rxd_q == 8'h01;
+      24'd12: pause_byte = rxd_q == 8'h88;
+      24'd13: pause_byte = rxd_q == 8'h08;
+      default: pause_byte = 1'b1;
+    endcase
+  end
 
   logic [2:0] lane;
   assign lane = 3'(length_q - 24'd4);
@@ -93,6 +108,7 @@ module gmii_rx
       er_seen_q <= 1'b0;
       multicast_q <= 1'b0;
       broadcast_q <= 1'b0;
+      pause_q <= 1'b0;
       word_valid_q <= 1'b0;
       end_valid_q <= 1'b0;
       ending_q <= 1'b0;
@@ -116,6 +132,7 @@ module gmii_rx
           er_seen_q <= 1'b0;
           multicast_q <= 1'b0;
           broadcast_q <= 1'b1;
+          pause_q <= 1'b1;
           if (dv_q) begin
             if (state_q == StIdle && !enable_q) state_q <= StSkip;
             else if (rxd_q == 8'h55 && !er_q) state_q <= StPreamble;
@@ -124,7 +141,7 @@ module gmii_rx
               if (!cfg_first_byte_i) begin
                 toggle_q <= !toggle_q;
                 has_stamp_q <= 1'b1;
-                since_stamp_q <= '0;
+                since_stamp_q <= 4'd1;
               end
             end else begin
               state_q <= StNoise;
@@ -146,7 +163,7 @@ module gmii_rx
           if (length_q == '0 && cfg_first_byte_i) begin
             toggle_q <= !toggle_q;
             has_stamp_q <= 1'b1;
-            since_stamp_q <= '0;
+            since_stamp_q <= 4'd1;
           end
           if (length_q != '1) length_q <= length_q + 24'd1;
           crc_q <= crc_next;
@@ -155,6 +172,7 @@ module gmii_rx
           if (er_q) er_seen_q <= 1'b1;
           if (length_q == '0) multicast_q <= rxd_q[0];
           if (length_q < 24'd6 && rxd_q != 8'hFF) broadcast_q <= 1'b0;
+          if (!pause_byte) pause_q <= 1'b0;
           // TPIDs stand at bytes 12 and, behind a tag, 16.
           tag_open_q <= length_q == 24'd12 || (length_q == 24'd16 && tags_q != '0);
           if (tag_open_q && tpid) tags_q <= tags_q + 2'd1;
@@ -175,6 +193,7 @@ module gmii_rx
           end
           word_q <= '0;
           end_q <= '{
+              pause: pause_q && length_q >= 24'd16,
               multicast: multicast_q,
               broadcast: broadcast_q && length_q >= 24'd6,
               preamble_error: 1'b0,

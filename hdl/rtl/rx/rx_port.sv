@@ -19,7 +19,9 @@ module rx_port
   input  logic        clk_i,
   input  logic        rst_ni,
   input  logic [63:0] now_q32_i,
+  input  logic [7:0]  now_fraction_i,
   input  logic [7:0]  epoch_i,
+  input  logic [7:0]  link_epoch_i,
   input  logic        enable_i,
   input  logic        first_byte_i,
   input  logic        keep_bad_i,
@@ -91,7 +93,7 @@ module rx_port
   logic [63:0] stamp_q32;
   logic [7:0] stamp_epoch;
   stamp_capture u_stamp (
-    .clk_i, .rst_ni, .toggle_i(toggle), .late_i(late_i[0]), .now_q32_i, .epoch_i,
+    .clk_i, .rst_ni, .toggle_i(toggle), .late_i(late_i[0]), .now_q32_i, .now_fraction_i, .epoch_i,
     .valid_o(stamp_valid), .stamp_q32_o(stamp_q32), .epoch_o(stamp_epoch), .ready_i(stamp_ready),
     .overflow_o(stamp_overflow)
   );
@@ -129,7 +131,7 @@ module rx_port
     .clk_i, .rst_ni, .valid_i(valid), .entry_i(entry), .ready_o(ready),
     .stamp_valid_i(stamp_valid), .stamp_q32_i(stamp_q32), .stamp_epoch_i(stamp_epoch),
     .stamp_ready_o(stamp_ready),
-    .store_i, .keep_bad_i, .keep_runt_i, .keep_giant_i, .first_byte_i, .limit_i,
+    .store_i, .link_epoch_i, .keep_bad_i, .keep_runt_i, .keep_giant_i, .first_byte_i, .limit_i,
     .hash_valid_o, .hash_end_o, .hash_word_o, .hash_ready_i, .hash_done_i, .hash_digest_i,
     .flow_valid_i(flow_valid), .flow_i(flow), .flow_ready_o(flow_ready),
     .event_o, .event_end_o, .event_giant_o, .event_stored_o, .event_dropped_o, .drops_o,

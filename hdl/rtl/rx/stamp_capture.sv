@@ -5,16 +5,20 @@
 // stamp is card time at the edge that sees it, two to three core periods after the change: a quantisation
 // error uniform over one period when the clocks drift through each other, always within half a period (and
 // the first flip-flop's undecided window) of its mean. Nothing is subtracted here: the constant is exported.
+// Rounding to 2^-32 s: up from RoundFrom / 256 of a unit on, so that the stamp less the exported constant, a
+// whole number of units, is card time less the exact one (28 ns, 120.259 units) rounded to nearest.
 // Stamps wait in order, eight at most; gmii_rx keeps requests at least four of its cycles apart, frame_store
 // takes each with its frame's end, so the queue cannot fill (overflow_o says if it did: a fault).
 module stamp_capture #(
-  parameter int unsigned EpochBits = 8
+  parameter int unsigned EpochBits = 8,
+  parameter logic [7:0]  RoundFrom = 8'd194  // (1/2 + 0.259) * 256
 ) (
   input  logic                 clk_i,
   input  logic                 rst_ni,
   input  logic                 toggle_i,
   input  logic                 late_i,
   input  logic [63:0]          now_q32_i,
+  input  logic [7:0]           now_fraction_i,
   input  logic [EpochBits-1:0] epoch_i,
   output logic                 valid_o,
   output logic [63:0]          stamp_q32_o,
@@ -47,7 +51,7 @@ module stamp_capture #(
   end
   always_ff @(posedge clk_i) begin
     if (request && !full) begin
-      stamps[wptr_q[2:0]] <= now_q32_i;
+      stamps[wptr_q[2:0]] <= now_q32_i + 64'(now_fraction_i >= RoundFrom);
       epochs[wptr_q[2:0]] <= epoch_i;
     end
   end

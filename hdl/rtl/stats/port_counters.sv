@@ -20,6 +20,9 @@ module port_counters
   input  logic        discard_i,
   input  logic        sent_i,
   input  logic [15:0] sent_length_i,
+  input  logic        sent_multicast_i,   // with sent_i; broadcast too
+  input  logic        sent_broadcast_i,
+  input  logic        sent_late_i,
   input  logic        flip_i,
   output logic        ready_o,
   output logic        busy_o,
@@ -57,12 +60,32 @@ module port_counters
   // What the event at the head adds in this cycle.
   logic [2:0] slot_q;
   logic [9:0] discards_q;     // not yet added
-  logic [3:0] sent_q;
-  logic [17:0] sent_octets_q;
-  logic discard_now, sent_now, octets_now;
+  // What is sent, each at its turn: frames, octets, broadcast, multicast, late. Wide enough for all that is
+  // sent while discards, 1023 at most with a cycle in twelve, have their turn.
+  localparam int unsigned SentKinds = 5;
+  logic [19:0] sent_q [SentKinds];
+  logic [SentKinds-1:0] sent_waits, sent_now;
+  logic [19:0] sent_amount;
+  logic [4:0] sent_index;
+  logic discard_now;
+  for (genvar k = 0; k < int'(SentKinds); k++) begin : gen_sent
+    assign sent_waits[k] = sent_q[k] != '0;
+  end
   assign discard_now = !waiting && discards_q != '0;
-  assign sent_now = !waiting && discards_q == '0 && sent_q != '0;
-  assign octets_now = !waiting && discards_q == '0 && sent_q == '0 && sent_octets_q != '0;
+  always_comb begin
+    sent_now = '0;
+    sent_amount = '0;
+    sent_index = 5'(CntTxFrames);
+    if (!waiting && discards_q == '0) begin
+      for (int k = int'(SentKinds) - 1; k >= 0; k--) begin
+        if (sent_waits[k]) begin
+          sent_now = SentKinds'(1) << k;
+          sent_amount = sent_q[k];
+          sent_index = 5'(CntTxFrames) + 5'(k);
+        end
+      end
+    end
+  end
   logic noise, runt, bad, good, last, add;
   logic [4:0] index;
   logic [23:0] amount;
@@ -77,9 +100,9 @@ module port_counters
     index = '0;
     if (!waiting) begin
       // What can wait, in the cycles that are left.
-      index = discard_now ? 5'(CntDiscarded) : sent_now ? 5'(CntTxFrames) : 5'(CntTxOctets);
-      amount = discard_now ? 24'd1 : sent_now ? 24'(sent_q) : 24'(sent_octets_q);
-      add = discard_now || sent_now || octets_now;
+      index = discard_now ? 5'(CntDiscarded) : sent_index;
+      amount = discard_now ? 24'd1 : 24'(sent_amount);
+      add = discard_now || sent_now != '0;
     end else if (noise) begin
       index = head.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
     end else begin
@@ -94,12 +117,14 @@ module port_counters
           else index = bad ? 5'(CntFcsErrors) : 5'(CntGood);
         end
         3'd2: begin
-          index = head.e.broadcast ? 5'(CntBroadcast) : 5'(CntMulticast);
-          add = good && head.e.multicast;
+          // A frame with RX_ER is not good: one slot for both.
+          index = head.e.rx_er ? 5'(CntSymbolErrors) : head.e.broadcast ? 5'(CntBroadcast) : 5'(CntMulticast);
+          add = head.e.rx_er ? !runt : good && head.e.multicast;
         end
         3'd3: begin
-          index = 5'(CntTagged);
-          add = good && head.e.tags != '0;
+          // Nor has a PAUSE frame a tag.
+          index = head.e.pause ? 5'(CntPause) : 5'(CntTagged);
+          add = good && (head.e.tags != '0 || head.e.pause);
         end
         3'd4: index = head.stored ? 5'(CntStored) : head.dropped ? 5'(CntDropped) : 5'(CntNotWanted);
         default: begin
@@ -166,8 +191,7 @@ module port_counters
       bank_q <= 1'b0;
       slot_q <= '0;
       discards_q <= '0;
-      sent_q <= '0;
-      sent_octets_q <= '0;
+      for (int k = 0; k < int'(SentKinds); k++) sent_q[k] <= '0;
       add_q <= 1'b0;
       again_q <= 1'b0;
       added_q <= '0;
@@ -191,8 +215,13 @@ module port_counters
         if (last) rptr_q <= rptr_q + 5'd1;
       end
       discards_q <= discards_q + 10'(discard_i) - 10'(discard_now);
-      sent_q <= (sent_now ? '0 : sent_q) + 4'(sent_i);
-      sent_octets_q <= (octets_now ? '0 : sent_octets_q) + (sent_i ? 18'(sent_length_i) : '0);
+      if (sent_i || sent_waits != '0) begin
+        sent_q[0] <= (sent_now[0] ? '0 : sent_q[0]) + 20'(sent_i);
+        sent_q[1] <= (sent_now[1] ? '0 : sent_q[1]) + (sent_i ? 20'(sent_length_i) : '0);
+        sent_q[2] <= (sent_now[2] ? '0 : sent_q[2]) + 20'(sent_i && sent_broadcast_i);
+        sent_q[3] <= (sent_now[3] ? '0 : sent_q[3]) + 20'(sent_i && sent_multicast_i && !sent_broadcast_i);
+        sent_q[4] <= (sent_now[4] ? '0 : sent_q[4]) + 20'(sent_i && sent_late_i);
+      end
       add_q <= add;
       again_q <= add_q && index == add_index_q && add_bank == add_bank_q;
       if (add_q) added_q <= added;
@@ -221,7 +250,6 @@ module port_counters
       end
     end
   end
-  assign ready_o = discards_q == '0 && !discard_i && sent_q == '0 && sent_octets_q == '0 && !sent_i &&
-                   !busy_o;
+  assign ready_o = discards_q == '0 && !discard_i && sent_waits == '0 && !sent_i && !busy_o;
   assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
 endmodule

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Departure stamps of all ports as records without bytes, for the packer, like a frame_store.
+// Departure stamps of all ports as records without bytes, for the packer, like a frame_store: of port p the
+// host's frames are source p, its trains' packets source Ports + p.
 //
 // Clock: the core clock. 128 records; one that finds no room is not taken and stays with its gmii_tx, which
 // counts it as lost when the next one comes.
@@ -13,12 +14,14 @@ module departure_store
   input  logic             rst_ni,
   input  logic             store_i,
   input  logic [7:0]       epoch_i,
-  input  logic [Ports-1:0] valid_i,
-  output logic [Ports-1:0] ready_o,
-  input  logic [63:0]      q32_i [Ports],
-  input  logic [63:0]      cookie_i [Ports],
-  input  logic [15:0]      length_i [Ports],
-  input  logic [Ports-1:0] late_i,
+  input  logic [7:0]       link_epoch_i [Ports],
+  input  logic [2*Ports-1:0] valid_i,
+  output logic [2*Ports-1:0] ready_o,
+  input  logic [63:0]      q32_i [2*Ports],
+  input  logic [63:0]      cookie_i [2*Ports],
+  input  logic [15:0]      length_i [2*Ports],
+  input  logic [2*Ports-1:0] late_i,
+  input  logic [63:0]      delay_q32_i [Ports],   // of the trains' packets
 
   output logic [StoreLog2-3:0] committed_o,
   input  logic [StoreLog2-3:0] taken_i,
@@ -27,21 +30,27 @@ module departure_store
   output logic [63:0]          read_data_o
 );
   localparam int unsigned A = StoreLog2 - 3;
+  localparam int unsigned Sources = 2 * Ports;
+  localparam int unsigned SourceBits = $clog2(Sources);
   localparam int unsigned PortBits = Ports > 1 ? $clog2(Ports) : 1;
   logic [63:0] memory [512];
   logic [A:0] committed_q;
   logic [1:0] word_q;
   logic writing_q;
-  logic [PortBits-1:0] port_q, next_port;
+  logic [SourceBits-1:0] source_q, next_source;
   always_comb begin
-    next_port = port_q;
-    for (int unsigned i = Ports; i > 0; i--) begin
-      automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
-      automatic logic [PortBits-1:0] candidate =
-          PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
-      if (valid_i[candidate]) next_port = candidate;
+    next_source = source_q;
+    for (int unsigned i = Sources; i > 0; i--) begin
+      automatic logic [SourceBits:0] sum = (SourceBits+1)'(source_q) + (SourceBits+1)'(i);
+      automatic logic [SourceBits-1:0] candidate =
+          SourceBits'(sum >= (SourceBits+1)'(Sources) ? sum - (SourceBits+1)'(Sources) : sum);
+      if (valid_i[candidate]) next_source = candidate;
     end
   end
+  logic of_train;
+  logic [PortBits-1:0] port;
+  assign of_train = source_q >= SourceBits'(Ports);
+  assign port = PortBits'(of_train ? source_q - SourceBits'(Ports) : source_q);
   logic room;
   assign room = (committed_q - taken_i) <= (A+1)'(508);
 
@@ -50,12 +59,13 @@ module departure_store
   always_comb begin
     flags = '0;
     flags[FlagTx] = 1'b1;
-    flags[FlagLate] = late_i[port_q];
+    flags[FlagLate] = late_i[source_q];
+    flags[15:8] = link_epoch_i[port];
     unique case (word_q)
-      2'd0: word = {flags, epoch_i, 8'(port_q), length_i[port_q], 16'd0};
-      2'd1: word = q32_i[port_q];
-      2'd2: word = cookie_i[port_q];
-      default: word = '0;
+      2'd0: word = {flags, epoch_i, 8'(port), length_i[source_q], 16'd0};
+      2'd1: word = q32_i[source_q];
+      2'd2: word = cookie_i[source_q];
+      default: word = of_train ? delay_q32_i[port] : '0;
     endcase
   end
   always_ff @(posedge clk_i) begin
@@ -67,7 +77,7 @@ module departure_store
       committed_q <= '0;
       word_q <= '0;
       writing_q <= 1'b0;
-      port_q <= '0;
+      source_q <= '0;
     end else if (writing_q) begin
       word_q <= word_q + 2'd1;
       if (word_q == 2'd3) begin
@@ -76,12 +86,12 @@ module departure_store
       end
     end else if (valid_i != '0 && room && store_i) begin
       writing_q <= 1'b1;
-      port_q <= next_port;
+      source_q <= next_source;
     end
   end
   always_comb begin
     ready_o = '0;
-    ready_o[port_q] = writing_q && word_q == 2'd3;
+    ready_o[source_q] = writing_q && word_q == 2'd3;
   end
   assign committed_o = committed_q;
 endmodule

@@ -7,8 +7,9 @@
 // in the FIFO, so it never runs dry. Launch: the SFD appears on the pins at the first edge at which card
 // time is not before the launch time. Where that is missed by more than a cycle (data came late, a frame
 // before it was still going) the frame goes at once and its departure is marked late.
-// Departure stamp: card time of the very edge at which the SFD appears on the pins; exact, no constant.
-// Back-pressure: in_ready_o. A departure not taken within a frame's time is lost, and counted in lost_o.
+// Departure stamp: card time of the very edge at which the SFD appears on the pins, rounded to 2^-32 s; no
+// constant. Back-pressure: room_o. A departure not taken within a frame's time is lost, and counted in lost_o.
+// While enable_i is 0, what has come is forgotten, but for a frame that has begun: its words are all here.
 module gmii_tx
   import twinstamp_pkg::*;
 #(
@@ -18,10 +19,15 @@ module gmii_tx
   input  logic        clk_i,
   input  logic        rst_ni,
   input  logic [63:0] now_q32_i,
+  input  logic        now_half_i,           // card time is half a unit or more past now_q32_i
+  input  logic        enable_i,
+  input  logic        hold_i,               // start no frame now: a train has the wire (train_mac)
   input  logic        in_valid_i,
   input  logic [63:0] in_data_i,
   output logic [DepthLog2:0] room_o,
 
+  output logic        busy_o,               // a frame is under way, or the gap after it
+  output logic [15:0] length_o,             // of the frame that waits, without FCS
   output logic [7:0]  txd_o,
   output logic        tx_en_o,
   output logic        tx_er_o,
@@ -35,6 +41,9 @@ module gmii_tx
 
   output logic        sent_o,               // pulse: a frame has left
   output logic [15:0] sent_length_o,        // with FCS
+  output logic        sent_multicast_o,     // of its destination; broadcast too
+  output logic        sent_broadcast_o,
+  output logic        sent_late_o,          // it missed its launch time
   output logic [31:0] lost_o
 );
   if (DepthLog2 < 11 || DepthLog2 > 13) $fatal(1, "gmii_tx: DepthLog2 must be 11 to 13");
@@ -61,7 +70,7 @@ module gmii_tx
   logic [63:0] launch_q, cookie_q;
   logic [31:0] crc_q;
   logic [2:0] count_q;
-  logic late_q, sfd_next_q, sfd_now_q;
+  logic late_q, sfd_next_q, sfd_now_q, multicast_q, broadcast_q;
   logic [D:0] words;
   assign words = (D+1)'((length_q + 16'd7) >> 3);
 
@@ -69,7 +78,7 @@ module gmii_tx
   logic signed [63:0] due;
   assign due = $signed(now_q32_i + {32'b0, LeadQ32} - launch_q);
   logic go;
-  assign go = gap_q >= 4'd11 && (!flags_q[TxLaunch] || !due[63]);
+  assign go = gap_q >= 4'd11 && !hold_i && (!flags_q[TxLaunch] || !due[63]);
 
   logic [7:0] byte_now;
   assign byte_now = word_q[8*lane_q +: 8];
@@ -102,6 +111,8 @@ module gmii_tx
       crc_q <= '1;
       count_q <= '0;
       late_q <= 1'b0;
+      multicast_q <= 1'b0;
+      broadcast_q <= 1'b0;
       sfd_now_q <= 1'b0;
       sfd_next_q <= 1'b0;
       txd_o <= '0;
@@ -126,7 +137,7 @@ module gmii_tx
         if (departure_valid_o && !departure_ready_i) lost_o <= lost_o + 32'd1;
         else begin
           departure_valid_o <= 1'b1;
-          departure_q32_o <= now_q32_i;
+          departure_q32_o <= now_q32_i + 64'(now_half_i);
           departure_cookie_o <= cookie_q;
           departure_length_o <= length_q;
           departure_late_o <= late_q;
@@ -160,6 +171,8 @@ module gmii_tx
           crc_q <= '1;
           sent_q <= '0;
           lane_q <= '0;
+          multicast_q <= 1'b0;
+          broadcast_q <= length_q >= 16'd6;
           if (go) begin
             late_q <= flags_q[TxLaunch] && due > 64'sd35;  // more than a cycle
             state_q <= StPreamble;
@@ -183,6 +196,8 @@ module gmii_tx
           tx_en_o <= 1'b1;
           crc_q <= crc32_byte(crc_q, byte_now);
           lane_q <= lane_q + 3'd1;
+          if (sent_q == '0) multicast_q <= byte_now[0];
+          if (sent_q < 16'd6 && byte_now != 8'hFF) broadcast_q <= 1'b0;
           sent_q <= sent_q + 16'd1;
           if (sent_q + 16'd1 == length_q) state_q <= length_q < 16'd60 ? StPad : StFcs;
         end
@@ -207,7 +222,17 @@ module gmii_tx
         end
         default: state_q <= StIdle;
       endcase
+      if (!enable_i && (state_q == StIdle || state_q == StHead || state_q == StFill || state_q == StWait)) begin
+        rptr_q <= wptr_q + (D+1)'(in_valid_i);
+        state_q <= StIdle;
+      end
     end
   end
+  assign busy_o = gap_q < 4'd11 || state_q == StPreamble || state_q == StSfd || state_q == StData ||
+                  state_q == StPad || state_q == StFcs;
+  assign length_o = length_q;
   assign tx_er_o = 1'b0;
+  assign sent_multicast_o = multicast_q;
+  assign sent_broadcast_o = broadcast_q;
+  assign sent_late_o = late_q;
 endmodule

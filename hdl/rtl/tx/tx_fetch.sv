@@ -4,7 +4,8 @@
 // Clock: the core clock. Ports in turn, one read burst at a time, at most 32 words, never across 256 bytes;
 // a burst is asked for only when the port's FIFO has room for all of it. Indices count words and run free;
 // consumer_o moves when a burst's data has come, after which the host may reuse the memory.
-// A read error stops everything (error_o) until all ports are disabled.
+// A read error stops everything (error_o) until all ports are disabled. A port whose base is no multiple of
+// 4096, or whose ring is not 2^9 to 2^20 words, does not fetch (bad_shape_o): a burst could cross 4 KiB.
 module tx_fetch #(
   parameter int unsigned Ports = 4,
   parameter int unsigned DepthLog2 = 11
@@ -17,6 +18,7 @@ module tx_fetch #(
   input  logic [31:0]      producer_i [Ports],
   output logic [31:0]      consumer_o [Ports],
   output logic             error_o,
+  output logic [Ports-1:0] bad_shape_o,
 
   input  logic [DepthLog2:0] room_i [Ports],
   output logic [Ports-1:0] valid_o,
@@ -40,7 +42,9 @@ module tx_fetch #(
 
   logic [Ports-1:0] wants;
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_wants
-    assign wants[p] = enable_i[p] && producer_i[p] != consumer_q[p] &&
+    assign bad_shape_o[p] = enable_i[p] && (base_i[p][11:0] != '0 || size_log2_i[p] < 5'd9 ||
+                                            size_log2_i[p] > 5'd20);
+    assign wants[p] = enable_i[p] && !bad_shape_o[p] && producer_i[p] != consumer_q[p] &&
                       room_i[p] >= (DepthLog2+1)'(32);
     assign consumer_o[p] = consumer_q[p];
   end

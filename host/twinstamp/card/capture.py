@@ -11,6 +11,7 @@ from twinstamp.errors import ConfigError
 
 if TYPE_CHECKING:
     from twinstamp.card.card import Card
+    from twinstamp.card.linux import LinuxCard
     from twinstamp.frames import ClockState, FrameBatch
     from twinstamp.io.files import CaptureWriter
 
@@ -34,9 +35,8 @@ class CardCapture:
     Errors: ConfigError where the writer is not of pcapng or the batches are not in UTC.
     """
 
-    def __init__(self, writer: CaptureWriter, card: Card) -> None:
+    def __init__(self, writer: CaptureWriter, card: Card | LinuxCard) -> None:
         self._writer = writer
-        self._card = card
         self._clock: ClockState | None = None
         writer.describe(card.ports)
 
@@ -59,18 +59,18 @@ class CardCapture:
             comments = (which, ("", clock_comment(batch.clock)))
         return self._writer.write(batch, keep, comments)
 
-    def finish(self) -> None:
+    def finish(self, card: Card) -> None:
         """Writes what each port received and dropped."""
-        statistics = self._card.statistics()
-        clock = self._card.clock()
+        statistics = card.statistics()
+        clock = card.clock()
         tai_ns = (statistics.at_q32 * 10**9 + (1 << 31)) >> 32
         for port, counters in enumerate(statistics.ports):
             self._writer.statistics(
-                self._card.ports,
+                card.ports,
                 port,
                 timestamp_ns=max(0, tai_ns - clock.utc_offset_s * 10**9),
                 received=counters["stored"] + counters["dropped"],
                 dropped=counters["dropped"],
                 comment=f"fcs_errors={counters['fcs_errors']} not_wanted={counters['not_wanted']} "
-                f"constant_q32={self._card.constants_q32[port]}",
+                f"constant_q32={card.constants_q32[port]}",
             )

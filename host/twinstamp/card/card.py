@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,21 +29,26 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from twinstamp.card.trains import CardPort
     from twinstamp.card.transport import Transport
 
 COUNTERS = (
     "octets_good", "octets_bad", "good", "broadcast", "multicast", "fcs_errors", "undersize", "fragments",
     "oversize", "jabbers", "no_sfd", "preamble_errors", "stored", "dropped", "discarded", "not_wanted",
     "size_64", "size_127", "size_255", "size_511", "size_1023", "size_1518", "size_larger", "tagged",
-    "tx_frames", "tx_octets",
+    "tx_frames", "tx_octets", "tx_broadcast", "tx_multicast", "tx_late", "pause", "symbol_errors",
 )  # fmt: skip
 _COUNTERS_APART = 32  # counters from one port's first to the next one's in the counter memory
 _POLL_S = 1e-3
 _NO_ANSWER = 0xFFFFFFFF  # what a bus reads where nobody drives it
 _TX_WORDS_LOG2 = 13  # a transmit ring of 64 KiB per port
 _LIMBS_AT = 264  # 32-bit words of nh before the limbs in a HashKey
+# Largest error of a stamp around its constant (docs/card.md): half a core cycle, half of 2^-32 s, the first
+# flip-flop's undecided window, and two sampling periods at 100 ppm off.
+STAMP_BOUND_NS = 4 + 0.5e9 / 2**32 + 0.05 + 16e-4
 _TX_LAUNCH = 1
 _TX_STAMP = 2
+_PHY_RESET = 0x9140  # register 0 of clause 22: reset, negotiate, gigabit, full duplex
 _LONGEST = 9022  # 9018 bytes with FCS, and two tags
 
 # Bits of CardBatch.record_flags
@@ -89,7 +95,16 @@ class CardBatch(FrameBatch):
     @property
     def record_flags(self) -> npt.NDArray[np.uint16]:
         """RECORD_* bits, u16[n]; a copy."""
-        return (self._header(0) >> 48).astype("u2")
+        return (self._header(0) >> 48 & 0xFF).astype("u2")
+
+    @property
+    def link_epoch(self) -> npt.NDArray[np.uint8]:
+        """Link epoch of each frame's port when the frame ended, modulo 256, u8[n]; a copy.
+
+        As the card knew it from its last look at the PHY: a link that was down for less than a poll interval
+        (and 160 us) is noticed behind the first frames that came over it.
+        """
+        return (self._header(0) >> 56).astype("u1")
 
 
 class Departure(NamedTuple):
@@ -187,9 +202,13 @@ class Card:
             raise ConfigError(f"timeout_s is {timeout_s} s: give 1 cycle to 34 s of card time")
         self._shape = (block_log2, blocks_log2, cycles)
         self._utc = utc
-        self._constants = constants_q32 or [
-            self.read(f"port[{port}].rx_constant") for port in range(self.identity.ports)
-        ]
+        self._measured: list[float | None] = [None] * self.identity.ports
+        self._phy_ns = [(0, 0)] * self.identity.ports
+        self._constants = [0] * self.identity.ports
+        for port in range(self.identity.ports):
+            self._read_phy_latency(port)
+        if constants_q32 is not None:
+            self.use_constants(constants_q32)
         self.ports = tuple(
             Port(f"port{port}", LINKTYPE_ETHERNET, 0, 1_000_000_000, f"card:{transport.name}")
             for port in range(self.identity.ports)
@@ -199,8 +218,10 @@ class Card:
         self._address = 0
         self._tx_memory: list[npt.NDArray[np.uint8]] = []
         self._tx_index: list[int] = []
+        self._train_ports: dict[int, CardPort] = {}
         self._running = False
         self._consumer = 0
+        self._bound_ns = 0
         self._first = 0
 
     def _identify(self) -> Identity:
@@ -231,16 +252,33 @@ class Card:
 
     @property
     def constants_q32(self) -> tuple[int, ...]:
-        """Receive constant per port that ``timestamp_ns`` has subtracted, 2^-32 s."""
+        """Receive constant per port that ``timestamp_ns`` has subtracted, 2^-32 s.
+
+        The card's own, and the middle of the PHY's latency, where no other one was given.
+        """
         return tuple(self._constants)
 
-    def use_constants(self, constants_q32: Sequence[int]) -> None:
-        """Takes other receive constants, one per port, for batches from now on."""
+    def use_constants(
+        self, constants_q32: Sequence[int], uncertainty_ns: Sequence[float | None] | None = None
+    ) -> None:
+        """Takes other receive constants, one per port, for batches from now on.
+
+        uncertainty_ns: of each, as it was measured, the PHY's latency of that link-up in it; None: not
+        measured but the card's own, with the middle of the PHY's latency. Default: all measured, exactly.
+        """
+        known: list[float | None] = [0.0] * self.identity.ports
+        if uncertainty_ns is not None:
+            known = list(uncertainty_ns)
+        if len(known) != self.identity.ports or any(value is not None and value < 0 for value in known):
+            raise ConfigError(
+                f"uncertainty_ns: give one of 0 or more for each of {self.identity.ports} ports"
+            )
         if len(constants_q32) != self.identity.ports:
             raise ConfigError(f"{len(constants_q32)} constants for {self.identity.ports} ports")
         if any(not 0 <= constant < 1 << 32 for constant in constants_q32):
             raise ConfigError("a receive constant is 0 to 2^32-1, in units of 2^-32 s")
         self._constants = list(constants_q32)
+        self._measured = known
 
     def _check_port(self, port: int) -> None:
         if not 0 <= port < self.identity.ports:
@@ -368,6 +406,39 @@ class Card:
             out.append(Link(up, speed, up and bool(status["full_duplex"]), epoch, bool(status["answers"])))
         return tuple(out)
 
+    def set_phy_latency(self, port: int, least_ns: int, most_ns: int) -> None:
+        """Tells the card what the PHY of ``port`` may take from the medium to the pins, over all link-ups.
+
+        From its data sheet, each 0 to 65535 ns; both 0 after reset. A constant that was not measured gets the
+        middle, and the bounds of batches half the range; a measured one may be off by all of it, as its
+        link-up was another one.
+        """
+        self._check_port(port)
+        if not 0 <= least_ns <= most_ns < 1 << 16:
+            raise ConfigError(
+                f"a PHY's latency of {least_ns} to {most_ns} ns: give 0 to 65535, the lower one first"
+            )
+        self.write_fields(f"port[{port}].phy.rx_latency", least_ns=least_ns, most_ns=most_ns)
+        self._read_phy_latency(port)
+
+    def _read_phy_latency(self, port: int) -> None:
+        latency = self.fields(f"port[{port}].phy.rx_latency")
+        least, most = self._phy_ns[port] = (latency["least_ns"], latency["most_ns"])
+        if self._measured[port] is None:
+            middle = round(Fraction(least + most, 2) * (1 << 32) / 10**9)
+            self._constants[port] = self.read(f"port[{port}].rx_constant") + middle
+
+    def stamp_bound_ns(self, port: int) -> float:
+        """What a stamp of ``port`` may be off against card time, in any link epoch, its constant subtracted.
+
+        The crossing's and the stamp's unit, the PHY's latency, and the uncertainty of a measured constant. It
+        is part of the bound of batches.
+        """
+        self._check_port(port)
+        least, most = self._phy_ns[port]
+        measured = self._measured[port]
+        return STAMP_BOUND_NS + ((most - least) / 2 if measured is None else most - least + measured)
+
     def mdio_read(self, port: int, register: int, *, phy: int | None = None) -> int:
         """A register of the port's PHY (or of the one at address ``phy`` on its bus), clause 22.
 
@@ -439,6 +510,7 @@ class Card:
         self._ring = _native.CardRing(memory, size_log2, count_log2)
         self.write_fields("ring.control", enable=1)
         self._running = True
+        self._bound_ns = max((math.ceil(self.stamp_bound_ns(port)) for port in wanted), default=0)
         for port in wanted:
             self.write(f"port[{port}].rx_limit", longest)
             self.write_fields(
@@ -486,13 +558,14 @@ class Card:
 
     def _map(self) -> None:
         """Memory: the record ring, then a transmit ring per port."""
-        if self._memory is not None:
+        if self._tx_memory:
             return
         size_log2, count_log2, _ = self._shape
         rings = 1 << (size_log2 + count_log2)
-        self._memory, self._address = self.transport.map_memory(
-            rings + self.identity.ports * (8 << _TX_WORDS_LOG2)
-        )
+        if self._memory is None:
+            self._memory, self._address = self.transport.map_memory(
+                rings + self.identity.ports * (8 << _TX_WORDS_LOG2)
+            )
         for port in range(self.identity.ports):
             start = rings + port * (8 << _TX_WORDS_LOG2)
             self._tx_memory.append(self._memory[start : start + (8 << _TX_WORDS_LOG2)])
@@ -555,6 +628,24 @@ class Card:
         """Departure stamps that ``poll`` or ``receive`` came across since the last call; needs ``start``."""
         return [] if self._ring is None else [Departure(*d) for d in self._ring.departures()]
 
+    def train_departures(self, port: int, slot: int) -> npt.NDArray[np.void]:
+        """TRAIN_DEPARTURE[n] of a port's train that ``poll`` or ``receive`` came across since the last call."""
+        import numpy as np
+
+        from twinstamp.card.trains import TRAIN_DEPARTURE
+
+        raw = b"" if self._ring is None else self._ring.train_departures(port, slot)
+        return np.frombuffer(raw, TRAIN_DEPARTURE)
+
+    def port(self, number: int) -> CardPort:
+        """Port ``number``, for sending packet trains (docs/trains.md)."""
+        self._check_port(number)
+        if number not in self._train_ports:
+            from twinstamp.card.trains import CardPort
+
+            self._train_ports[number] = CardPort(self, number)
+        return self._train_ports[number]
+
     def stop(self) -> None:
         """Ends receiving; what is in the card still comes through ``poll`` while there are free blocks."""
         if not self._running:
@@ -564,6 +655,39 @@ class Card:
             self.write_fields(f"port[{port}].rx_control", enable=0)
         self.transport.wait(1e-6)
         self.write_fields("ring.control", enable=0)
+
+    def reset(self) -> None:
+        """Brings the card back to work, whatever was written to it: every register as after power-up.
+
+        What is in the card is lost, a frame that has begun still goes out; counters, card time, its epoch and
+        the link epochs go on. PHYs are reset: links go down and come up. What was handed out stays readable,
+        but ``start`` uses the same memory again: release batches first.
+
+        Errors: DeviceError when the card does not come to rest.
+        """
+        self._running = False
+        self._ring = None
+        self._tx_memory.clear()
+        self._tx_index.clear()
+        ports = range(self.identity.ports)
+        for port in ports:
+            self.write(f"port[{port}].rx_control", 0)
+            self.write(f"port[{port}].tx_control", 0)
+        self.transport.wait(1e-6)
+        self.write("ring.control", 0)
+        for port in ports:
+            self._wait_for(f"port[{port}].tx_consumer", "index", 0)
+        self._wait_for("ring.status", "idle", 1)
+        for name, register in REGISTERS.items():
+            if any(field.writable for field in register.fields.values()) and not name.endswith("phy.command"):
+                self.write(name, register.reset)
+        self.write_fields("clock.status", load_refused=1, increment_refused=1)
+        for port in ports:
+            self.mdio_write(port, 0, _PHY_RESET)
+            self._measured[port] = None
+            self._read_phy_latency(port)
+        for port in ports:
+            self._wait_for(f"port[{port}].tx_consumer", "index", 0)
 
     def poll(self, timeout_s: float = 0.0, *, max_frames: int = 65_536) -> CardBatch | None:
         """The next blocks as a batch (whole blocks; at least one), or None after ``timeout_s``.
@@ -592,9 +716,9 @@ class Card:
             if self.read("id.magic") != MAGIC:
                 raise DeadCardError(f"card {self.transport.name} stopped answering: reset it") from error
             raise DeviceError(f"card {self.transport.name}: {error}") from error
-        clock = ClockState(
-            "utc" if self._utc else "tai", "card", locked, -1 if bound == 0xFFFFFFFF else bound, epoch
-        )
+        # Of card time, latched by the card, and of its stamps.
+        whole = -1 if bound == _NO_ANSWER else bound + self._bound_ns
+        clock = ClockState("utc" if self._utc else "tai", "card", locked, whole, epoch)
         batch = CardBatch(
             columns, ports=self.ports, clock=clock, first=self._first, lease=lambda: self._release(lease)
         )

@@ -43,7 +43,14 @@ def open_card(
     transport = SimulatedCard(seed=seed)
     try:
         card = Card(transport, block_log2=block_log2, blocks_log2=blocks_log2, timeout_s=timeout_s, utc=utc)
-        card.use_constants(constants_q32(card.constants_q32, measured))
+        if measured:
+            card.use_constants(
+                constants_q32(card.constants_q32, measured),
+                [
+                    measured[port].uncertainty_ns if port in measured else None
+                    for port in range(card.identity.ports)
+                ],
+            )
     except BaseException:
         transport.close()
         raise

@@ -2,8 +2,9 @@
 """The card's raw counters by the names of RFC 2819 (RMON), 2863 (interfaces) and 3635 (Ether-like).
 
 The card counts each frame once per group; the standard objects are sums of those. Left out rather than
-given as 0: alignment errors, which do not exist on GMII, etherStatsCollisions, the half-duplex objects of
-RFC 3635 and pause frames, which are not counted.
+given as 0: alignment errors, which do not exist on GMII, etherStatsCollisions and the half-duplex objects of
+RFC 3635 (the card is full duplex only). Sent frames are never damaged, so they have no error counters; pause
+frames are counted and obeyed by nobody.
 """
 
 from __future__ import annotations
@@ -42,14 +43,22 @@ def received(raw: Mapping[str, int]) -> dict[str, int]:
         "ifHCInMulticastPkts": raw["multicast"],
         "ifHCInBroadcastPkts": raw["broadcast"],
         "dot3HCStatsFCSErrors": raw["fcs_errors"],
+        "ifInDiscards": raw["dropped"] + raw["discarded"],
         "dot3HCStatsFrameTooLongs": raw["oversize"],
+        "dot3HCStatsSymbolErrors": raw["symbol_errors"],
+        "dot3HCInPauseFrames": raw["pause"],
     }  # fmt: skip
 
 
 def sent(raw: Mapping[str, int]) -> dict[str, int]:
-    """Standard objects of what a port has sent; the card counts frames and octets only."""
+    """Standard objects of what a port has sent. What missed its launch time is in raw["tx_late"] only."""
     return {
         "etherStatsOctets": raw["tx_octets"],
         "etherStatsPkts": raw["tx_frames"],
+        "etherStatsBroadcastPkts": raw["tx_broadcast"],
+        "etherStatsMulticastPkts": raw["tx_multicast"],
         "ifHCOutOctets": raw["tx_octets"],
+        "ifHCOutUcastPkts": raw["tx_frames"] - raw["tx_broadcast"] - raw["tx_multicast"],
+        "ifHCOutMulticastPkts": raw["tx_multicast"],
+        "ifHCOutBroadcastPkts": raw["tx_broadcast"],
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twinstamp.card.card import Card
+from twinstamp.card.card import STAMP_BOUND_NS, Card
 from twinstamp.card.regmap import MAGIC, MEMORIES, REGISTERS
 from twinstamp.card.sim import NO_ERROR, PORTS, WIRE_ADD_FCS, WIRE_ITEM, Frames, SimulatedCard, frames
 from twinstamp.errors import DeviceError, TwinstampError
@@ -24,9 +24,7 @@ CYCLE_NS = 8.0
 BEATS = 20
 OFFSETS_PPM = (1.0, -2.0, 25.0, -100.0)  # multiples of the smallest: whole beats on every port
 QUICK_OFFSETS_PPM = (40.0, -80.0, 40.0, -80.0)
-# What docs/card.md states. Jitter of the edge: the first flip-flop's undecided window, and one unit of 32.32.
-JITTER_NS = 0.05 + _UNIT_NS
-LARGEST_NS = 4.0 + JITTER_NS
+LARGEST_NS = STAMP_BOUND_NS  # as docs/card.md states
 STD_NS = 2.4
 MEAN_NS = 0.1
 _TIMEOUT_S = 50e-6

@@ -25,7 +25,7 @@ PORTS = 4
 NOMINAL_PERIOD_FS = 8_000_000
 CYCLES_PER_S = 10**15 // NOMINAL_PERIOD_FS
 RING_ADDRESS = 0x1_0000_0000
-_ABI = 4
+_ABI = 5
 _LIBRARY = Path(__file__).resolve().parents[3] / "build" / "hdl" / "libtwinstamp_sim.so"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
@@ -67,6 +67,7 @@ CLOUD_COPY = 2
 CLOUD_LATE = 4
 WIRE_ADD_FCS = 1
 WIRE_NO_SFD = 2
+WIRE_MARKS = 4
 NO_ERROR = 0xFFFFFFFF
 _WANDER_CYCLES = 1024  # Clock::INTERVAL
 
@@ -98,7 +99,9 @@ def _load() -> ctypes.CDLL:
         ("ts_state", u64, [pointer, pointer, u64]),
         ("ts_warped", u64, [pointer]),
         ("ts_run_wires", u64, [pointer, u64]),
-        ("ts_write", ctypes.c_int, [pointer, u32, u32]),
+        ("ts_write", ctypes.c_int, [pointer, u32, u32, u32]),
+        ("ts_record", None, [pointer, ctypes.c_int, ctypes.c_int]),
+        ("ts_recorded", u64, [pointer, ctypes.c_int, pointer, u64]),
         ("ts_read", ctypes.c_int, [pointer, u32, ctypes.POINTER(u32)]),
         ("ts_now_fs", i64, [pointer]),
         ("ts_cycles", u64, [pointer]),
@@ -161,7 +164,8 @@ def _check_port(port: int) -> None:
 def _checked(what: Frames) -> Frames:
     """The same in one piece each. Raises ConfigError where an item lies outside the data."""
     items, data = np.ascontiguousarray(what.items), np.ascontiguousarray(what.data)
-    outside = (items["offset"] > len(data)) | (items["length"] > len(data) - items["offset"].astype(np.int64))
+    needed = items["length"].astype(np.int64) << ((items["flags"] & WIRE_MARKS) != 0)
+    outside = (items["offset"] > len(data)) | (needed > len(data) - items["offset"].astype(np.int64))
     if outside.any():
         i = int(np.flatnonzero(outside)[0])
         raise ConfigError(
@@ -170,7 +174,7 @@ def _checked(what: Frames) -> Frames:
     return Frames(items, data)
 
 
-def _take_all(dtype: np.dtype[Any], take: Callable[[int, int], int]) -> npt.NDArray[np.void]:
+def _take_all(dtype: np.dtype[Any], take: Callable[[int, int], int]) -> npt.NDArray[Any]:
     """All rows that ``take`` (address, rows) → rows written has to give."""
     room = np.empty(4096, dtype=dtype)
     parts = []
@@ -217,8 +221,9 @@ class SimulatedCard:
             raise DeadCardError(f"the card's bus does not answer a read at 0x{address:04X}")
         return value.value
 
-    def write32(self, address: int, value: int) -> None:
-        if not self._library.ts_write(self._handle(), address, value):
+    def write32(self, address: int, value: int, strobe: int = 15) -> None:
+        """strobe: which of the four bytes are written, a bit for each, the lowest first."""
+        if not self._library.ts_write(self._handle(), address, value, strobe):
             raise DeadCardError(f"the card's bus does not answer a write at 0x{address:04X}")
 
     def map_memory(self, size: int) -> tuple[npt.NDArray[np.uint8], int]:
@@ -362,6 +367,21 @@ class SimulatedCard:
             return int(self._library.ts_truth(self._handle(), port, address, room))
 
         return _take_all(WIRE_TRUTH, take)
+
+    def record_pins(self, port: int, on: bool = True) -> None:
+        """Keeps what the receive pins of ``port`` say at each edge of its clock, for ``pins``."""
+        _check_port(port)
+        self._library.ts_record(self._handle(), port, on)
+
+    def pins(self, port: int) -> npt.NDArray[np.uint16]:
+        """What was kept since the last call, u16[edges]: data, 0x100 RX_DV, 0x200 RX_ER."""
+        _check_port(port)
+
+        def take(address: int, room: int) -> int:
+            return int(self._library.ts_recorded(self._handle(), port, address, room))
+
+        kept: npt.NDArray[np.uint16] = _take_all(np.dtype(np.uint16), take)
+        return kept
 
     def run(self, cycles: int) -> None:
         """Runs ``cycles`` of the core clock."""

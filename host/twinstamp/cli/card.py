@@ -24,7 +24,8 @@ def register(commands: Any, text: str) -> None:
     parser = commands.add_parser(
         "card",
         help=text,
-        description="Works with a card; today the simulated one, which `make hdl` builds. docs/card.md.",
+        description="Works with a card: the simulated one, which `make hdl` builds (docs/card.md), or "
+        "ordinary interfaces (docs/linux-card.md).",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _add_info(verbs)
@@ -38,7 +39,12 @@ def register(commands: Any, text: str) -> None:
 
 def _verb(verbs: Any, name: str, text: str, function: Callable[[argparse.Namespace], int]) -> Any:
     parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--card", default="sim", metavar="NAME", help="which card (default: sim)")
+    parser.add_argument(
+        "--card",
+        default="sim",
+        metavar="NAME",
+        help="sim, or linux:eth1,eth2 where interfaces can do it (default: sim)",
+    )
     parser.set_defaults(function=function)
     return parser
 
@@ -106,6 +112,10 @@ def _add_info(verbs: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
+    from twinstamp.cli import card_linux
+
+    if card_linux.is_linux(options.card):
+        return card_linux.info(options)
     from twinstamp.card import open_card
     from twinstamp.card.calibration import calibration_path, load_calibration
 
@@ -222,7 +232,9 @@ def _capture(options: argparse.Namespace) -> int:
     if options.to == "-" and options.json == "-":
         raise ConfigError("capture and report cannot both go to standard output")
     refuse_same(options.json, options.play, options.to)
-    report = capture_to(options, options.to)
+    from twinstamp.cli import card_linux
+
+    report = (card_linux.capture_to if card_linux.is_linux(options.card) else capture_to)(options, options.to)
     if options.json is not None:
         write_json(options.json, report)
     if not options.quiet:
@@ -257,7 +269,7 @@ def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
                     with batch:
                         left = None if options.count is None else options.count - written
                         written += capture.write(batch, most=left)
-            capture.finish()
+            capture.finish(source.card)
             report = {"version": 1, "written": written, **source.statistics()}
     finally:
         for changed, handler in before.items():

@@ -49,7 +49,8 @@ class LiveSource:
     such frames carry FLAG_OUTGOING). snaplen: bytes kept per frame, None = all. batch_frames: a batch
     takes further closed blocks up to this many frames. fanout_group: several sources on one interface with
     the same group (0..65535) share its frames by fanout_mode: hash, lb, cpu, rollover, random or queue
-    (PACKET_FANOUT in packet(7)).
+    (PACKET_FANOUT in packet(7)). hardware_stamps: the NIC's own where a frame has one, raw, by the NIC's
+    clock; the others have the kernel's and FLAG_KERNEL_STAMP (twinstamp.card.linux makes use of it).
 
     Stamps are the kernel's, CLOCK_REALTIME ns (``KERNEL_CLOCK``). VLAN tags that the kernel had taken out
     are back in the frame (FLAG_VLAN_RESTORED); ``caplen`` and ``length`` include them.
@@ -72,6 +73,7 @@ class LiveSource:
         batch_frames: int = 16_384,
         fanout_group: int | None = None,
         fanout_mode: str = "hash",
+        hardware_stamps: bool = False,
     ) -> None:
         from twinstamp import _native
 
@@ -113,9 +115,10 @@ class LiveSource:
                 filter=program,
                 fanout_group=-1 if fanout_group is None else fanout_group,
                 fanout_mode=_FANOUT_MODES[fanout_mode],
+                hardware_stamps=hardware_stamps,
             )
         except OSError as error:
-            raise _device_error(error, interface, "receive on") from error
+            raise device_error(error, interface, "receive on") from error
         except ValueError as error:
             raise ConfigError(f"interface {interface}: {error}") from error
         self.ports = (Port(interface, self._ring.linktype, snaplen or 0, 1_000_000_000, interface),)
@@ -137,7 +140,7 @@ class LiveSource:
         try:
             got = self._ring.poll(timeout_s, self._batch_frames)
         except OSError as error:
-            raise _device_error(error, self.interface, "receive on") from error
+            raise device_error(error, self.interface, "receive on") from error
         if got is None:
             return None
         columns, lease = got
@@ -326,7 +329,7 @@ class LiveOutput:
                 send_buffer=send_buffer_kib * 1024,
             )
         except OSError as error:
-            raise _device_error(error, interface or "(routed)", "send on") from error
+            raise device_error(error, interface or "(routed)", "send on") from error
         except ValueError as error:
             raise ConfigError(f"interface {interface}: {error}") from error
         self._linktypes: tuple[int, Any, memoryview] | None = None
@@ -400,7 +403,7 @@ def check_interface(interface: str) -> int:
     return LINKTYPE_ETHERNET if arphrd in (1, 772) else LINKTYPE_RAW  # Ethernet, loopback
 
 
-def _device_error(error: OSError, interface: str, doing: str) -> DeviceError:
+def device_error(error: OSError, interface: str, doing: str) -> DeviceError:
     code = error.errno or 0
     if code in (errno.EPERM, errno.EACCES):
         return DeviceError(

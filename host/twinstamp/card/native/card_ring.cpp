@@ -27,7 +27,7 @@ using Memory = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 
 constexpr std::uint32_t kMagic = 0x31425354;  // "TSB1"
 constexpr std::uint32_t kBlockHeader = 64, kRecordHeader = 32;
-constexpr int kPorts = 4;
+constexpr int kPorts = 4, kSlots = 4;
 
 struct BlockHeader {
     std::uint32_t magic;
@@ -46,14 +46,14 @@ static_assert(sizeof(BlockHeader) == kBlockHeader);
 struct RecordHeader {
     std::uint16_t caplen, length;
     std::uint8_t port, epoch;
-    std::uint16_t flags;
+    std::uint8_t flags, link_epoch;
     std::uint64_t stamp_q32;
     std::uint32_t sequence, flow_hash;
     std::uint64_t digest;
 };
 static_assert(sizeof(RecordHeader) == kRecordHeader);
 
-enum : std::uint16_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
+enum : std::uint8_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
 enum : std::uint16_t { kFrameBadFcs = 0x0002 };  // FLAG_BAD_FCS of twinstamp.frames
 
 // 32.32 seconds to the nearest nanosecond; ties go up.
@@ -68,6 +68,15 @@ struct Departure {
     bool late;
     std::uint64_t cookie, stamp_q32;
 };
+
+// A train's packet that left; laid out as TRAIN_DEPARTURE in host/twinstamp/card/trains.py.
+struct TrainDeparture {
+    std::uint64_t stamp_q32, delay_q32;
+    std::uint32_t sequence;
+    std::uint8_t port, slot, late, reserved;
+};
+static_assert(sizeof(TrainDeparture) == 24);
+constexpr std::uint64_t kOfTrain = std::uint64_t{1} << 63;  // in a departure's last word
 
 // Which blocks are given back: a consumer index that moves over all that are, in order. Leases share it.
 class Consumer {
@@ -174,6 +183,15 @@ class CardRing {
         return out;
     }
 
+    // TrainDeparture of a port's slot met since the last call, as bytes.
+    nb::bytes train_departures(std::uint32_t port, std::uint32_t slot) {
+        if (port >= kPorts || slot >= kSlots) throw std::invalid_argument("no such train");
+        auto& all = train_departures_[port][slot];
+        nb::bytes out(reinterpret_cast<const char*>(all.data()), all.size() * sizeof(TrainDeparture));
+        all.clear();
+        return out;
+    }
+
   private:
     const std::uint8_t* block(std::uint32_t index) const {
         return memory_.data() + std::uint64_t{index & (blocks_ - 1)} * size_;
@@ -211,9 +229,16 @@ class CardRing {
             const std::uint64_t next = at + sizeof record + ((record.caplen + 7u) & ~7u);
             if (next > header.used || record.port >= kPorts) overrun(index, r);
             if (record.flags & kDeparture) [[unlikely]] {
-                departures_.push_back({record.port, (record.flags & kLate) != 0,
-                                       std::uint64_t{record.flow_hash} << 32 | record.sequence,
-                                       record.stamp_q32});
+                const std::uint64_t cookie = std::uint64_t{record.flow_hash} << 32 | record.sequence;
+                if (record.digest & kOfTrain) {
+                    const std::uint8_t slot = cookie >> 32 & (kSlots - 1);
+                    train_departures_[record.port][slot].push_back(
+                        {record.stamp_q32, record.digest & ~kOfTrain, record.sequence, record.port, slot,
+                         (record.flags & kLate) != 0, 0});
+                    at = next;
+                    continue;
+                }
+                departures_.push_back({record.port, (record.flags & kLate) != 0, cookie, record.stamp_q32});
                 at = next;
                 continue;
             }
@@ -240,6 +265,7 @@ class CardRing {
     std::shared_ptr<Consumer> consumer_;
     std::uint32_t drops_[kPorts] = {};
     std::vector<Departure> departures_;
+    std::vector<TrainDeparture> train_departures_[kPorts][kSlots];
 };
 
 }  // namespace
@@ -252,6 +278,7 @@ void bind_card_ring(nb::module_& m) {
         .def("read", &CardRing::read, nb::arg("producer"), nb::arg("max_frames"), nb::arg("utc"),
              nb::arg("constants"))
         .def("departures", &CardRing::departures)
+        .def("train_departures", &CardRing::train_departures, nb::arg("port"), nb::arg("slot"))
         .def_prop_ro("consumer", &CardRing::consumer)
         .def_prop_ro("next", &CardRing::next)
         .def_prop_ro("drops", &CardRing::drops);

@@ -6,6 +6,7 @@ namespace nb = nanobind;
 
 namespace twinstamp {
 void bind_card_ring(nb::module_& m);
+void bind_stamped_sender(nb::module_& m);
 void bind_tap(nb::module_& m);
 void bind_capture_reader(nb::module_& m);
 void bind_capture_writer(nb::module_& m);
@@ -20,6 +21,7 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);
     m.doc() = "Twinstamp's compiled record walks: capture files, packet sockets, merging.";
     twinstamp::bind_card_ring(m);
+    twinstamp::bind_stamped_sender(m);
     twinstamp::bind_tap(m);
     twinstamp::bind_capture_reader(m);
     twinstamp::bind_capture_writer(m);

@@ -10,6 +10,7 @@
 #include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/net_tstamp.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <net/if.h>
@@ -47,6 +48,7 @@ constexpr unsigned mac_addresses_bytes = 12;
 constexpr std::uint16_t flag_outgoing = 0x0001;  // frames.py FLAG_*
 constexpr std::uint16_t flag_vlan_restored = 0x0008;
 constexpr std::uint16_t flag_csum_not_ready = 0x0010;
+constexpr std::uint16_t flag_kernel_stamp = 0x0040;
 constexpr int linktype_ethernet = 1;
 constexpr int linktype_raw = 101;
 
@@ -117,8 +119,9 @@ class BlockLease {
 class PacketRing {
   public:
     PacketRing(const std::string& interface, unsigned block_bytes, unsigned blocks, unsigned block_timeout_ms,
-               bool promiscuous, bool ignore_outgoing, nb::bytes filter, int fanout_group, int fanout_mode)
-        : timeout_ms_(block_timeout_ms) {
+               bool promiscuous, bool ignore_outgoing, nb::bytes filter, int fanout_group, int fanout_mode,
+               bool hardware_stamps)
+        : timeout_ms_(block_timeout_ms), hardware_stamps_(hardware_stamps) {
         // Protocol 0: nothing is queued before the filter, the ring and the interface are in place.
         fd_ = ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
         if (fd_ < 0) throw OsError("opening a packet socket", errno);
@@ -235,6 +238,8 @@ class PacketRing {
             int yes = 1;
             skip_outgoing_ = ::setsockopt(fd_, SOL_PACKET, PACKET_IGNORE_OUTGOING, &yes, sizeof yes) < 0;
         }
+        if (hardware_stamps_)
+            set(PACKET_TIMESTAMP, int{SOF_TIMESTAMPING_RAW_HARDWARE}, "asking for the interface's stamps");
         tpacket_req3 ring{};
         ring.tp_block_size = block_bytes;
         ring.tp_block_nr = blocks;
@@ -355,6 +360,8 @@ class PacketRing {
                 length += vlan_tag_bytes;
                 flags |= flag_vlan_restored;
             }
+            if (hardware_stamps_ && (header->tp_status & TP_STATUS_TS_RAW_HARDWARE) == 0)
+                flags |= flag_kernel_stamp;
             columns.offset[n] = static_cast<std::uint64_t>(frame - ring.base);
             columns.caplen[n] = caplen;
             columns.length[n] = length;
@@ -385,6 +392,7 @@ class PacketRing {
     unsigned next_ = 0;
     bool promiscuous_ = false;
     bool skip_outgoing_ = false;
+    bool hardware_stamps_;
     int pending_error_ = 0;
     std::shared_ptr<RingMemory> memory_;
     std::mutex statistics_lock_;
@@ -404,10 +412,12 @@ void bind_packet_socket(nb::module_& m) {
     nb::class_<BlockLease>(m, "BlockLease").def("release", &BlockLease::release);
     nb::class_<PacketRing>(m, "PacketRing",
                            "AF_PACKET TPACKET_V3 receive ring; see twinstamp.io.live.LiveSource.")
-        .def(nb::init<const std::string&, unsigned, unsigned, unsigned, bool, bool, nb::bytes, int, int>(),
+        .def(nb::init<const std::string&, unsigned, unsigned, unsigned, bool, bool, nb::bytes, int, int,
+                      bool>(),
              nb::arg("interface"), nb::kw_only(), nb::arg("block_bytes"), nb::arg("blocks"),
              nb::arg("block_timeout_ms"), nb::arg("promiscuous"), nb::arg("ignore_outgoing"),
-             nb::arg("filter"), nb::arg("fanout_group") = -1, nb::arg("fanout_mode") = 0)
+             nb::arg("filter"), nb::arg("fanout_group") = -1, nb::arg("fanout_mode") = 0,
+             nb::arg("hardware_stamps") = false)
         .def("poll", &PacketRing::poll, nb::arg("timeout_s"), nb::arg("max_frames"))
         .def("fileno", &PacketRing::fileno)
         .def("statistics", &PacketRing::statistics)
