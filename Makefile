@@ -28,6 +28,11 @@ KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)
 HOST_EXTENSION := $(wildcard host/twinstamp/_native*.so)
 EMULATION := $(wildcard tests/emulation/_emulation*.so)
 
+# pynq pins NumPy 1.26, which CuPy does not take: an environment of its own.
+PYNQ_VENV := .venv-pynq
+PYNQ_READY := $(PYNQ_VENV)/.stamp-pynq
+PYNQ_TESTS := tests/pynq $(addprefix tests/card/test_,receive.py transmit.py registers.py overload.py phy.py)
+
 # What only the GPU path needs, 440 MB: for the targets that use it.
 GPU := $(VENV)/.stamp-gpu
 # gpu-check and gpu-bench run in .venv, or in $(PYTHON) as it is (SYSTEM_PYTHON=1), which must have CuPy, NumPy,
@@ -44,7 +49,7 @@ GPU_READY := setup $(GPU)
 GPU_PYTHON := $(BIN)/python
 endif
 
-.PHONY: help demo setup hdl regs synth lint format test test-long bench gpu-check gpu-bench system-python docs-check check clean
+.PHONY: help demo setup hdl regs synth lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -164,6 +169,19 @@ test-hdl test-card: hdl
 test-%: setup
 	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)
 
+$(PYNQ_READY): pyproject.toml tools/requirements.py $(PYTHON_READY)
+	@echo "setup: installing pynq into $(PYNQ_VENV)"
+	@$(BIN)/python -m venv --clear $(PYNQ_VENV)
+	@$(BIN)/python tools/requirements.py pynq > $(PYNQ_VENV)/requirements.txt
+	@$(PYNQ_VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $(PYNQ_VENV)/requirements.txt \
+	    pytest hypothesis
+	@touch $@
+
+# The compiled extensions are those of .venv: the same Python, and they use no NumPy.
+test-pynq: setup hdl $(PYNQ_READY)  ## the card's driver over the real pynq library, in an environment of its own
+	TWINSTAMP_TRANSPORT=pynq PYTHONPATH=$(CURDIR)/host:$(CURDIR)/gpu_kernels $(PYNQ_VENV)/bin/python -m pytest \
+	    -m "not long" $(PYNQ_TESTS) $(ARGS)
+
 bench: setup hdl  ## side by side with editcap and tcpdump: a table, and JSON in build/
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -173,7 +191,7 @@ gpu-check: $(GPU_READY)  ## on a machine with a GPU: the same verdicts as the CP
 gpu-bench: $(GPU_READY)  ## on a machine with a GPU: its rates and delays beside the CPU's
 	$(GPU_PYTHON) -m tests.bench.gpu $(ARGS)
 
-check: lint docs-check test  ## what .ci/run calls
+check: lint docs-check test test-pynq  ## what .ci/run calls
 
 clean:  ## everything made here but .venv
 	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION) $(EMULATION)

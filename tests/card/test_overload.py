@@ -42,13 +42,14 @@ def test_held_batches_are_never_overwritten(make_card):
     for _ in range(50):
         batch = card.poll(1e-4)
         if batch is not None:
-            held.append((batch, batch.data[batch.offset[0] : batch.offset[0] + 60].copy()))
-    assert sum(len(batch) for batch, _ in held) > 500
-    for batch, before in held:
-        np.testing.assert_array_equal(batch.data[batch.offset[0] : batch.offset[0] + 60], before)
+            start = int(batch.offset[0])
+            held.append((batch, start, batch.data[start : start + 60].copy()))
+    assert sum(len(batch) for batch, _, _ in held) > 500
+    for batch, start, before in held:
+        np.testing.assert_array_equal(batch.data[start : start + 60], before)
     held[1][0].release()  # out of order: nothing can be reused before the first
     assert card.read("ring.consumer") == 0
-    for batch, _ in held:
+    for batch, _, _ in held:
         batch.release()
     assert card.read("ring.consumer") == card.read("ring.producer")
     rest = collect(card)[0]

@@ -12,7 +12,9 @@ from twinstamp.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-CARDS = ("sim",)
+    from twinstamp.card.transport import Transport
+
+CARDS = ("sim", "pynq:FILE.bit")
 
 
 def open_card(
@@ -28,20 +30,27 @@ def open_card(
 ) -> Card:
     """Opens a card, to be used in a ``with`` block.
 
-    name: "sim", the simulated card; its world is ``card.transport`` (SimulatedCard). seed: of what is random
-    in it. calibrated: take the constants that `twinstamp card calibrate` measured, from ``calibration``
-    (default: the state folder). The others as in Card.
+    name: "sim", the simulated card; its world is ``card.transport`` (SimulatedCard), and seed that of what is
+    random in it. "pynq:FILE.bit": the card in that overlay, on a PYNQ board. calibrated: take the constants
+    that `twinstamp card calibrate` measured, from ``calibration`` (default: the state folder). The others as
+    in Card.
 
     Errors: ConfigError for an unknown name or a damaged calibration; DeviceError and its kinds as in Card.
     """
-    if name.removeprefix("card:") not in CARDS:
-        raise ConfigError(f"no card {name!r}: known are {', '.join(CARDS)}")
-    name = name.removeprefix("card:")
-    from twinstamp.card.sim import SimulatedCard
+    kind, _, where = name.removeprefix("card:").partition(":")
+    transport: Transport
+    if kind == "sim" and not where:
+        from twinstamp.card.sim import SimulatedCard
 
-    measured = load_calibration(name, calibration) if calibrated else {}
-    transport = SimulatedCard(seed=seed)
+        transport = SimulatedCard(seed=seed)
+    elif kind == "pynq" and where:
+        from twinstamp.card.pynq import PynqTransport
+
+        transport = PynqTransport(where)
+    else:
+        raise ConfigError(f"no card {name!r}: known are {', '.join(CARDS)}")
     try:
+        measured = load_calibration(transport.name, calibration) if calibrated else {}
         card = Card(transport, block_log2=block_log2, blocks_log2=blocks_log2, timeout_s=timeout_s, utc=utc)
         if measured:
             card.use_constants(
