@@ -27,6 +27,9 @@ def register(commands: Any, text: str = "one-way delay of packet trains") -> Non
         "packets; with --sent the loss before the first and after the last packet seen counts, too.",
     )
     report.add_argument("captures", nargs="+", metavar="RX", help="pcap or pcapng, or what --raw wrote")
+    report.add_argument(
+        "--train", action="append", default=[], metavar="FILE", help="a train's file: departures against it"
+    )
     report.add_argument("--sent", nargs="+", default=[], metavar="TX", help="captures taken at the sender")
     report.add_argument(
         "--port", action="append", metavar="N", help="UDP port of test packets (862); repeated; any = all"
@@ -43,6 +46,19 @@ def register(commands: Any, text: str = "one-way delay of packet trains") -> Non
     add_judging(report)
     add_outputs(report)
     report.set_defaults(function=run_report)
+
+    run = actions.add_parser(
+        "run",
+        help="run an experiment: sites, cards, trains",
+        description="Runs and reports the experiment in a TOML file (docs/owd.md: Experiments).",
+    )
+    run.add_argument("experiment", metavar="FILE", help="the experiment's TOML file")
+    run.add_argument("--site", metavar="NAME", help="only this site's part; needs a `start` in the file")
+    run.add_argument("--check", action="store_true", help="only say whether it can be run")
+    run.add_argument("--captures", metavar="FOLDER", help="write what each site receives there, as pcapng")
+    add_judging(run)
+    add_outputs(run, pcapng=False)
+    run.set_defaults(function=run_experiment)
 
     probe = actions.add_parser(
         "stamp",
@@ -187,11 +203,50 @@ def run_report(options: argparse.Namespace) -> int:
                 receive_bound_ns=-1 if bound is None else parse_time_ns(bound, "--receive-bound"),
                 tai_utc_s=options.tai_utc,
                 options=how,
+                schedules=_schedules(options.train),
                 progress=progress,
             )
     write_outputs(options, report, options.captures, ports)
     for text in report.truncated:
         print(f"twinstamp owd: {text}", file=sys.stderr)
+    return 0
+
+
+def _schedules(files: list[str]) -> dict[tuple[str, str, int], Any] | None:
+    """Schedules of trains' files, after their first packets."""
+    if not files:
+        return None
+    from twinstamp.train import load_train
+
+    trains = [load_train(file) for file in files]
+    return {(t.source, t.destination, t.session): t.schedule().ns() for t in trains}
+
+
+def run_experiment(options: argparse.Namespace) -> int:
+    check_outputs(options, options.experiment)
+    how = judging(options)
+    from pathlib import Path
+
+    from twinstamp.owd.experiment import load_experiment, run
+
+    experiment = load_experiment(options.experiment)
+    if options.check:
+        packets = sum(flight.train.total for flight in experiment.flights)
+        print(f"{options.experiment}: {len(experiment.flights)} trains, {packets:,} packets: can be run")
+        return 0
+    folder = None
+    if options.captures is not None:
+        folder = Path(options.captures)
+        if not folder.is_dir():
+            raise ConfigError(f"--captures {folder}: is no folder")
+    report = run(
+        experiment,
+        only=options.site,
+        allow_unsynchronised=options.allow_unsynchronised,
+        captures=folder,
+        options=how,
+    )
+    write_outputs(options, report, [])
     return 0
 
 

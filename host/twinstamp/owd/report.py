@@ -366,11 +366,12 @@ def report_of(
     *,
     sent: Sequence[Sent] = (),
     options: Options | None = None,
-    schedules: Mapping[int, npt.NDArray[np.int64]] | None = None,
+    schedules: Mapping[tuple[str, str, int], npt.NDArray[np.int64]] | None = None,
     until_ns: int | None = None,
     **about: Any,
 ) -> Report:
-    """A report of arrivals that are at hand. schedules: session → when each number was to leave, ns UTC.
+    """A report of arrivals that are at hand. schedules: (source, destination, session) → when each number was
+    to leave, ns UTC; or after the first, then the start is the one at which no packet left early.
 
     A train that was sent and of which nothing arrived is reported, too: all of it lost.
     """
@@ -385,7 +386,7 @@ def report_of(
         account = _account_of(train, accounts)
         if account is not None:
             accounts.remove(account)
-        schedule = None if schedules is None else schedules.get(train.key.session)
+        schedule = _schedule(train, schedules)
         trains.append(train_report(train, sent=account, options=options, schedule_ns=schedule, until_ns=end))
     for account in accounts:
         trains.append(train_report(_nothing(account.key), sent=account, options=options, until_ns=end))
@@ -401,6 +402,19 @@ def report_of(
         sent_sources=tuple(about.get("sent_sources", ())),
         experiment=about.get("experiment"),
     )
+
+
+def _schedule(
+    train: Arrivals, schedules: Mapping[tuple[str, str, int], npt.NDArray[np.int64]] | None
+) -> npt.NDArray[np.int64] | None:
+    key = train.key
+    schedule = None if schedules is None else schedules.get((key.source, key.destination, key.session))
+    if schedule is None or key.way == BACK or not len(schedule) or not len(train):
+        return None
+    known = train.sequence < len(schedule)
+    if schedule[0] == 0 and known.any():
+        schedule = schedule + (train.sent_ns[known] - schedule[train.sequence[known]]).min()
+    return schedule
 
 
 def _account_of(train: Arrivals, accounts: Sequence[Sent]) -> Sent | None:
@@ -460,7 +474,7 @@ def report_captures(
     receive_bound_ns: int = -1,
     tai_utc_s: int | None = None,
     options: Options | None = None,
-    schedules: Mapping[int, npt.NDArray[np.int64]] | None = None,
+    schedules: Mapping[tuple[str, str, int], npt.NDArray[np.int64]] | None = None,
     progress: Any = None,
 ) -> Report:
     """The report of captures taken where trains arrive; ``sent``: captures taken where they left.

@@ -283,7 +283,7 @@ class _Run:
         }  # fmt: skip
         schedule = None
         if out[0]:
-            schedule = {plan.session: int(self.left_ns[0]) + plan.schedule_ns()}
+            schedule = {(local, remote, plan.session): int(self.left_ns[0]) + plan.schedule_ns()}
         return report_of(
             [train for train in both if len(train)], sent=[account], options=options, schedules=schedule,
             until_ns=until, frames=n, experiment=about,
