@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import ipaddress
-import os
 import socket
 import struct
 from typing import Any, NamedTuple
@@ -34,36 +32,20 @@ _ORIGIN_TIMESTAMPING = 4
 _ANCILLARY = 512
 LARGEST = 65_535
 
-# include/uapi/linux/timex.h
-_STA_UNSYNC = 0x40
-_STA_CLOCKERR = 0x1000
-
 
 class SystemClock(NamedTuple):
-    """The kernel's account of CLOCK_REALTIME. bound_ns: maximum error, -1 where it is not synchronised."""
+    """What CLOCK_REALTIME is worth. bound_ns: its maximum error, -1 where it is not synchronised."""
 
     synchronised: bool
     bound_ns: int
 
 
-class _Timex(ctypes.Structure):
-    _fields_ = [
-        ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long), ("esterror", ctypes.c_long), ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 256),
-    ]  # fmt: skip
-
-
 def system_clock() -> SystemClock:
-    """Whether CLOCK_REALTIME follows a reference, and its bound: adjtimex(2), ``maxerror`` in µs.
+    """As adjtimex(2) has it: ``maxerror``, which whoever disciplines the clock keeps up."""
+    from twinstamp.card.system_clock import system_clock as kernel_clock
 
-    maxerror is kept up by whoever disciplines the clock (ntpd, chrony, phc2sys) and grows by 500 ppm.
-    """
-    timex = _Timex()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.adjtimex(ctypes.byref(timex)) < 0 or timex.status & (_STA_UNSYNC | _STA_CLOCKERR):
-        return SystemClock(False, -1)
-    return SystemClock(True, int(timex.maxerror) * 1000)
+    state = kernel_clock()
+    return SystemClock(state.synchronised, state.max_error_ns if state.synchronised else -1)
 
 
 class Datagram(NamedTuple):
@@ -260,18 +242,3 @@ def resolve(host: str, port: int, version: int | None = None) -> Any:
         return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)[0][4]
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{host}: no such host: {getattr(error, 'strerror', error)}") from error
-
-
-def interface_mtu(index: int) -> int | None:
-    """MTU of an interface by its index, None where it is not known."""
-    try:
-        name = socket.if_indextoname(index)
-        with open(f"/sys/class/net/{name}/mtu", encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
-
-
-def is_root() -> bool:
-    """Whether this process may use ports below 1024 and raw sockets in the ordinary set-up."""
-    return os.geteuid() == 0
