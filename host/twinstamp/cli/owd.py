@@ -245,9 +245,15 @@ def run_experiment(options: argparse.Namespace) -> int:
         allow_unsynchronised=options.allow_unsynchronised,
         captures=folder,
         options=how,
+        progress=_progress if sys.stderr.isatty() and not options.quiet else None,
     )
     write_outputs(options, report, [])
     return 0
+
+
+def _progress(sent: int, total: int) -> None:
+    sys.stderr.write(f"\r{sent:,} of {total:,} packets sent" + ("\n" if sent == total else ""))
+    sys.stderr.flush()
 
 
 def run_stamp(options: argparse.Namespace) -> int:
