@@ -175,6 +175,7 @@ test-long: setup hdl  ## the tests that take minutes
 
 test-gpu: $(GPU)
 test-hdl test-card: hdl
+test-owd: hdl
 
 test-%: setup
 	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)

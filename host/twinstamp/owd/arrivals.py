@@ -272,13 +272,11 @@ class Collector:
         at = self.departure_ns(said.received[good], there.error, arrival[good])
         left = self.departure_ns(said.timestamp[good], said.error[good], arrival[good])
         # The reflector's error estimate speaks for its receive timestamp, too (RFC 8762 section 4.3.1).
-        states = np.zeros(len(there), np.uint16)
-        for error in np.unique(there.error):
-            estimate = stamp.read_error_estimate(int(error))
-            bound = int(stamp.bound_ns(np.array([error], np.uint16))[0])
-            states[there.error == error] = self._clock(
-                ReceiverClock("stamp", estimate.synchronised, bound, 0)
-            )
+        errors, which = np.unique(there.error, return_inverse=True)
+        synchronised = (errors & stamp.ERROR_SYNCHRONISED) != 0
+        known = zip(synchronised.tolist(), stamp.bound_ns(errors).tolist(), strict=True)
+        numbers = [self._clock(ReceiverClock("stamp", locked, bound, 0)) for locked, bound in known]
+        states = np.array(numbers, np.uint16)[which]
         self._store(there, THERE, said.sequence[good], left, at, said.error[good], states, said.ttl[good])
 
     def _without(self, packets: TestPackets, bad: npt.NDArray[np.bool_], reason: str) -> TestPackets:

@@ -83,7 +83,7 @@ def _receive_bounds(train: TrainReport) -> npt.NDArray[np.int64]:
 
 def _parquet() -> Any:
     try:
-        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+        import pyarrow.parquet as parquet
     except ImportError as error:
         raise ConfigError(
             "--parquet needs pyarrow, which is not installed: pip install 'twinstamp[parquet]'"

@@ -113,7 +113,7 @@ class TrainReport:
     def frame(self) -> Any:
         """``table()`` as a pandas DataFrame. ConfigError where pandas is not installed."""
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError as error:
             raise ConfigError("pandas is not installed: pip install pandas, or use table()") from error
         return pandas.DataFrame(self.table())
@@ -349,15 +349,21 @@ def _clock_uses(judged: Judged) -> tuple[ClockUse, ...]:
         ("receiver", arrivals.clock, arrivals.received_ns),
     ):
         counts = np.bincount(column, minlength=1)
-        for value in np.flatnonzero(counts).tolist():
-            times = at[column == value]
+        values = np.flatnonzero(counts)
+        if len(values) == 1:
+            first, last = at.min(keepdims=True), at.max(keepdims=True)
+        else:
+            grouped = at[np.argsort(column, kind="stable")]  # 16 bits: a radix sort
+            starts = np.cumsum(counts[values]) - counts[values]
+            first, last = np.minimum.reduceat(grouped, starts), np.maximum.reduceat(grouped, starts)
+        for k, value in enumerate(values.tolist()):
             if side == "sender":
                 bound = int(stamp.bound_ns(np.array([value], np.uint16))[0])
                 state = ("packet", bool(value & stamp.ERROR_SYNCHRONISED), bound, 0, False)
             else:
                 clock = arrivals.clocks[value]
                 state = (clock.source, clock.locked, clock.bound_ns, clock.epoch, clock.given)
-            out.append(ClockUse(side, *state, int(counts[value]), int(times.min()), int(times.max())))
+            out.append(ClockUse(side, *state, int(counts[value]), int(first[k]), int(last[k])))
     return tuple(out)
 
 
