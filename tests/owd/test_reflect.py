@@ -282,6 +282,16 @@ def test_lost_without_a_reflector(capsys):
     assert (said["trains"][0]["loss"]["lost"], said["trains"][0]["loss"]["sent"]) == (3, 3)
 
 
+def test_a_host_without_a_reflector_refuses():
+    """Its ICMP errors keep no packet from leaving."""
+    with StampedSocket("127.0.0.1", 0) as closed:
+        port = closed.port
+    plan = Plan(count=6, gap_ns=1_000_000, law="constant")
+    report = measure("127.0.0.1", plan, port=port, bound_ns=1, wait_ns=10_000_000)
+    assert (report.trains[0].loss.sent, report.trains[0].loss.lost) == (6, 6)
+    assert report.experiment["not_taken_by_kernel"] == 0
+
+
 def test_refused_before_a_packet_leaves(capsys):
     with Serving("127.0.0.1") as serving:
         port = serving.socket.port
