@@ -28,7 +28,11 @@ def register(commands: Any, text: str = "one-way delay of packet trains") -> Non
     )
     report.add_argument("captures", nargs="+", metavar="RX", help="pcap or pcapng, or what --raw wrote")
     report.add_argument(
-        "--train", action="append", default=[], metavar="FILE", help="a train's file: departures against it"
+        "--train",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a train's file: its packets count as sent",
     )
     report.add_argument("--sent", nargs="+", default=[], metavar="TX", help="captures taken at the sender")
     report.add_argument(

@@ -377,7 +377,8 @@ def report_of(
     **about: Any,
 ) -> Report:
     """A report of arrivals that are at hand. schedules: (source, destination, session) → when each number was
-    to leave, ns UTC; or after the first, then the start is the one at which no packet left early.
+    to leave, ns UTC; or after the first, then the start is the one at which no packet left early. Without an
+    account of the sender's it serves as that.
 
     A train that was sent and of which nothing arrived is reported, too: all of it lost.
     """
@@ -393,6 +394,9 @@ def report_of(
         if account is not None:
             accounts.remove(account)
         schedule = _schedule(train, schedules)
+        if account is None and schedule is not None and train.key.way == ONE_WAY:
+            # What the train's file says is sent; its schedule stands in for departures of what is missing.
+            account = Sent(train.key, np.arange(len(schedule), dtype=np.uint32), schedule)
         trains.append(train_report(train, sent=account, options=options, schedule_ns=schedule, until_ns=end))
     for account in accounts:
         trains.append(train_report(_nothing(account.key), sent=account, options=options, until_ns=end))
