@@ -89,6 +89,7 @@ def test_a_bound_given_by_the_user_shows(tmp_path):
     train = report_captures([rx], receive_bound_ns=100).trains[0]
     assert train.bound.maximum == 136
     assert [c.given for c in train.clocks] == [False, True]
+    assert train.flagged["unsynchronised"] == 0
 
 
 def test_ptp_stamps_are_tai(tmp_path):

@@ -164,7 +164,7 @@ class Collector:
     """Takes batches of received frames and keeps the test packets' columns.
 
     ports: UDP ports of test packets, None for any. receive_bound_ns: bound of the receiver's clock where
-    the capture names none; -1: unknown. tai_utc_s: TAI - UTC for PTP stamps; None: by the table of leap
+    the capture names none, which then counts as synchronised; -1: unknown. tai_utc_s: TAI - UTC for PTP stamps; None: by the table of leap
     seconds. outgoing: as in ``parse``.
 
     ``refused``: frames that are no test packets, by reason; besides parse's: no_timestamp (of arrival),
@@ -194,7 +194,9 @@ class Collector:
         self.truncated: list[str] = []
         self._trains: dict[TrainKey, _Columns] = {}
         self._clocks: dict[ReceiverClock, int] = {}
-        self._state = self._clock(ReceiverClock("file", False, receive_bound_ns, 0, receive_bound_ns >= 0))
+        self._state = self._clock(
+            ReceiverClock("file", receive_bound_ns >= 0, receive_bound_ns, 0, receive_bound_ns >= 0)
+        )
         self._start = self._state
         self._comments: dict[bytes, int | None] = {}
         self._keys: dict[bytes, TrainKey] = {}
