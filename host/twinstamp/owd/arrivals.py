@@ -164,8 +164,8 @@ class Collector:
     """Takes batches of received frames and keeps the test packets' columns.
 
     ports: UDP ports of test packets, None for any. receive_bound_ns: bound of the receiver's clock where
-    the capture names none, which then counts as synchronised; -1: unknown. tai_utc_s: TAI - UTC for PTP stamps; None: by the table of leap
-    seconds. outgoing: as in ``parse``.
+    the capture names none, which then counts as synchronised; -1: unknown. tai_utc_s: TAI - UTC for PTP
+    stamps; None: by the table of leap seconds. outgoing: as in ``parse``.
 
     ``refused``: frames that are no test packets, by reason; besides parse's: no_timestamp (of arrival),
     bad_timestamp (of departure), no_error_estimate (Multiplier 0, RFC 4656 section 4.1.2), too_many_trains.
