@@ -72,7 +72,7 @@ $(PYTHON_READY): pyproject.toml tools/requirements.py $(PACKAGES)
 	    || $(PYTHON) -m venv --clear $(VENV)
 	@touch $(PACKAGES)
 	@echo "setup: installing Python packages into $(VENV)"
-	@$(BIN)/python tools/requirements.py build dev dpi plots > $(VENV)/requirements.txt
+	@$(BIN)/python tools/requirements.py build dev dpi plots parquet > $(VENV)/requirements.txt
 # The pip that Debian 12 brings writes a console script that imports re: 6 ms at each start.
 	@$(PIP) --upgrade pip
 	@$(PIP) -r $(VENV)/requirements.txt
@@ -216,7 +216,7 @@ test-long: setup hdl firmware  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-gpu: $(GPU)
-test-hdl test-card test-loop: hdl
+test-hdl test-card test-loop test-owd test-train: hdl
 test-loop test-firmware: firmware
 
 test-%: setup

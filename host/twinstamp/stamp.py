@@ -137,10 +137,9 @@ def bound_ns(field: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
     -1 where none is known (``ERROR_UNKNOWN``), where Multiplier is 0 (RFC 4656: not valid) or where the bound
     does not fit 63 bits of ns.
     """
-    values = np.arange(1 << 14)
     if _BOUNDS.size == 0:
         table = [-1] * (1 << 14)
-        for value in values.tolist():
+        for value in range(1 << 14):
             bound = -(-(((value & 0xFF) << (value >> 8)) * _NS) >> 32)
             if value != ERROR_UNKNOWN and 0 < bound < 1 << 63:
                 table[value] = bound
@@ -195,10 +194,10 @@ def ntp_from_utc_ns(utc_ns: Any) -> Any:
         seconds, rest = divmod(utc_ns, _NS)
         return ((seconds + NTP_UNIX_S) << 32) + ((rest << 32) + _NS // 2) // _NS & 0xFFFFFFFF_FFFFFFFF
     ns = np.asarray(utc_ns, np.int64)
-    seconds = ns // _NS
-    rest = (ns - seconds * _NS).astype(np.uint64)
-    fraction = ((rest << np.uint64(32)) + np.uint64(_NS // 2)) // np.uint64(_NS)
-    return ((seconds + NTP_UNIX_S).astype(np.uint64) << np.uint64(32)) + fraction
+    whole = ns // _NS
+    left = (ns - whole * _NS).astype(np.uint64)
+    fraction = ((left << np.uint64(32)) + np.uint64(_NS // 2)) // np.uint64(_NS)
+    return ((whole + NTP_UNIX_S).astype(np.uint64) << np.uint64(32)) + fraction
 
 
 def utc_ns_from_ntp(
@@ -234,7 +233,8 @@ def valid_timestamps(
     """Which timestamps can be: not 0 (none), and below 10^9 ns where the error estimate says PTP; bool[n]."""
     ptp = (np.asarray(field, np.uint16) & ERROR_PTP) != 0
     low = np.asarray(timestamp, np.uint64) & np.uint64(0xFFFFFFFF)
-    return (np.asarray(timestamp) != 0) & ~(ptp & (low >= _NS))
+    good: npt.NDArray[np.bool_] = (np.asarray(timestamp) != 0) & ~(ptp & (low >= _NS))
+    return good
 
 
 def _unwrapped(seconds: npt.NDArray[np.int64], near_ns: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

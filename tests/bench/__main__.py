@@ -26,7 +26,7 @@ from typing import Any
 from tests.bench import traffic
 from tests.conftest import CORPUS, ROOT
 
-SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "card", "live", "linux")
+SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "card", "live", "linux", "owd")
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -365,6 +365,39 @@ def linux(tiny: bool) -> dict[str, Any]:
         command = [sys.executable, str(ROOT / "tests" / "bench" / "linux_card.py"), "--json", str(out)]
         subprocess.run(command + (["--tiny"] if tiny else []), check=True)
         return json.loads(out.read_text())  # type: ignore[no-any-return]
+
+
+def owd(tiny: bool) -> dict[str, Any]:
+    """`twinstamp owd report` as a whole process: its wall time and the most memory it held."""
+    from tests.bench.trains import write_train
+
+    n = 20_000 if tiny else 10_000_000
+    say(f"twinstamp owd report on {n:,} packets, whole process (goal: 10 million in 30 s and 2 GB)")
+    result: dict[str, Any] = {"packets": n}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, reorder in (("in order", 0.0), ("1 % reordered, 1 % lost", 0.01)):
+            capture = str(Path(folder) / "rx.pcapng")
+            lost = write_train(capture, n, reorder=reorder)
+            report = str(Path(folder) / "out.json")
+            command = [*twinstamp(), "owd", "report", capture, "--json", report, "--quiet"]
+            seconds, processor, memory = [], [], []
+            for _ in range(1 if tiny else 3):
+                start = time.perf_counter()
+                process = subprocess.Popen(command)
+                _, status, usage = os.wait4(process.pid, 0)
+                assert status == 0
+                seconds.append(time.perf_counter() - start)
+                processor.append(usage.ru_utime + usage.ru_stime)
+                memory.append(usage.ru_maxrss / 1e6)
+            found = json.loads(Path(report).read_text())["trains"][0]
+            assert (found["loss"]["lost"], found["packets"]) == (lost, n - lost)
+            row(name, summary(seconds), "s")
+            row(f"{name}, processor time", summary(processor), "s")
+            row(f"{name}, most memory", summary(memory), "GB")
+            result[name] = {
+                "s": summary(seconds), "processor_s": summary(processor), "memory_gb": summary(memory),
+            }  # fmt: skip
+    return result
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 @pytest.mark.corpus
 def test_each_section_runs(corpus, editcap, tmp_path):
     report = tmp_path / "bench.json"
-    sections = ["startup", "dedup", "window", "cores", "pipeline", "card"]
+    sections = ["startup", "dedup", "window", "cores", "pipeline", "card", "owd"]
     environment = {**os.environ, "TWINSTAMP_CORPUS": str(corpus)}
     subprocess.run(
         [sys.executable, "-m", "tests.bench", "--tiny", "--only", *sections, "--json", report],

@@ -12,6 +12,7 @@ void bind_transmit(nb::module_& m);
 void bind_capture_reader(nb::module_& m);
 void bind_capture_writer(nb::module_& m);
 void bind_merge(nb::module_& m);
+void bind_order(nb::module_& m);
 void bind_packet_output(nb::module_& m);
 void bind_packet_socket(nb::module_& m);
 }  // namespace twinstamp
@@ -29,4 +30,5 @@ NB_MODULE(_native, m) {
     twinstamp::bind_packet_socket(m);
     twinstamp::bind_packet_output(m);
     twinstamp::bind_merge(m);
+    twinstamp::bind_order(m);
 }
