@@ -120,7 +120,13 @@ def warp(folder: Path) -> str:
             elif plain.endswith("hwif_in"):
                 put("WARP_FREE", f"{full}.__PVT__clock.__PVT__now")
     lines.append("#endif")
-    for kind, least in (("WARP_FREE", 20), ("WARP_TIME", 1), ("WARP_DUE", 4), ("WARP_TARGET", 4), ("WARP_POLL", 4)):
+    for kind, least in (
+        ("WARP_FREE", 20),
+        ("WARP_TIME", 1),
+        ("WARP_DUE", 4),
+        ("WARP_TARGET", 4),
+        ("WARP_POLL", 4),
+    ):
         if counts[kind] < least:
             die(f"{counts[kind]} members for {kind}, not {least}: say what warp has to know about the model")
     return "\n".join(lines)
