@@ -9,8 +9,8 @@ knows which clock has an edge; model_nba<TRIGGERED> is the model's own eval_nba 
 model_parts.h, for hdl/sim/warp.cpp: which members may change while the card is idle. Clocks, late inputs and
 Verilator's own; card time (WARP_TIME) and what follows it; timers of polls (WARP_POLL). Whatever else changes
 keeps the simulation from warping. A comparison with card time must be named here, as the signed difference
-(WARP_DUE: a warp ends before its sign changes) or as the time that card time, 32.32, is compared with (WARP_TARGET:
-a warp ends before card time reaches it).
+(WARP_DUE: a warp ends before its sign changes) or as the time that card time, 32.32, is compared with
+(WARP_TARGET: a warp ends before card time reaches it).
 """
 
 from __future__ import annotations
