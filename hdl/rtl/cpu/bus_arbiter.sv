@@ -73,9 +73,7 @@ module bus_arbiter #(
   logic take_write, take_read;
   assign take_write = state_q == StIdle && host && host_write && !(host_read && last_write_q);
   assign take_read = state_q == StIdle && host && host_read && !take_write;
-  assign s_awready = take_write;
-  assign s_wready = take_write;
-  assign s_arready = take_read;
+  assign s_wready = s_awready;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -86,12 +84,16 @@ module bus_arbiter #(
       strobe_q <= '0;
       {m_awvalid, m_wvalid, m_arvalid} <= '0;
       {s_bvalid, s_rvalid, cpu_done_o} <= '0;
+      {s_awready, s_arready} <= '0;
       s_bresp <= '0;
       s_rresp <= '0;
       s_rdata <= '0;
       cpu_data_o <= '0;
     end else begin
       cpu_done_o <= 1'b0;
+      // From registers: the host holds what it offers until then.
+      s_awready <= take_write;
+      s_arready <= take_read;
       if (s_bready) s_bvalid <= 1'b0;
       if (s_rready) s_rvalid <= 1'b0;
       unique case (state_q)
