@@ -9,8 +9,8 @@ knows which clock has an edge; model_nba<TRIGGERED> is the model's own eval_nba 
 model_parts.h, for hdl/sim/warp.cpp: which members may change while the card is idle. Clocks, late inputs and
 Verilator's own; card time (WARP_TIME) and what follows it; timers of polls (WARP_POLL). Whatever else changes
 keeps the simulation from warping. A comparison with card time must be named here, as the signed difference
-(WARP_DUE: a warp ends before its sign changes) or as the time that card time, 32.32, is compared with (WARP_TARGET:
-a warp ends before card time reaches it).
+(WARP_DUE: a warp ends before its sign changes) or as the time that card time, 32.32, is compared with
+(WARP_TARGET: a warp ends before card time reaches it).
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def warp(folder: Path) -> str:
             elif plain.endswith("hwif_in"):
                 put("WARP_FREE", f"{full}.__PVT__clock.__PVT__now")
     lines.append("#endif")
-    for kind, least in (("WARP_FREE", 20), ("WARP_TIME", 1), ("WARP_DUE", 4), ("WARP_TARGET", 4), ("WARP_POLL", 4)):
+    leasts = {"WARP_FREE": 20, "WARP_TIME": 1, "WARP_DUE": 4, "WARP_TARGET": 4, "WARP_POLL": 4}
+    for kind, least in leasts.items():
         if counts[kind] < least:
             die(f"{counts[kind]} members for {kind}, not {least}: say what warp has to know about the model")
     return "\n".join(lines)

@@ -11,7 +11,14 @@ import re
 import sys
 from pathlib import Path
 
-MODULES = ("rx/rx_port", "phy/gmii_loopback", "phy/phy_link", "tx/gmii_tx", "tx/train_port", "stats/port_counters")
+MODULES = (
+    "rx/rx_port",
+    "phy/gmii_loopback",
+    "phy/phy_link",
+    "tx/gmii_tx",
+    "tx/train_port",
+    "stats/port_counters",
+)
 SHARED = {"clk_i", "rx_clk_i", "tx_clk_i", "rst_ni", "tx_rst_ni"}
 
 
