@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -277,7 +276,7 @@ def _utc(text: str) -> Fraction:
 
 
 def _await(runs: list[TrainRun], on_batch: Callable[[CardBatch], None], *, quiet: bool) -> list[TrainReport]:
-    shown = not quiet and sys.stderr is not None and os.isatty(sys.stderr.fileno())
+    shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
     last = [0.0]
 
     def progress(status: TrainStatus) -> None:

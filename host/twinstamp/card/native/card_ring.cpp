@@ -243,7 +243,8 @@ class CardRing {
                     at = next;
                     continue;
                 }
-                departures_.push_back({record.stamp_q32, cookie, record.port, (record.flags & kLate) != 0, {}});
+                departures_.push_back(
+                    {record.stamp_q32, cookie, record.port, (record.flags & kLate) != 0, {}});
                 at = next;
                 continue;
             }
