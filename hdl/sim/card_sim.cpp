@@ -128,7 +128,12 @@ CardSim::~CardSim() {
 #if VM_TRACE_FST
     if (trace_) trace_->close();
 #endif
+    // A model takes leave of the context in force, which eval() sets and the harness's own edges do not: it may
+    // be that of another card, long gone.
+    Verilated::threadContextp(context_.get());
     top_->final();
+    top_.reset();
+    Verilated::threadContextp(nullptr);
 }
 
 bool CardSim::trace(const std::string& path) {

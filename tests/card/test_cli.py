@@ -159,7 +159,7 @@ def test_capture_of_a_capture_and_its_count(tmp_path, capsys):
         (
             ["capture", "--to", "x.pcapng", "--card", "pynq:a.bit", "--test-frames", "1"],
             2,
-            "works with the simulated card, sim, only; 'pynq:a.bit' is another one",
+            "--play and --test-frames are for the simulated card",
         ),
         (["calibrate", "--from", "1", "--to", "1", "--cable-ns", "50"], 2, "two different"),
         (["extcap", "--extcap-interface", "eth0", "--capture"], 2, "unknown interface"),
