@@ -9,6 +9,7 @@ from twinstamp.card.capture import clock_comment
 from twinstamp.card.sim import frames
 
 FRAME = bytes(60)
+STAMP_NS = 5  # what a batch's bound has on top of the clock's: card.stamp_bound_ns
 
 
 def clocks(simulated, card):
@@ -29,15 +30,15 @@ def test_state_bound_and_offset_come_with_the_frames(make_card):
     card.write("clock.utc_offset", 38 | 1 << 16)
     card.write_fields("clock.control", locked=1, state=2, disciplined=1)
     (clock,) = clocks(simulated, card)
-    assert clock[2:] == (True, 42, card.clock().epoch, "locked", 38, True)
-    assert clock_comment(clock).endswith("bound_ns=42 epoch=0 state=locked utc_offset_s=38 utc_known=yes")
+    assert clock[2:] == (True, 42 + STAMP_NS, card.clock().epoch, "locked", 38, True)
+    assert clock_comment(clock).endswith("bound_ns=47 epoch=0 state=locked utc_offset_s=38 utc_known=yes")
     status = card.clock()
     assert (status.locked, status.bound_ns, status.state, status.utc_known) == (True, 42, "locked", True)
 
     card.write_fields("clock.control", locked=0, state=3, disciplined=1)
     card.write("clock.bound", 1000)
     (clock,) = clocks(simulated, card)
-    assert clock[2:] == (False, 1000, 0, "holdover", 38, True)
+    assert clock[2:] == (False, 1000 + STAMP_NS, 0, "holdover", 38, True)
 
 
 def test_a_block_says_the_largest_bound_since_it_was_opened(make_card):
@@ -48,9 +49,9 @@ def test_a_block_says_the_largest_bound_since_it_was_opened(make_card):
     simulated.run_wires(10_000)
     simulated.run(200)
     card.write("clock.bound", 20)  # smaller, while the block is open
-    assert [batch.clock.bound_ns for batch in card.receive(timeout_s=3e-3)] == [500]
+    assert [batch.clock.bound_ns for batch in card.receive(timeout_s=3e-3)] == [500 + STAMP_NS]
     simulated.send(0, frames([FRAME]))
-    assert [batch.clock.bound_ns for batch in card.receive(timeout_s=3e-3)] == [20]
+    assert [batch.clock.bound_ns for batch in card.receive(timeout_s=3e-3)] == [20 + STAMP_NS]
 
 
 def test_a_failed_core_takes_lock_and_bound_away(make_card):
@@ -62,7 +63,7 @@ def test_a_failed_core_takes_lock_and_bound_away(make_card):
     card.write_fields("clock.control", locked=1, state=2, disciplined=1)
     card.write("cpu.control", 1)
     (clock,) = clocks(simulated, card)
-    assert (clock.locked, clock.bound_ns, clock.state) == (True, 10, "locked")
+    assert (clock.locked, clock.bound_ns, clock.state) == (True, 10 + STAMP_NS, "locked")
     simulated.run(750_000)
     assert card.clock().failed and card.clock().state == "failed"
     assert (card.clock().locked, card.clock().bound_ns) == (False, -1)
