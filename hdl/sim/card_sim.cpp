@@ -124,14 +124,18 @@ CardSim::CardSim(uint64_t seed)
 
 CardSim::~CardSim() {
     for (int p = 0; p < PORTS; ++p) {
+        if (cables_[p] && cables_[p]->from != this) cables_[p]->from->unplug(cables_[p]->from_port, *this, p);
+        for (auto [card, port] : outgoing_[p]) {
+            if (card != this) card->cables_[port].reset();
+        }
         for (const auto& cloud : clouds_[p]) cloud->to = nullptr;
         for (const auto& collector : collectors_[p]) collector.cloud->from = nullptr;
     }
 #if VM_TRACE_FST
     if (trace_) trace_->close();
 #endif
-    // A model takes leave of the context in force, which eval() sets and the harness's own edges do not: it may
-    // be that of another card, long gone.
+    // A model takes leave of the context in force, which eval() sets and the harness's own edges do not: it
+    // may be that of another card, long gone.
     Verilated::threadContextp(context_.get());
     top_->final();
     top_.reset();
@@ -255,7 +259,14 @@ void CardSim::collect() {
     }
 }
 
+// No more symbols of `port` to that end.
+void CardSim::unplug(int port, const CardSim& to, int to_port) {
+    std::erase_if(outgoing_[port],
+                  [&](const auto& end) { return end.first == &to && end.second == to_port; });
+}
+
 void CardSim::connect(int port, CardSim& to, int to_port, int64_t delay_fs) {
+    if (const Cable* old = to.cables_[to_port].get()) old->from->unplug(old->from_port, to, to_port);
     auto cable = std::make_unique<Cable>();
     cable->from = this;
     cable->from_port = port;

@@ -166,6 +166,7 @@ class CardSim {
     const uint32_t* card_time() const;  // q72, four words
 
   private:
+    void unplug(int port, const CardSim& to, int to_port);
     struct Wire {
         std::deque<WireItem> items;
         std::deque<std::vector<uint8_t>> pools;  // bytes of the items, in order

@@ -93,6 +93,7 @@ module clock_card #(
   assign hwif_in.id.features.phy.next = 1'b0;
   assign hwif_in.id.features.loopback.next = 1'b0;
   assign hwif_in.id.features.transmit.next = 1'b0;
+  assign hwif_in.id.features.trains.next = 1'b0;
   assign hwif_in.id.features.simulated.next = Simulated;
   assign hwif_in.id.features.discipline.next = 1'b1;
   assign hwif_in.id.size.ports.next = '0;
@@ -127,6 +128,15 @@ module clock_card #(
     assign hwif_in.port[p].phy.answer.data.next = '0;
     assign hwif_in.port[p].phy.answer.busy.next = 1'b0;
     assign hwif_in.port[p].phy.answer.error.next = 1'b0;
+    for (genvar t = 0; t < 4; t++) begin : gen_train
+      assign hwif_in.port[p].train[t].status.active.next = 1'b0;
+      assign hwif_in.port[p].train[t].status.done.next = 1'b0;
+      assign hwif_in.port[p].train[t].status.refused.next = 1'b0;
+      assign hwif_in.port[p].train[t].sent.count.next = '0;
+      assign hwif_in.port[p].train[t].late.count.next = '0;
+      assign hwif_in.port[p].train[t].worst.q32.next = '0;
+      assign hwif_in.port[p].train[t].unreported.count.next = '0;
+    end
   end
   // What is written to or read from a missing memory is answered all the same.
   assign hwif_in.counter_memory.rd_data = '0;
@@ -134,6 +144,7 @@ module clock_card #(
   assign hwif_in.counter_memory.wr_ack = hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
   assign hwif_in.digest_key.wr_ack = hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr;
   assign hwif_in.flow_key.wr_ack = hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr;
+  assign hwif_in.train_memory.wr_ack = hwif_out.train_memory.req && hwif_out.train_memory.req_is_wr;
 
   always_ff @(posedge reg_clk_i) hwif_in_q <= hwif_in;
   card_regs u_regs (
