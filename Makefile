@@ -21,11 +21,12 @@ BUILT := $(VENV)/.stamp-built
 HDL_READY := $(VENV)/.stamp-hdl
 SIM := build/hdl/libtwinstamp_sim.so
 
-CXX_FILES := $(shell find host gpu_kernels tests/emulation hdl/sim -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find host gps gpu_kernels firmware/servo tests/emulation tests/servo hdl/sim -name '*.cpp' -o -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The folders too: a source that is added or taken away makes its folder newer.
 CXX_FOLDERS := $(sort $(dir $(CXX_FILES)))
 KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)
 HOST_EXTENSION := $(wildcard host/twinstamp/_native*.so)
+GPS_EXTENSION := $(wildcard gps/twinstamp_gps/_servo*.so)
 EMULATION := $(wildcard tests/emulation/_emulation*.so)
 
 # pynq pins NumPy 1.26, which CuPy does not take: an environment of its own.
@@ -87,7 +88,7 @@ $(BUILT): $(PYTHON_READY) CMakeLists.txt $(CXX_FILES) $(CXX_FOLDERS)
 	@mkdir -p build && mv build.log build/build.log
 	@touch $@
 # Somebody took them away: build.
-ifeq ($(and $(KERNEL_EXTENSION),$(HOST_EXTENSION),$(EMULATION)),)
+ifeq ($(and $(KERNEL_EXTENSION),$(HOST_EXTENSION),$(GPS_EXTENSION),$(EMULATION)),)
 .PHONY: $(BUILT)
 endif
 
@@ -194,6 +195,6 @@ gpu-bench: $(GPU_READY)  ## on a machine with a GPU: its rates and delays beside
 check: lint docs-check test test-pynq  ## what .ci/run calls
 
 clean:  ## everything made here but .venv
-	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION) $(EMULATION)
-	find host gpu_kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION) $(GPS_EXTENSION) $(EMULATION)
+	find host gps gpu_kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f $(BUILT)

@@ -38,6 +38,12 @@ program dnsmasq dnsmasq-base wanted
 program dig bind9-dnsutils wanted
 program curl curl wanted
 program iperf3 iperf3 wanted
+# For tests of receivers, in CI only: on a person's machine gpsd would take the serial ports of real receivers,
+# and chrony the setting of the clock.
+if [ "${CI:-}" = true ]; then
+    program gpsd gpsd wanted
+    program chronyd chrony wanted
+fi
 
 missing=("${needed[@]}" "${wanted[@]}")
 if [ ${#missing[@]} -eq 0 ]; then

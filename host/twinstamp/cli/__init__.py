@@ -28,6 +28,7 @@ COMMANDS = {
     "owd": ("twinstamp.cli.owd", "report one-way delay of trains; measure through a reflector"),
     "reflect": ("twinstamp.cli.reflect", "answer STAMP test packets (RFC 8762)"),
     "card": ("twinstamp.cli.card", "show, test, calibrate a card; capture from it"),
+    "clock": ("twinstamp.cli.clock", "GPS receivers and the clock that follows them"),
 }
 
 

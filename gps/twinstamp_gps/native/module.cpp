@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// twinstamp_gps._servo: the firmware's servo and timescales, noise models, and the simulation around them.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <limits>
+#include <map>
+#include <memory>
+#include <stdexcept>
+
+extern "C" {
+#include "fixed.h"
+}
+#include "noise.h"
+#include "servo.h"
+#include "simulate.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+namespace gps = twinstamp::gps;
+
+namespace {
+
+using Config = std::map<std::string, std::uint32_t>;
+
+#define CONFIG_FIELDS(X)                                                                            \
+    X(white_ppt)                                                                                    \
+    X(flicker_ppt) X(walk_ppt) X(temperature_ppt) X(learn) X(wander_ps) X(jitter_ps) X(sawtooth_ps) \
+        X(capture_ps) X(slew_limit_ppb) X(frequency_limit_ppb) X(lock_pulses) X(lock_bound_ns)      \
+            X(holdover_bound_ns)
+
+servo_config config_of(const Config& values) {
+    servo_config config;
+    servo_config_default(&config);
+    for (const auto& [name, value] : values) {
+        bool known = false;
+#define SET(field)            \
+    if (name == #field) {     \
+        config.field = value; \
+        known = true;         \
+    }
+        CONFIG_FIELDS(SET)
+#undef SET
+        if (!known) throw std::invalid_argument("servo: no setting is called " + name);
+    }
+    return config;
+}
+
+Config values_of(const servo_config& config) {
+    Config values;
+#define GET(field) values[#field] = config.field;
+    CONFIG_FIELDS(GET)
+#undef GET
+    return values;
+}
+
+class Servo {
+  public:
+    explicit Servo(const Config& values) {
+        const servo_config config = config_of(values);
+        if (servo_init(&state_, &config) != SERVO_OK)
+            throw std::invalid_argument("servo: a setting is outside its limits (firmware/servo/servo.h)");
+    }
+    nb::dict step(std::uint64_t now_q32, std::uint64_t pulse_q32, std::int64_t slew_left_q64,
+                  std::uint64_t tai_s, std::int32_t qerr_ps, std::uint32_t accuracy_ns, std::uint32_t flags) {
+        const servo_input in{.now_q32 = now_q32,
+                             .pulse_q32 = pulse_q32,
+                             .slew_left_q64 = slew_left_q64,
+                             .tai_s = tai_s,
+                             .qerr_ps = qerr_ps,
+                             .accuracy_ns = accuracy_ns,
+                             .flags = flags};
+        servo_output out;
+        servo_step(&state_, &in, &out);
+        nb::dict result;
+#define PUT(field) result[#field] = out.field;
+        PUT(increment_q72)
+        PUT(load_delta_q32) PUT(slew_amount_q64) PUT(slew_step_q64) PUT(bound_ns) PUT(flags) PUT(state)
+            PUT(events) PUT(offset_ps) PUT(innovation_ps) PUT(frequency_ppt) PUT(ageing_ppt_day) PUT(sigma_ps)
+                PUT(frequency_sigma_ppt) PUT(white_ppt) PUT(flicker_ppt) PUT(walk_ppt) PUT(qerr_use)
+                    PUT(holdover_s)
+#undef PUT
+                        return result;
+    }
+    nb::bytes state() const { return nb::bytes(reinterpret_cast<const char*>(&state_), sizeof state_); }
+
+  private:
+    servo_state state_;
+};
+
+gps::OscillatorModel oscillator_of(const std::map<std::string, double>& values) {
+    gps::OscillatorModel model;
+    for (const auto& [name, value] : values) {
+        if (name == "white_ppb")
+            model.white_ppb = value;
+        else if (name == "flicker_ppb")
+            model.flicker_ppb = value;
+        else if (name == "walk_ppb")
+            model.walk_ppb = value;
+        else if (name == "temperature_ppb_c")
+            model.temperature_ppb_c = value;
+        else if (name == "ageing_ppb_day")
+            model.ageing_ppb_day = value;
+        else if (name == "offset_ppb")
+            model.offset_ppb = value;
+        else if (name == "temperature_c")
+            model.temperature_c = value;
+        else if (name == "temperature_daily_c")
+            model.temperature_daily_c = value;
+        else
+            throw std::invalid_argument("oscillator: no setting is called " + name);
+    }
+    return model;
+}
+
+gps::ReceiverModel receiver_of(const std::map<std::string, double>& values) {
+    gps::ReceiverModel model;
+    for (const auto& [name, value] : values) {
+        if (name == "jitter_ns")
+            model.jitter_ns = value;
+        else if (name == "sawtooth_ns")
+            model.sawtooth_ns = value;
+        else if (name == "wander_ns")
+            model.wander_ns = value;
+        else if (name == "wander_s")
+            model.wander_s = value;
+        else if (name == "daily_ns")
+            model.daily_ns = value;
+        else if (name == "half_daily_ns")
+            model.half_daily_ns = value;
+        else
+            throw std::invalid_argument("receiver: no setting is called " + name);
+    }
+    return model;
+}
+
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> array_of(std::vector<T>&& values) {
+    auto* kept = new std::vector<T>(std::move(values));
+    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return {kept->data(), {kept->size()}, owner};
+}
+
+nb::dict run_simulation(const std::map<std::string, double>& oscillator,
+                        const std::map<std::string, double>& receiver, const Config& config,
+                        const std::vector<std::tuple<std::uint32_t, double, double, double>>& faults,
+                        double seconds, std::uint64_t seed, int samples_per_s) {
+    if (!(seconds >= 1 && seconds <= 1e7)) throw std::invalid_argument("simulate: seconds must be 1 to 10^7");
+    if (samples_per_s < 1 || samples_per_s > 1000)
+        throw std::invalid_argument("simulate: 1 to 1000 samples a second");
+    gps::Run run{oscillator_of(oscillator),
+                 receiver_of(receiver),
+                 config_of(config),
+                 {},
+                 seconds,
+                 seed,
+                 samples_per_s};
+    for (const auto& [kind, start_s, length_s, value] : faults) {
+        if (kind > static_cast<std::uint32_t>(gps::FaultKind::kAccept))
+            throw std::invalid_argument("simulate: no such fault");
+        run.faults.push_back({static_cast<gps::FaultKind>(kind), start_s, length_s, value});
+    }
+    gps::Log log;
+    {
+        nb::gil_scoped_release unlocked;
+        log = gps::simulate(run);
+    }
+    nb::dict result;
+    result["t_s"] = array_of(std::move(log.t_s));
+    result["true_error_ns"] = array_of(std::move(log.true_error_ns));
+    result["bound_ns"] = array_of(std::move(log.bound_ns));
+    result["offset_ns"] = array_of(std::move(log.offset_ns));
+    result["frequency_ppb"] = array_of(std::move(log.frequency_ppb));
+    result["state"] = array_of(std::move(log.state));
+    result["events"] = array_of(std::move(log.events));
+    result["first_valid_s"] = log.first_valid_s;
+    result["worst_rate_ppb"] = log.worst_rate_ppb;
+    result["backward"] = log.backward;
+    return result;
+}
+
+}  // namespace
+
+NB_MODULE(_servo, m) {
+    nb::set_leak_warnings(false);
+    m.doc() = "The firmware's servo, compiled for the host, with noise models and a simulation.";
+    nb::class_<Servo>(m, "Servo")
+        .def(nb::init<const Config&>(), "config"_a = Config{})
+        .def("step", &Servo::step, nb::kw_only(), "now_q32"_a, "pulse_q32"_a = 0, "slew_left_q64"_a = 0,
+             "tai_s"_a = 0, "qerr_ps"_a = 0, "accuracy_ns"_a = 0, "flags"_a = 0)
+        .def("state", &Servo::state);
+    nb::class_<gps::Oscillator>(m, "Oscillator")
+        .def(
+            "__init__",
+            [](gps::Oscillator* self, const std::map<std::string, double>& model, std::uint64_t seed) {
+                new (self) gps::Oscillator(oscillator_of(model), seed);
+            },
+            "model"_a, "seed"_a)
+        .def("advance", &gps::Oscillator::advance, "dt_s"_a)
+        .def_prop_ro("frequency_ppb", &gps::Oscillator::frequency_ppb)
+        .def_prop_ro("temperature_c", &gps::Oscillator::temperature_c)
+        .def(
+            "phase_ns",
+            [](gps::Oscillator& self, double dt_s, std::size_t n) {
+                std::vector<double> phase(n);
+                double sum = 0;
+                for (auto& value : phase) value = sum += self.advance(dt_s);
+                return array_of(std::move(phase));
+            },
+            "dt_s"_a, "n"_a);
+    nb::class_<gps::Receiver>(m, "Receiver")
+        .def(
+            "__init__",
+            [](gps::Receiver* self, const std::map<std::string, double>& model, std::uint64_t seed) {
+                new (self) gps::Receiver(receiver_of(model), seed);
+            },
+            "model"_a, "seed"_a)
+        .def("next", [](gps::Receiver& self) {
+            const gps::Pulse pulse = self.next();
+            return std::tuple(pulse.late_ns, pulse.qerr_ps, pulse.wander_ns);
+        });
+    m.def("simulate", &run_simulation, nb::kw_only(), "oscillator"_a, "receiver"_a, "config"_a, "faults"_a,
+          "seconds"_a, "seed"_a, "samples_per_s"_a = 10);
+    // The firmware's arithmetic, for its tests: (result, saturated).
+    m.def("fixed_add", [](std::int64_t a, std::int64_t b) {
+        bool full = false;
+        const std::int64_t result = fixed_add(a, b, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_mul_div", [](std::int64_t a, std::int64_t b, std::int64_t c) {
+        if (c <= 0) throw std::invalid_argument("fixed_mul_div: the divisor must be positive");
+        bool full = false;
+        const std::int64_t result = fixed_mul_div(a, b, c, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_mul_shift", [](std::int64_t a, std::int64_t b, unsigned shift) {
+        if (shift < 1 || shift > 63) throw std::invalid_argument("fixed_mul_shift: shift must be 1 to 63");
+        bool full = false;
+        const std::int64_t result = fixed_mul_shift(a, b, shift, &full);
+        return std::tuple(result, full);
+    });
+    m.def("fixed_sqrt", &fixed_sqrt);
+    m.def("default_config", [] {
+        servo_config config;
+        servo_config_default(&config);
+        return values_of(config);
+    });
+}

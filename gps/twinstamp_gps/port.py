@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A receiver behind anything that pyserial opens: a device, a pseudo-terminal, socket://, rfc2217://."""
+
+from __future__ import annotations
+
+import termios
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import serial
+
+from twinstamp_gps.errors import ReceiverError, SettingError
+from twinstamp_gps.messages import Damaged, Message, decode
+from twinstamp_gps.stream import StreamCounts, StreamSplitter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+T = TypeVar("T")
+
+BAUD_RATES = (9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)  # what u-blox receivers know
+_READ_S = 0.05  # a read gathers bytes for as long; so exact is Arrival.monotonic_ns
+_SILENCE_NS = 300_000_000  # longer than any pause within a frame, USB converters and networks included
+_FAILURES = (serial.SerialException, OSError, termios.error, ValueError, TypeError, AttributeError)
+
+
+class Arrival(NamedTuple):
+    """monotonic_ns: time.monotonic_ns() when it was read, to 50 ms. frame: the bytes as they came."""
+
+    monotonic_ns: int
+    message: Message
+    frame: bytes
+
+
+class Receiver:
+    """A receiver on an open port; use it in a ``with`` block.
+
+    address: /dev/ttyACM0, the path of a pseudo-terminal, socket://HOST:PORT, rfc2217://HOST:PORT, or another
+    URL that pyserial knows. baud: of a serial line; the others ignore it.
+
+    Errors: SettingError for an address or a rate that cannot be; ReceiverError when the port cannot be
+    opened, or when it closes. Bytes, whatever they are, raise nothing: see ``counts``.
+    """
+
+    def __init__(self, address: str, *, baud: int = 38400) -> None:
+        if baud not in BAUD_RATES:
+            raise SettingError(f"a rate of {baud} baud: give one of {', '.join(map(str, BAUD_RATES))}")
+        self.address = address
+        self._splitter = StreamSplitter()
+        self._last_ns = time.monotonic_ns()
+        self.damaged_messages = 0
+        try:
+            # Two readers would each get half of the bytes: a device is opened for this process alone.
+            exclusive = {} if "://" in address else {"exclusive": True}
+            self._port: Any = serial.serial_for_url(
+                address, baudrate=baud, timeout=_READ_S, write_timeout=2.0, **exclusive
+            )
+        except (ValueError, *_FAILURES) as error:
+            raise ReceiverError(f"receiver {address}: cannot be opened: {_why(error)}") from error
+
+    @property
+    def counts(self) -> StreamCounts:
+        """Frames, damaged frames and bytes of neither protocol since the port was opened."""
+        return self._splitter.counts
+
+    @property
+    def baud(self) -> int:
+        """The rate of the line, baud."""
+        return int(self._port.baudrate)
+
+    def set_baud(self, baud: int) -> None:
+        """Changes the line's rate on this side."""
+        try:
+            self._port.flush()
+            self._port.baudrate = baud
+        except _FAILURES as error:
+            raise ReceiverError(f"receiver {self.address}: no {baud} baud: {_why(error)}") from error
+
+    def send(self, data: bytes) -> None:
+        """Writes all of ``data``."""
+        try:
+            self._port.write(data)
+            self._port.flush()
+        except _FAILURES as error:
+            raise ReceiverError(f"receiver {self.address}: cannot be written to: {_why(error)}") from error
+
+    def poll(self) -> list[Arrival]:
+        """What came within the next 50 ms; perhaps nothing."""
+        try:
+            data = self._port.read(4096)
+        except _FAILURES as error:
+            raise ReceiverError(f"receiver {self.address}: gone: {_why(error)}") from error
+        now = time.monotonic_ns()
+        if data:
+            self._last_ns = now
+            frames = list(self._splitter.feed(data))
+        elif self._splitter.pending and now - self._last_ns > _SILENCE_NS:
+            frames = list(self._splitter.give_up())
+        else:
+            return []
+        arrivals = [Arrival(now, decode(frame), frame.data) for frame in frames]
+        self.damaged_messages += sum(isinstance(arrival.message, Damaged) for arrival in arrivals)
+        return arrivals
+
+    def messages(self, seconds: float | None = None) -> Iterator[Arrival]:
+        """Messages as they come, for ``seconds``, or without end."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while end is None or time.monotonic() < end:
+            yield from self.poll()
+
+    def ask(self, data: bytes, answer: Callable[[Message], T | None], *, timeout_s: float = 1.0) -> T | None:
+        """Sends ``data`` and returns the first answer that is not None; None when none came in time."""
+        self.send(data)
+        for arrival in self.messages(timeout_s):
+            found = answer(arrival.message)
+            if found is not None:
+                return found
+        return None
+
+    def close(self) -> None:
+        """Closes the port."""
+        try:
+            self._port.close()
+        except _FAILURES:
+            return  # gone already
+
+    def __enter__(self) -> Receiver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _why(error: BaseException) -> str:
+    """One line of an error, without the number and path that pyserial puts before it."""
+    text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return " ".join(text.split())[:200]

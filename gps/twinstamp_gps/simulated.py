@@ -1,0 +1,668 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated GPS receiver: pulses to the femtosecond and the bytes of its serial line, from one model.
+
+What `SimulatedReceiver.second` gives for a second n, counted from the simulation's start: the edges of the
+pulse that marks it, and what the receiver then sends, byte for byte, with the time of each message's first
+bit. The order is that of a u-blox receiver: pulse n, NAV-PVT and the others for n some 60 to 150 ms later,
+and last TIM-TP for pulse n + 1, whose edge will stand qErr *before* the instant it marks
+(docs/decisions/0090-qerr-sign.md).
+
+It takes the configuration messages of an F9T (CFG-VALSET, -VALGET) or an M8T (CFG-TP5, -MSG, -PRT and
+others) and answers as they do; what it does not know it refuses with ACK-NAK.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from pyubx2.ubxhelpers import cfgkey2name, cfgname2key
+
+from twinstamp_gps import encode, gpstime
+from twinstamp_gps import messages as m
+from twinstamp_gps.configure import FACTORY_BAUD, TimingSettings, plan
+from twinstamp_gps.errors import SettingError
+from twinstamp_gps.models import RECEIVERS
+from twinstamp_gps.stream import StreamSplitter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from twinstamp_gps.faults import Fault
+    from twinstamp_gps.models import ReceiverModel
+
+FS = 10**15
+_FS_PER_PS = 1000
+_FS_PER_NS = 10**6
+_FS_PER_MS = 10**12
+
+
+class PulseNoise(Protocol):
+    """Where the pulses of a receiver stand; ModelNoise has the published models."""
+
+    def pulse(self, second: int) -> tuple[int, int]:
+        """(error_fs, qerr_ps) of a second's pulse; asked for once per second, in order, from 0.
+
+        error_fs: what no message tells, wander and jitter. qerr_ps: of the pulse's quantisation: the edge
+        stands error_fs − 1000·qerr_ps from the instant.
+        """
+        ...
+
+
+class ModelNoise:
+    """The published noise of a receiver's pulses (twinstamp_gps.models), from a seed."""
+
+    def __init__(self, model: ReceiverModel, seed: int) -> None:
+        from twinstamp_gps import _servo
+
+        self._receiver = _servo.Receiver(model.settings(), seed)
+
+    def pulse(self, second: int) -> tuple[int, int]:
+        """As PulseNoise has it."""
+        late_ns, qerr_ps, _ = self._receiver.next()
+        return round(late_ns * _FS_PER_NS) + qerr_ps * _FS_PER_PS, qerr_ps
+
+
+class Edge(NamedTuple):
+    """A pulse on the wire: its rising and falling edge, fs since the simulation's start."""
+
+    rise_fs: int
+    fall_fs: int
+
+
+class Transmission(NamedTuple):
+    """at_fs: when the first start bit begins. baud: of the line; each byte takes 10 bits (8N1)."""
+
+    at_fs: int
+    baud: int
+    data: bytes
+
+    @property
+    def end_fs(self) -> int:
+        """When the last stop bit ends."""
+        return self.at_fs + len(self.data) * 10 * FS // self.baud
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverSecond:
+    """One second. tai_s: the second that its pulse marks. qerr_ps: of that pulse, the truth. fix: whether
+    satellites were received. edges: none, one or more, in order. transmissions: in order, never overlapping.
+    """
+
+    second: int
+    tai_s: int
+    qerr_ps: int
+    fix: bool
+    edges: tuple[Edge, ...]
+    transmissions: tuple[Transmission, ...]
+
+
+# First navigation message after the pulse, ms: latest navigation solution of F9T and M8T at 1 Hz.
+_SOLUTION_MS = {"f9t": 65, "m8t": 140, "nmea": 140}
+_VERSIONS = {
+    "f9t": (
+        "EXT CORE 1.00 (3fda8e)", "00190000",
+        ("ROM BASE 0x118B2060", "FWVER=TIM 2.20", "PROTVER=29.20", "MOD=ZED-F9T", "GPS;GLO;GAL;BDS"),
+    ),
+    "m8t": (
+        "EXT CORE 3.01 (111141)", "00080000",
+        ("ROM BASE 2.01 (75331)", "FWVER=TIM 1.10", "PROTVER=22.00", "MOD=NEO-M8T-0", "GPS;GLO;GAL;BDS"),
+    ),
+}  # fmt: skip
+_FACTORY_NMEA = {"GGA": 1, "GLL": 1, "GSA": 1, "GSV": 1, "RMC": 1, "VTG": 1, "ZDA": 0}
+_PORTS = ("UART1", "UART2", "USB")
+_NMEA_IDS = {"GGA": 0, "GLL": 1, "GSA": 2, "GSV": 3, "RMC": 4, "VTG": 5, "ZDA": 8}
+_UBX_OUT = {
+    m.NAV_PVT: "NAV_PVT", m.NAV_TIMEGPS: "NAV_TIMEGPS", m.NAV_TIMELS: "NAV_TIMELS", m.NAV_SAT: "NAV_SAT",
+    m.NAV_SVIN: "NAV_SVIN", m.TIM_SVIN: "TIM_SVIN", m.TIM_TP: "TIM_TP",
+}  # fmt: skip
+# Items that change what the simulation does, or that receivers share; others are not known to it.
+_ITEMS = {
+    "CFG_TP_PULSE_DEF": 0, "CFG_TP_PULSE_LENGTH_DEF": 1, "CFG_TP_PERIOD_TP1": 1_000_000,
+    "CFG_TP_PERIOD_LOCK_TP1": 1_000_000, "CFG_TP_LEN_TP1": 0, "CFG_TP_LEN_LOCK_TP1": 100_000,
+    "CFG_TP_SYNC_GNSS_TP1": 1, "CFG_TP_USE_LOCKED_TP1": 1, "CFG_TP_ALIGN_TO_TOW_TP1": 1, "CFG_TP_POL_TP1": 1,
+    "CFG_TP_TIMEGRID_TP1": 0, "CFG_TP_ANT_CABLEDELAY": 50, "CFG_TP_USER_DELAY_TP1": 0, "CFG_TP_TP1_ENA": 1,
+    "CFG_RATE_MEAS": 1000, "CFG_RATE_NAV": 1, "CFG_RATE_TIMEREF": 1, "CFG_NAVSPG_DYNMODEL": 2,
+    "CFG_TMODE_MODE": 0, "CFG_TMODE_POS_TYPE": 0, "CFG_TMODE_LAT": 0, "CFG_TMODE_LAT_HP": 0,
+    "CFG_TMODE_LON": 0, "CFG_TMODE_LON_HP": 0, "CFG_TMODE_HEIGHT": 0, "CFG_TMODE_HEIGHT_HP": 0,
+    "CFG_TMODE_FIXED_POS_ACC": 0, "CFG_TMODE_SVIN_MIN_DUR": 0, "CFG_TMODE_SVIN_ACC_LIMIT": 0,
+    "CFG_UART1_BAUDRATE": 38400, "CFG_UART1OUTPROT_UBX": 1, "CFG_UART1OUTPROT_NMEA": 1,
+    "CFG_UART2_BAUDRATE": 38400, "CFG_UART2OUTPROT_UBX": 1, "CFG_UART2OUTPROT_NMEA": 1,
+    "CFG_USBOUTPROT_UBX": 1, "CFG_USBOUTPROT_NMEA": 1,
+    **{f"CFG_MSGOUT_UBX_{name}_{port}": 0 for name in _UBX_OUT.values() for port in _PORTS},
+    **{f"CFG_MSGOUT_NMEA_ID_{name}_{port}": r for name, r in _FACTORY_NMEA.items() for port in _PORTS},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Effect:
+    """What the configuration means for the simulation."""
+
+    ubx: dict[tuple[int, int], int]  # rate per message
+    nmea: dict[str, int]
+    baud: int
+    pulse_us: int  # 0: no pulse
+    delay_ns: int  # user delay less what is compensated for the antenna's cable
+    rising: bool
+    utc_grid: bool
+    mode: int  # 0 off, 1 survey-in, 2 fixed
+    survey_s: int
+    survey_mm: int
+
+
+class SimulatedReceiver:
+    """A receiver of ``model`` "f9t", "m8t" or "nmea" (one that sends RMC, ZDA and GGA and takes no command).
+
+    noise: where the pulses stand, by default the model's (that of m8t for "nmea"). start_tai_s: the
+    second that pulse 0 marks; with a fault `leap` it may be left out, and the leap second then falls where
+    the fault says. utc_offset_s: TAI − UTC at the start.
+    faults: see docs/receiver.md. configured: as `twinstamp clock configure` leaves it (fixed position), in
+    place of the factory's settings. settings: others than those. utc_after_s: how long UTC stays unknown
+    after the start (as after a cold start; the leap seconds come every 12.5 min). week_rollovers: how often
+    its date has fallen back by 1024 weeks. antenna_ns: delay of antenna and cable. seed: of latencies and
+    damage. position: (latitude, longitude in 10⁻⁷ degrees, height in mm).
+
+    Same arguments and same commands give the same seconds, to the bit.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        noise: PulseNoise | None = None,
+        *,
+        start_tai_s: int | None = None,
+        utc_offset_s: int = 37,
+        faults: Iterable[Fault] = (),
+        configured: bool = True,
+        settings: TimingSettings | None = None,
+        utc_after_s: int = 0,
+        week_rollovers: int = 0,
+        antenna_ns: int = 0,
+        seed: int = 1,
+        position: tuple[int, int, int] = (471_232_680, 85_479_120, 480_000),
+    ) -> None:
+        if model not in _SOLUTION_MS:
+            raise SettingError(f"receiver {model!r}: known are {', '.join(_SOLUTION_MS)}")
+        self.model = model
+        self._noise = noise or ModelNoise(RECEIVERS["m8t" if model == "nmea" else model], seed)
+        self._faults = tuple(faults)
+        leaps = [fault for fault in self._faults if fault.kind == "leap"]
+        if len(leaps) > 1:
+            raise SettingError("more than one leap second in a simulation")
+        self._leap_change = 0
+        self._leap_tai_s = 0
+        if leaps:
+            self._leap_change = round(leaps[0].value) or 1
+            if self._leap_change not in (1, -1):
+                raise SettingError(f"a leap second of {leaps[0].value} s: give 1 or -1")
+            # The end of 30 June 2027 UTC, unless the start is given.
+            midnight = gpstime.utc_to_unix_s(2027, 7, 1, 0, 0, 0) + utc_offset_s
+            if start_tai_s is None:
+                start_tai_s = midnight - leaps[0].start_s + min(0, self._leap_change)
+            self._leap_tai_s = start_tai_s + leaps[0].start_s
+        self.start_tai_s = (
+            gpstime.utc_to_unix_s(2026, 11, 20, 12, 0, 0) + utc_offset_s
+            if start_tai_s is None
+            else start_tai_s
+        )
+        self._utc_offset_s = utc_offset_s
+        self._utc_after_s = utc_after_s
+        self._back_weeks = week_rollovers * gpstime.WEEKS_OF_TEN_BITS
+        self._antenna_ns = antenna_ns
+        self._position = position
+        self._random = np.random.default_rng([seed, 0x67707321])
+        self._splitter = StreamSplitter()
+        self._items = dict(_ITEMS)
+        self._legacy: dict[tuple[int, int], bytes] = {}
+        self._rates: dict[tuple[int, int], int] = {(0xF0, _NMEA_IDS[n]): r for n, r in _FACTORY_NMEA.items()}
+        self._baud = FACTORY_BAUD.get(model, 9600)
+        self._out = 3
+        self._survey_from: int | None = None
+        self._line_free_fs = 0
+        self._second = 0
+        self._pulses: dict[int, tuple[int, int]] = {}
+        self._drawn = 0
+        if model == "m8t":
+            self._legacy = _legacy_factory()
+        self._mode_set()
+        if configured and model != "nmea":
+            self._settle(settings or TimingSettings(mode="fixed", baud=115_200))
+        elif settings is not None:
+            raise SettingError(f"a receiver {model!r} with settings must be configured and u-blox")
+
+    def _settle(self, settings: TimingSettings) -> None:
+        for step in plan(self.model, settings):
+            answer = self.command(step.frame)
+            assert step.kind == m.CFG_CFG or answer == encode.ack(step.kind, accepted=True)
+
+    # What the configuration means
+
+    def _effect(self) -> _Effect:
+        if self.model == "f9t":
+            i = self._items
+            on = i["CFG_UART1OUTPROT_UBX"]
+            return _Effect(
+                ubx={kind: on * i[f"CFG_MSGOUT_UBX_{name}_UART1"] for kind, name in _UBX_OUT.items()},
+                nmea={
+                    name: i["CFG_UART1OUTPROT_NMEA"] * i[f"CFG_MSGOUT_NMEA_ID_{name}_UART1"]
+                    for name in _FACTORY_NMEA
+                },
+                baud=i["CFG_UART1_BAUDRATE"],
+                pulse_us=i["CFG_TP_LEN_LOCK_TP1"] * i["CFG_TP_TP1_ENA"],
+                delay_ns=i["CFG_TP_USER_DELAY_TP1"] - i["CFG_TP_ANT_CABLEDELAY"],
+                rising=bool(i["CFG_TP_POL_TP1"]),
+                utc_grid=i["CFG_TP_TIMEGRID_TP1"] == 0,
+                mode=i["CFG_TMODE_MODE"],
+                survey_s=i["CFG_TMODE_SVIN_MIN_DUR"],
+                survey_mm=i["CFG_TMODE_SVIN_ACC_LIMIT"] // 10,
+            )
+        if self.model == "nmea":
+            return _Effect(
+                ubx={}, nmea={"RMC": 1, "ZDA": 1, "GGA": 1}, baud=self._baud, pulse_us=100_000, delay_ns=0,
+                rising=True, utc_grid=True, mode=0, survey_s=0, survey_mm=0,
+            )  # fmt: skip
+        _, _, cable, _, _, _, _, length, user, flags = struct.unpack("<BB2xhhIIIIiI", self._legacy[m.CFG_TP5])
+        mode, _, _, _, _, _, survey_s, survey_mm = struct.unpack("<BxHiiiIII", self._legacy[m.CFG_TMODE2])
+        return _Effect(
+            ubx={kind: (self._out & 1) * self._rates.get(kind, 0) for kind in _UBX_OUT},
+            nmea={n: (self._out >> 1 & 1) * self._rates.get((0xF0, i), 0) for n, i in _NMEA_IDS.items()},
+            baud=self._baud,
+            pulse_us=length * (flags & 1),
+            delay_ns=user - cable,
+            rising=bool(flags & 0x40),
+            utc_grid=flags >> 7 & 15 == 0,
+            mode=mode,
+            survey_s=survey_s,
+            survey_mm=survey_mm,
+        )
+
+    def _mode_set(self) -> None:
+        effect = self._effect()
+        self._survey_from = self._second if effect.mode == 1 else None
+
+    # Commands
+
+    def command(self, data: bytes) -> bytes:
+        """What the receiver answers, at once, to bytes that it gets; nothing for what is no UBX frame."""
+        if self.model == "nmea":
+            return b""
+        return b"".join(
+            self._answer((frame.data[2], frame.data[3]), frame.data[6:-2])
+            for frame in self._splitter.feed(data)
+            if frame.kind == "ubx"
+        )
+
+    def _answer(self, kind: tuple[int, int], payload: bytes) -> bytes:
+        if kind == m.MON_VER and not payload:
+            return encode.mon_ver(*_VERSIONS[self.model])
+        if not payload and kind in _UBX_OUT and kind not in self._not_here():
+            return self._message(kind, max(0, self._second - 1))
+        if kind[0] != 0x06:
+            return b""  # as receivers do: only the class CFG is acknowledged
+        result = self._set_f9t(kind, payload) if self.model == "f9t" else self._set_m8t(kind, payload)
+        if isinstance(result, bytes):
+            return result + encode.ack(kind, accepted=True)
+        return encode.ack(kind, accepted=result)
+
+    def _not_here(self) -> tuple[tuple[int, int], ...]:
+        return (m.TIM_SVIN,) if self.model == "f9t" else (m.NAV_SVIN,)
+
+    def _set_f9t(self, kind: tuple[int, int], payload: bytes) -> bool | bytes:
+        if kind == m.CFG_VALGET and len(payload) >= 8 and len(payload) % 4 == 0:
+            keys = [int.from_bytes(payload[at : at + 4], "little") for at in range(4, len(payload), 4)]
+            names = [_known(key) for key in keys]
+            if len(names) > 64 or any(name is None for name in names):
+                return False
+            values = b"".join(
+                _item(key, self._items[name]) for key, name in zip(keys, names, strict=True) if name
+            )
+            return encode.ubx(m.CFG_VALGET, b"\1" + payload[1:4] + values)
+        if kind == m.CFG_VALSET and len(payload) > 4 and payload[0] == 0 and payload[1] & 7:
+            items = _parse_items(payload[4:])
+            if items is None or len(items) > 64 or not _pulse_of_one_second(items):
+                return False
+            if payload[1] & 1:
+                self._items.update(items)
+                if any(name.startswith("CFG_TMODE") for name in items):
+                    self._mode_set()
+            return True
+        return False
+
+    def _set_m8t(self, kind: tuple[int, int], payload: bytes) -> bool | bytes:
+        if kind == m.CFG_MSG:
+            return self._set_rate(payload)
+        if kind == m.CFG_CFG:
+            return len(payload) in (12, 13)
+        if kind == m.CFG_PRT:
+            if len(payload) <= 1:
+                port = payload[0] if payload else 1
+                own = struct.pack("<BxHIIHHH2x", port, 0, 0x08D0, self._baud, 7, self._out, 0)
+                return encode.ubx(kind, own) if port in (1, 2, 3) else False
+            if len(payload) != 20 or payload[0] not in (1, 2, 3):
+                return False
+            if payload[0] == 1:
+                self._baud = int.from_bytes(payload[8:12], "little") or self._baud
+                self._out = payload[14] & 3
+            return True
+        if kind not in self._legacy:
+            return False
+        if not payload or (kind == m.CFG_TP5 and payload == b"\0"):
+            return encode.ubx(kind, self._legacy[kind])
+        if len(payload) != len(self._legacy[kind]):
+            return False
+        if kind == m.CFG_TP5:
+            if (
+                payload[0]
+                or struct.unpack_from("<II", payload, 8) != (1_000_000, 1_000_000)
+                or payload[28] & 8
+            ):
+                return False
+            payload = payload[:1] + b"\1" + payload[2:]
+        if kind == m.CFG_RATE and payload[:4] != struct.pack("<HH", 1000, 1):
+            return False
+        self._legacy[kind] = payload
+        if kind == m.CFG_TMODE2:
+            self._mode_set()
+        return True
+
+    def _set_rate(self, payload: bytes) -> bool | bytes:
+        kind = (payload[0], payload[1]) if len(payload) >= 2 else (0, 0)
+        if kind not in _UBX_OUT and kind not in {(0xF0, number) for number in _NMEA_IDS.values()}:
+            return False
+        if kind in self._not_here():
+            return False
+        if len(payload) == 2:
+            return encode.ubx(m.CFG_MSG, payload + bytes((0, self._rates.get(kind, 0), 0, 0, 0, 0)))
+        if len(payload) not in (3, 8):
+            return False
+        self._rates[kind] = payload[2 if len(payload) == 3 else 3]
+        return True
+
+    # Time
+
+    def _leap_s(self, tai_s: int) -> int:
+        """GPS − UTC at a TAI second, a leap second under way not yet counted."""
+        after = bool(self._leap_change) and tai_s >= self._leap_tai_s + max(0, self._leap_change)
+        return self._utc_offset_s - gpstime.TAI_MINUS_GPS_S + (self._leap_change if after else 0)
+
+    def utc(self, tai_s: int) -> tuple[int, int, int, int, int, int]:
+        """The UTC label of a TAI second, second 60 in a leap second, as the receiver believes it."""
+        unix_s = tai_s - gpstime.TAI_MINUS_GPS_S - self._leap_s(tai_s) - self._back_weeks * gpstime.WEEK_S
+        if self._leap_change == 1 and tai_s == self._leap_tai_s:
+            label = gpstime.unix_to_utc(unix_s - 1)
+            return (*label[:5], 60)
+        return gpstime.unix_to_utc(unix_s)
+
+    def _gps(self, tai_s: int) -> tuple[int, int]:
+        week, second = gpstime.tai_to_gps(tai_s)
+        return week - self._back_weeks, second * 1000
+
+    def _has(self, kind: str, second: int) -> Fault | None:
+        return next((f for f in self._faults if f.kind == kind and f.at(second)), None)
+
+    def _fix(self, second: int) -> bool:
+        return self._has("outage", second) is None
+
+    # One second
+
+    def _ahead(self, second: int) -> tuple[int, int]:
+        """(place of the pulse against its instant, fs; qErr, ps), drawn in order as far as asked for."""
+        while self._drawn <= second:
+            error_fs, qerr_ps = self._noise.pulse(self._drawn)
+            self._pulses[self._drawn] = error_fs - qerr_ps * _FS_PER_PS, qerr_ps
+            self._drawn += 1
+        return self._pulses[second]
+
+    def second(self) -> ReceiverSecond:
+        """The next second."""
+        n = self._second
+        here = self._ahead(n)
+        self._pulses.pop(n - 1, None)
+        effect = self._effect()
+        tai_s = self.start_tai_s + n
+        fix = self._fix(n)
+        edges = self._edges(n, here[0], effect)
+        self._second = n + 1
+        sent = self._transmissions(n, effect)
+        return ReceiverSecond(
+            second=n, tai_s=tai_s, qerr_ps=here[1], fix=fix, edges=edges, transmissions=sent
+        )
+
+    def seconds(self, count: int) -> Iterator[ReceiverSecond]:
+        """The next ``count`` seconds."""
+        for _ in range(count):
+            yield self.second()
+
+    def _edges(self, n: int, place_fs: int, effect: _Effect) -> tuple[Edge, ...]:
+        chance, sign = self._random.random(), 1 - 2 * int(self._random.integers(2))
+        if not effect.pulse_us or not self._fix(n):
+            return ()
+        if (fault := self._has("missing", n)) and chance < fault.value:
+            return ()
+        rise = n * FS + place_fs + (effect.delay_ns + self._antenna_ns) * _FS_PER_NS
+        if fault := self._has("outlier", n):
+            rise += sign * round(fault.value * _FS_PER_NS)
+        if fault := self._has("step", n):
+            rise += round(fault.value * _FS_PER_NS)
+        if fault := self._has("pull", n):
+            rise += round(fault.value * (n - fault.start_s) * _FS_PER_NS)
+        width = effect.pulse_us * 10**9
+        if not effect.rising:  # the falling edge stands at the second: the line rises width before the next
+            rise, width = rise - (FS - width), FS - width
+        rises = [rise]
+        if fault := self._has("early", n):
+            rises.insert(0, rise - round(fault.value * _FS_PER_NS))
+        if fault := self._has("double", n):
+            rises.append(rise + round(fault.value * _FS_PER_NS))
+        gaps = [after - before for before, after in itertools.pairwise(rises)]
+        width = min([width, *(gap // 2 for gap in gaps)])
+        return tuple(Edge(at, at + width) for at in rises)
+
+    def _transmissions(self, n: int, effect: _Effect) -> tuple[Transmission, ...]:
+        start = n * FS + round((_SOLUTION_MS[self.model] + self._random.uniform(-8, 8)) * _FS_PER_MS)
+        if fault := self._has("message-late", n):
+            start += round(fault.value * _FS_PER_NS)
+        parts = [self._message(kind, n) for kind, rate in effect.ubx.items() if rate and n % rate == 0]
+        for name, rate in effect.nmea.items():
+            if rate and n % rate == 0:
+                parts.append(self._sentence(name, n))
+        if self._has("message-lost", n):
+            parts = []
+        sent = []
+        for data in parts:
+            damaged = self._damage(data) if self._has("message-corrupt", n) else data
+            start = max(start, self._line_free_fs)
+            sent.append(Transmission(start, effect.baud, damaged))
+            self._line_free_fs = sent[-1].end_fs
+        return tuple(sent)
+
+    def _damage(self, data: bytes) -> bytes:
+        """One to four flipped bits, and one time in four the rest of the message lost."""
+        raw = bytearray(data)
+        for _ in range(int(self._random.integers(1, 5))):
+            raw[int(self._random.integers(len(raw)))] ^= 1 << int(self._random.integers(8))
+        if self._random.random() < 0.25:
+            del raw[int(self._random.integers(1, len(raw))) :]
+        return bytes(raw)
+
+    # Messages
+
+    def _satellites(self, n: int) -> int:
+        return (28 if self.model == "f9t" else 18) + n // 97 % 3 if self._fix(n) else 0
+
+    def _utc_known(self, n: int) -> bool:
+        return n >= self._utc_after_s
+
+    def _survey(self, n: int, effect: _Effect) -> tuple[int, int, bool, bool]:
+        """(duration s, accuracy mm, valid, active): the mean of one position a second, 5 m each."""
+        if self._survey_from is None:
+            return 0, 0, effect.mode == 2, False
+        duration = max(0, n - self._survey_from)
+        accuracy = round(5000 / max(1, duration) ** 0.5)
+        done = duration >= effect.survey_s and accuracy <= effect.survey_mm
+        return duration, accuracy, done, not done
+
+    def _message(self, kind: tuple[int, int], n: int) -> bytes:
+        tai_s = self.start_tai_s + n
+        _, tow_ms = self._gps(tai_s)
+        effect = self._effect()
+        latitude, longitude, height = self._position
+        if kind == m.NAV_PVT:
+            fix = self._fix(n)
+            _, _, held, _ = self._survey(n, effect)
+            return encode.nav_pvt(
+                tow_ms=tow_ms,
+                utc=self.utc(tai_s),
+                time_valid=True,
+                utc_resolved=self._utc_known(n),
+                fix_type=0 if not fix else 5 if held else 3,
+                fix_ok=fix,
+                satellites=self._satellites(n),
+                time_accuracy_ns=5 if fix else 1000,
+                longitude_e7=longitude,
+                latitude_e7=latitude,
+                height_mm=height,
+            )
+        if kind == m.NAV_TIMEGPS:
+            return encode.nav_timegps(
+                week=self._gps(tai_s)[0],
+                tow_ms=tow_ms,
+                leap_s=self._leap_s(tai_s),
+                leap_valid=self._utc_known(n),
+            )
+        if kind == m.NAV_TIMELS:
+            return self._timels(n, tai_s, tow_ms)
+        if kind == m.NAV_SAT:
+            used = self._satellites(n)
+            return encode.nav_sat(
+                tow_ms=tow_ms,
+                satellites=[
+                    (0, i + 1, 30 + i * 7 % 20, 10 + i * 13 % 75, i * 47 % 360, i < used) for i in range(32)
+                ],
+            )
+        if kind in (m.NAV_SVIN, m.TIM_SVIN):
+            duration, accuracy, valid, active = self._survey(n, effect)
+            if kind == m.NAV_SVIN:
+                return encode.nav_svin(
+                    tow_ms=tow_ms, duration_s=duration, accuracy_mm=accuracy, observations=duration,
+                    valid=valid, active=active,
+                )  # fmt: skip
+            return encode.tim_svin(
+                duration_s=duration, accuracy_mm=accuracy, observations=duration, valid=valid, active=active
+            )
+        return self._tim_tp(n + 1, effect)
+
+    def _tim_tp(self, n: int, effect: _Effect) -> bytes:
+        """TIM-TP for pulse n."""
+        qerr_ps = self._ahead(n)[1]
+        if self._has("qerr-late", n):
+            qerr_ps = self._ahead(n + 1)[1]
+        if self._has("qerr-sign", n):
+            qerr_ps = -qerr_ps
+        tai_s = self.start_tai_s + n
+        week, tow_ms = self._gps(tai_s)
+        if effect.utc_grid:
+            leap = self._leap_s(tai_s)
+            week, tow_ms = self._gps(tai_s - leap)
+        return encode.tim_tp(
+            week=week,
+            tow_ms=tow_ms,
+            qerr_ps=qerr_ps,
+            qerr_valid=self._fix(n) and self._has("qerr-lost", n) is None,
+            utc_base=effect.utc_grid,
+            utc_available=self._utc_known(n),
+        )
+
+    def _timels(self, n: int, tai_s: int, tow_ms: int) -> bytes:
+        known = self._utc_known(n)
+        if not self._leap_change or not known:
+            return encode.nav_timels(tow_ms=tow_ms, leap_s=self._leap_s(tai_s), leap_valid=known)
+        after = self._leap_tai_s + max(0, self._leap_change)  # the first second with the new offset
+        # The day at whose end it happens, as GPS broadcasts it: day 1 is Sunday (IS-GPS-200, 20.3.3.5.2.4).
+        new_offset_s = self._utc_offset_s + self._leap_change
+        week, second = gpstime.tai_to_gps(after - new_offset_s + gpstime.TAI_MINUS_GPS_S - 1)
+        return encode.nav_timels(
+            tow_ms=tow_ms,
+            leap_s=self._leap_s(tai_s),
+            change_s=self._leap_change,
+            time_to_event_s=after - tai_s,
+            event_week=week - self._back_weeks,
+            event_day=second // 86_400 + 1,
+            event_valid=True,
+        )
+
+    def _sentence(self, name: str, n: int) -> bytes:
+        fix, tai_s = self._fix(n), self.start_tai_s + n
+        utc = self.utc(tai_s)
+        latitude, longitude, height = self._position
+        if name == "RMC":
+            return encode.rmc(utc, valid=fix, latitude_e7=latitude, longitude_e7=longitude)
+        if name == "ZDA":
+            return encode.zda(utc)
+        if name == "GGA":
+            return encode.gga(
+                utc, valid=fix, satellites=min(12, self._satellites(n)), latitude_e7=latitude,
+                longitude_e7=longitude, height_mm=height,
+            )  # fmt: skip
+        return encode.nmea(_REST[name])
+
+
+# What the clock does not read, without values.
+_REST = {
+    "GLL": "GNGLL,,,,,,V,N",
+    "GSA": "GNGSA,A,1,,,,,,,,,,,,,99.99,99.99,99.99,1",
+    "GSV": "GPGSV,1,1,00,1",
+    "VTG": "GNVTG,,,,,,,,,N",
+}
+
+
+def _legacy_factory() -> dict[tuple[int, int], bytes]:
+    """Settings of an M8T as delivered: 50 ns of antenna cable, UTC grid."""
+    flags = 1 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6
+    return {
+        m.CFG_TP5: struct.pack("<BB2xhhIIIIiI", 0, 1, 50, 0, 1_000_000, 1_000_000, 0, 100_000, 0, flags),
+        m.CFG_RATE: struct.pack("<HHH", 1000, 1, 1),
+        m.CFG_TMODE2: bytes(28),
+    }
+
+
+def _known(key: int) -> str | None:
+    try:
+        name = str(cfgkey2name(key)[0])
+    except Exception:  # pyubx2 raises what it meets for a key that is none
+        return None
+    return name if name in _ITEMS else None
+
+
+def _item(key: int, value: int) -> bytes:
+    from twinstamp_gps.configure import item_bytes
+
+    return item_bytes(str(cfgkey2name(key)[0]), value)
+
+
+def _parse_items(data: bytes) -> dict[str, int] | None:
+    """Items of a VALSET; None where one is not known or they do not end where the message does."""
+    items: dict[str, int] = {}
+    at = 0
+    while at < len(data):
+        key = int.from_bytes(data[at : at + 4], "little")
+        name = _known(key)
+        size = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}.get(key >> 28 & 7, 0)
+        if name is None or at + 4 + size > len(data):
+            return None
+        signed = str(cfgname2key(name)[1]).startswith("I")
+        items[name] = int.from_bytes(data[at + 4 : at + 4 + size], "little", signed=signed)
+        at += 4 + size
+    return items
+
+
+def _pulse_of_one_second(items: dict[str, int]) -> bool:
+    """Whether the items leave one pulse and one solution a second, all that is simulated."""
+    wanted = {
+        "CFG_TP_PULSE_DEF": 0, "CFG_TP_PULSE_LENGTH_DEF": 1, "CFG_TP_PERIOD_TP1": 1_000_000,
+        "CFG_TP_PERIOD_LOCK_TP1": 1_000_000, "CFG_RATE_MEAS": 1000, "CFG_RATE_NAV": 1,
+    }  # fmt: skip
+    return all(items.get(name, value) == value for name, value in wanted.items())
