@@ -137,7 +137,7 @@ class Pair:
         The states must be of one instant, later than the last burst's. DeviceError where a clock cannot be
         set or a train does not leave.
         """
-        worlds = [side.card.transport for side in self._sides]
+        worlds: list[Any] = [side.card.transport for side in self._sides]
         # Time between epochs is skipped here: simulated time goes on, and from now on means the new instant.
         self._zero_fs = self._together()
         self._zero_ns = self._start_ns + self._offset_s * _NS + states[0].at_ns
@@ -172,7 +172,7 @@ class Pair:
             )
         )
         # A whole ns of TAI.
-        start_ns = (self._tai_fs(max(world.now_fs for world in worlds)) + _LEAD_FS) // 10**6  # type: ignore[attr-defined]
+        start_ns = (self._tai_fs(max(world.now_fs for world in worlds)) + _LEAD_FS) // 10**6
         runs = [
             side.card.port(_PORT).send(side.train, start=Fraction(start_ns, _NS), report=True)
             for side in self._sides
@@ -182,7 +182,7 @@ class Pair:
             self._zero_fs + start_ns * 10**6 - self._zero_ns * 10**6 + span_fs + self._longest_fs + _DRAIN_FS
         )
         for world in worlds:
-            world.run_until(end_fs)  # type: ignore[attr-defined]
+            world.run_until(end_fs)
         for side in self._sides:
             side.card.flush()
             for batch in side.card.receive(2e-5):
