@@ -108,7 +108,7 @@ def run(plan: Plan, progress: Any = None) -> tuple[Any, list[list[Any]], list[An
                 }
             )
             for i in (0, 1):
-                errors[i].append(errors_of(_train(report, i), pair.truth(i)))
+                errors[i].append(errors_of(_train(report, i), pair.truth(i), pair.epochs, i))
             epochs += pair.epochs
     return report, errors, epochs
 

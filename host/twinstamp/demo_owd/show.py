@@ -50,6 +50,8 @@ def rows(
         + [f"{f.clock_rms_ns[i]:.2f}, {f.clock_rms_ns[1 - i]:.2f}" for i, f in enumerate(found)]
     )
     out.append(["their root sum of squares with 2.31, ns"] + [f"{f.rss_ns:.2f}" for f in found])
+    out.append(["difference of the clocks, rms, ns"] + [f"{f.clocks_rms_ns:.2f}" for f in found])
+    out.append(["error without it (stamps), rms, ns"] + [f"{f.rest_rms_ns:.2f}" for f in found])
     gap = [np.min(measured[0]) - np.min(measured[1]), np.min(true[0]) - np.min(true[1])]
     out.append(["asymmetry of the minima, ns", f"{gap[0]:,.1f} / {gap[1]:,.1f}", ""])
     return out
