@@ -27,11 +27,11 @@ namespace {
 
 using Config = std::map<std::string, std::uint32_t>;
 
-#define CONFIG_FIELDS(X)                                                                           \
-    X(white_ppt)                                                                                   \
-    X(flicker_ppt)                                                                                 \
-    X(walk_ppt) X(temperature_ppt) X(learn) X(wander_ps) X(jitter_ps) X(sawtooth_ps) X(capture_ps) \
-        X(slew_limit_ppb) X(frequency_limit_ppb) X(lock_pulses) X(lock_bound_ns) X(holdover_bound_ns)
+#define CONFIG_FIELDS(X)                                                                            \
+    X(white_ppt)                                                                                    \
+    X(flicker_ppt) X(walk_ppt) X(temperature_ppt) X(learn) X(wander_ps) X(jitter_ps) X(sawtooth_ps) \
+        X(capture_ps) X(slew_limit_ppb) X(frequency_limit_ppb) X(lock_pulses) X(lock_bound_ns)      \
+            X(holdover_bound_ns)
 
 servo_config config_of(const Config& values) {
     servo_config config;
@@ -79,12 +79,12 @@ class Servo {
         nb::dict result;
 #define PUT(field) result[#field] = out.field;
         PUT(increment_q72)
-        PUT(load_delta_q32)
-        PUT(slew_amount_q64) PUT(slew_step_q64) PUT(bound_ns) PUT(flags) PUT(state) PUT(events) PUT(offset_ps)
-            PUT(innovation_ps) PUT(frequency_ppt) PUT(ageing_ppt_day) PUT(sigma_ps) PUT(frequency_sigma_ppt)
-                PUT(white_ppt) PUT(flicker_ppt) PUT(walk_ppt) PUT(qerr_use) PUT(holdover_s)
+        PUT(load_delta_q32) PUT(slew_amount_q64) PUT(slew_step_q64) PUT(bound_ns) PUT(flags) PUT(state)
+            PUT(events) PUT(offset_ps) PUT(innovation_ps) PUT(frequency_ppt) PUT(ageing_ppt_day) PUT(sigma_ps)
+                PUT(frequency_sigma_ppt) PUT(white_ppt) PUT(flicker_ppt) PUT(walk_ppt) PUT(qerr_use)
+                    PUT(holdover_s)
 #undef PUT
-                    return result;
+                        return result;
     }
     nb::bytes state() const { return nb::bytes(reinterpret_cast<const char*>(&state_), sizeof state_); }
 
