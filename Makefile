@@ -52,14 +52,17 @@ GPU_READY := setup $(GPU)
 GPU_PYTHON := $(BIN)/python
 endif
 
-.PHONY: help demo setup hdl firmware regs synth lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
+.PHONY: help demo demo-owd setup hdl firmware regs synth lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo '  (ARGS="…" is passed on to the program behind demo, test, test-<room>, test-long, bench and gpu-…)'
+	@echo '  (ARGS="…" is passed on to the program behind demo, demo-owd, test, test-<room>, test-long, bench and gpu-…)'
 
 demo: setup  ## the appliance on real traffic, or on a capture it makes where namespaces cannot be made
 	@$(BIN)/python -m twinstamp.demo $(ARGS)
+
+demo-owd: setup hdl  ## one-way delay, two simulated cards over hours; and over namespaces, with root
+	@$(BIN)/python -m twinstamp.demo_owd $(ARGS)
 
 setup: $(BUILT)  ## Debian packages, .venv, compiled extensions; quick when there is nothing to do
 

@@ -69,7 +69,11 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: arrays over its samples. true_error_ns: inf before card time was set; bound_ns: if unknown."""
+    """One run: arrays over its samples. true_error_ns: inf before card time was set; bound_ns: if unknown.
+
+    frequency_ppb: of the oscillator, as the servo estimates it; oscillator_ppb: as it is. increment_q72
+    (2^-72 s a cycle), slew_left_q64 (2^-64 s) and slew_step_q64 (2^-64 s a cycle) are the clock's registers.
+    """
 
     seed: int
     t_s: npt.NDArray[np.float32]
@@ -77,6 +81,10 @@ class Run:
     bound_ns: npt.NDArray[np.float32]
     offset_ns: npt.NDArray[np.float32]
     frequency_ppb: npt.NDArray[np.float32]
+    oscillator_ppb: npt.NDArray[np.float32]
+    increment_q72: npt.NDArray[np.uint64]
+    slew_left_q64: npt.NDArray[np.int64]
+    slew_step_q64: npt.NDArray[np.uint64]
     state: npt.NDArray[np.uint8]
     events: dict[str, int]
     first_valid_s: float

@@ -195,6 +195,10 @@ nb::dict run_simulation(const std::map<std::string, double>& oscillator,
     result["bound_ns"] = array_of(std::move(log.bound_ns));
     result["offset_ns"] = array_of(std::move(log.offset_ns));
     result["frequency_ppb"] = array_of(std::move(log.frequency_ppb));
+    result["oscillator_ppb"] = array_of(std::move(log.oscillator_ppb));
+    result["increment_q72"] = array_of(std::move(log.increment_q72));
+    result["slew_left_q64"] = array_of(std::move(log.slew_left_q64));
+    result["slew_step_q64"] = array_of(std::move(log.slew_step_q64));
     result["state"] = array_of(std::move(log.state));
     result["events"] = array_of(std::move(log.events));
     result["first_valid_s"] = log.first_valid_s;

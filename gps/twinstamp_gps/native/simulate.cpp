@@ -59,9 +59,11 @@ class Card {
                 base_q32_ = 0;
             }
         }
+        increment_q72_ = out.increment_q72;
         steer_ = static_cast<double>(static_cast<std::int64_t>(out.increment_q72 - SERVO_NOMINAL_Q72)) /
                  static_cast<double>(SERVO_NOMINAL_Q72);
         if (out.flags & SERVO_OUT_SLEW) {
+            slew_step_q64_ = out.slew_step_q64;
             slew_left_ns_ = static_cast<double>(out.slew_amount_q64) * 0x1p-64 * 1e9;
             slew_rate_ =
                 static_cast<double>(out.slew_step_q64) / (static_cast<double>(SERVO_NOMINAL_Q72) / 256);
@@ -70,6 +72,9 @@ class Card {
     std::int64_t slew_left_q64() const { return static_cast<std::int64_t>(slew_left_ns_ * 1e-9 * 0x1p64); }
     bool known() const { return base_q32_ == 0; }
     double error_ns() const { return known() ? error_ns_ : std::numeric_limits<double>::infinity(); }
+    std::uint64_t increment_q72() const { return increment_q72_; }
+    std::uint64_t slew_step_q64() const { return slew_step_q64_; }
+    double oscillator_ppb() const { return oscillator_.frequency_ppb(); }
     double slew_rate() const { return slew_rate_; }
     std::uint64_t backward() const { return backward_; }
 
@@ -80,6 +85,7 @@ class Card {
     double error_ns_ = 0, phase_ns_ = 0, steer_ = 0, slew_left_ns_ = 0, slew_rate_ = 0;
     std::uint64_t base_q32_ = std::uint64_t{0} - (kStart_s << 32) + 12345;  // it starts at 0 and something
     std::uint64_t backward_ = 0;
+    std::uint64_t increment_q72_ = SERVO_NOMINAL_Q72, slew_step_q64_ = 0;
 };
 
 }  // namespace
@@ -96,8 +102,12 @@ Log simulate(const Run& run) {
     const int rate = run.samples_per_s;
     const double spacing_s = 1.0 / rate;
     const auto samples = seconds * static_cast<std::uint64_t>(rate);
-    for (auto* column : {&log.t_s, &log.true_error_ns, &log.bound_ns, &log.offset_ns, &log.frequency_ppb})
+    for (auto* column : {&log.t_s, &log.true_error_ns, &log.bound_ns, &log.offset_ns, &log.frequency_ppb,
+                         &log.oscillator_ppb})
         column->reserve(samples);
+    log.increment_q72.reserve(samples);
+    log.slew_left_q64.reserve(samples);
+    log.slew_step_q64.reserve(samples);
     log.state.reserve(samples);
     log.events.reserve(samples);
 
@@ -217,6 +227,10 @@ Log simulate(const Run& run) {
                                        : static_cast<float>(out.bound_ns));
             log.offset_ns.push_back(static_cast<float>(static_cast<double>(out.offset_ps) * 1e-3));
             log.frequency_ppb.push_back(static_cast<float>(static_cast<double>(out.frequency_ppt) * 1e-3));
+            log.oscillator_ppb.push_back(static_cast<float>(card.oscillator_ppb()));
+            log.increment_q72.push_back(card.increment_q72());
+            log.slew_left_q64.push_back(card.slew_left_q64());
+            log.slew_step_q64.push_back(card.slew_step_q64());
             log.state.push_back(static_cast<std::uint8_t>(out.state));
             log.events.push_back(out.events);
         }

@@ -37,6 +37,10 @@ struct Fault {
 
 struct Log {
     std::vector<float> t_s, true_error_ns, bound_ns, offset_ns, frequency_ppb;
+    std::vector<float> oscillator_ppb;         // the oscillator's true frequency
+    std::vector<std::uint64_t> increment_q72;  // what the clock runs by, 2^-72 s a cycle
+    std::vector<std::int64_t> slew_left_q64;   // 2^-64 s
+    std::vector<std::uint64_t> slew_step_q64;  // of the last slew, 2^-64 s a cycle
     std::vector<std::uint8_t> state;
     std::vector<std::uint32_t> events;  // those of the step before
     double first_valid_s = -1;
