@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,8 +61,21 @@ class CardCapture:
             comments = (which, ("", clock_comment(batch.clock)))
         return self._writer.write(batch, keep, comments)
 
-    def finish(self, card: Card) -> None:
+    def finish(self, card: Card | LinuxCard) -> None:
         """Writes what each port received and dropped."""
+        from twinstamp.card.linux import LinuxCard
+
+        if isinstance(card, LinuxCard):
+            for port, link in enumerate(card.statistics()):
+                self._writer.statistics(
+                    card.ports,
+                    port,
+                    timestamp_ns=time.time_ns(),
+                    received=link.frames + link.kernel_drops,
+                    dropped=link.kernel_drops,
+                    comment="",
+                )
+            return
         statistics = card.statistics()
         clock = card.clock()
         tai_ns = (statistics.at_q32 * 10**9 + (1 << 31)) >> 32

@@ -22,6 +22,8 @@ from twinstamp.io.merge import Merge
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from twinstamp.card.linux_trains import LinuxPort
+
 NOW = np.iinfo(np.int64).min  # a launch time: at once
 UTC_OFFSET_S = 37  # TAI - UTC since 2017-01-01 (IERS Bulletin C), where the kernel was told none
 _BLOCK_MS = 8  # a reader may pause for 4 s at low rates; frames come that much later
@@ -109,8 +111,9 @@ class LinuxCard:
         self._stamp_bound_ns = stamp_bound_ns
         self._steps = StepWatch()
         self._clock_at = -_CLOCK_EVERY_NS
-        self._clock = ClockState("utc", "kernel", False, -1, 0)
+        self._clock = ClockState("utc", "kernel", False, -1, 0, utc_offset_s=self.utc_offset_s)
         self._calibrations: dict[int, SenderCalibration] = {}
+        self._train_ports: dict[int, LinuxPort] = {}
         self._merge: Merge | None = None
         self._sources: list[LiveSource] = []
         self._stack = contextlib.ExitStack()
@@ -187,7 +190,13 @@ class LinuxCard:
                 self._offset = self._phc.offset()
                 bound = bound if bound < 0 else bound + self._offset.uncertainty_ns
             self._clock = ClockState(
-                "utc", "nic" if self.hardware else "kernel", kernel.synchronised, bound, self._steps.look()
+                "utc",
+                "nic" if self.hardware else "kernel",
+                kernel.synchronised,
+                bound,
+                self._steps.look(),
+                utc_offset_s=self.utc_offset_s,
+                utc_known=kernel.utc_offset_s != 0,
             )
         return self._clock
 
@@ -345,6 +354,21 @@ class LinuxCard:
         """
         parts = [self._take_departures(port, timeout_s) for port in range(len(self.interfaces))]
         return np.concatenate(parts)
+
+    def port_departures(self, port: int, timeout_s: float = 0.0) -> npt.NDArray[np.void]:
+        """``departures`` of one port."""
+        self._check_port(port)
+        return self._take_departures(port, timeout_s)
+
+    def port(self, number: int) -> LinuxPort:
+        """A port, which sends trains. ConfigError where there is none of this number."""
+        from twinstamp.card.linux_trains import LinuxPort
+
+        self._check_port(number)
+        return self._train_ports.setdefault(number, LinuxPort(self, number))
+
+    def flush(self) -> None:
+        """As Card.flush; the kernel hands over a block by itself, after 8 ms."""
 
     def _take_departures(self, port: int, timeout_s: float) -> npt.NDArray[np.void]:
         number, software, hardware = self._senders[port].departures(timeout_s)

@@ -97,11 +97,11 @@ def open_card(
     return card
 
 
-def open_any_card(name: str = "sim", *, utc: bool = True) -> Card | LinuxCard:
+def open_any_card(name: str = "sim", *, utc: bool = True, seed: int = 1) -> Card | LinuxCard:
     """As open_card, and "linux:eth1,eth2" too: ordinary interfaces, whose batches are in UTC always."""
     kind, where = known_card(name)
     if kind != "linux":
-        return open_card(name, utc=utc)
+        return open_card(name, utc=utc, seed=seed)
     from twinstamp.card.linux import LinuxCard
 
     return LinuxCard(where.split(","))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import time
 from typing import Any
 
 from twinstamp.cli.common import write_json
@@ -79,19 +78,6 @@ def capture_to(options: argparse.Namespace, target: str) -> dict[str, Any]:
         finally:
             for changed, handler in before.items():
                 signal.signal(changed, handler)
-        if isinstance(card, Card):
-            capture.finish(card)
-            dropped = card.statistics().dropped
-        else:
-            links = card.statistics()
-            dropped = sum(link.kernel_drops for link in links)
-            for port, link in enumerate(links):
-                writer.statistics(
-                    card.ports,
-                    port,
-                    timestamp_ns=time.time_ns(),
-                    received=link.frames + link.kernel_drops,
-                    dropped=link.kernel_drops,
-                    comment="",
-                )
+        capture.finish(card)
+        dropped = card.statistics().dropped if isinstance(card, Card) else sum(card.drops())
     return {"version": 1, "written": written, "dropped": dropped, "played": {"left_out": {}}}

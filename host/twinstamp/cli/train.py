@@ -185,7 +185,7 @@ def _write_csv(path: str, schedule: Any) -> None:
 
 
 def _send(options: argparse.Namespace) -> int:
-    from twinstamp.card import open_card
+    from twinstamp.card import Card, open_any_card
     from twinstamp.card.capture import CardCapture
     from twinstamp.card.sim import SimulatedCard
     from twinstamp.io.files import create_capture
@@ -200,8 +200,8 @@ def _send(options: argparse.Namespace) -> int:
         if not options.allow_late:
             train.check()
     with ExitStack() as stack:
-        card = stack.enter_context(open_card(options.card, utc=True))
-        simulated = card.transport
+        card: Any = stack.enter_context(open_any_card(options.card))
+        simulated = card.transport if isinstance(card, Card) else None
         if isinstance(simulated, SimulatedCard):
             # It has no receiver to learn the time from.
             card.load_time_q32(int(time.time() + card.clock().utc_offset_s) << 32)

@@ -402,13 +402,13 @@ def run(
 def _open(
     experiment: Experiment, only: str | None, captures: Path | None, stack: ExitStack
 ) -> dict[str, _Place]:
-    from twinstamp.card import open_card
+    from twinstamp.card import open_any_card
 
     places = {}
     for i, site in enumerate(experiment.sites):
         if only is not None and site.name != only:
             continue
-        card: Any = stack.enter_context(open_card(site.card, utc=True, seed=experiment.seed + i))
+        card: Any = stack.enter_context(open_any_card(site.card, seed=experiment.seed + i))
         if not hasattr(card, "port"):
             raise ConfigError(f"site {site.name!r}: card {site.card} sends no trains")
         card.port(site.port)  # refuses a port that it has not

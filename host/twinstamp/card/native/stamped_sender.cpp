@@ -23,8 +23,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -178,7 +180,10 @@ class StampedSender {
             take_departures(static_cast<int>(std::clamp(timeout_s, 0.0, 3600.0) * 1e3));
         }
         std::vector<Departure> done;
-        done.swap(departures_);
+        {
+            std::lock_guard<std::mutex> lock(departures_lock_);
+            done.swap(departures_);
+        }
         const std::size_t n = done.size();
         auto* number = new std::uint64_t[n + 1];
         auto* software = new std::int64_t[n + 1];
@@ -216,6 +221,7 @@ class StampedSender {
             if (::setsockopt(fd_, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags) < 0)
                 throw OsError("asking for departure stamps", errno);
         }
+        std::lock_guard<std::mutex> lock(departures_lock_);
         base_ = next;
     }
 
@@ -266,14 +272,20 @@ class StampedSender {
     void take_departures(int timeout_ms) {
         while (take_one()) {
         }
-        if (!departures_.empty() || timeout_ms == 0) return;
+        if (timeout_ms == 0 || waiting()) return;
         pollfd p{fd_, 0, 0};  // POLLERR tells of the error queue
         if (::poll(&p, 1, timeout_ms) <= 0) return;
         while (take_one()) {
         }
     }
 
+    bool waiting() {
+        std::lock_guard<std::mutex> lock(departures_lock_);
+        return !departures_.empty();
+    }
+
     bool take_one() {
+        std::lock_guard<std::mutex> lock(departures_lock_);
         alignas(cmsghdr) char control[512];
         char data[64];
         iovec part{data, sizeof data};
@@ -305,16 +317,19 @@ class StampedSender {
         return true;
     }
 
-    // The kernel's number has 32 bits; the frame is one of the last 2^32.
+    // The kernel's number has 32 bits; the frame is one of the last 2^31, or was sent just now.
     std::uint64_t number_of(std::uint32_t key) const {
-        const auto newest = static_cast<std::uint32_t>(sent_ - base_);
-        return sent_ - static_cast<std::uint32_t>(newest - key);
+        const std::uint64_t sent = sent_;
+        const auto newest = static_cast<std::uint32_t>(sent - base_);
+        return sent + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(key - newest)});
     }
 
     int fd_ = -1;
     bool hardware_;
     int txtime_clock_;
-    std::uint64_t sent_ = 0;  // frames handed to send()
+    std::atomic<std::uint64_t> sent_ = 0;  // frames handed to send()
+    // One thread may send while another takes departures.
+    std::mutex departures_lock_;
     std::uint64_t base_ = 0;  // number of the frame that the kernel calls 0
     std::vector<Departure> departures_;
 };
