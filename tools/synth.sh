@@ -16,9 +16,9 @@ flatten
 check -assert
 synth_ecp5 -top ecp5_timing -run begin:map_ffs
 check -assert
-# The frame stores (16 each) and transmit FIFOs (8 each) must be block RAM.
-select -assert-min 96 t:DP16KD
-select -assert-max 108 t:DP16KD
+# The frame stores (16 each), transmit FIFOs (8 each) and train memories (4 each) must be block RAM.
+select -assert-min 112 t:DP16KD
+select -assert-max 128 t:DP16KD
 synth_ecp5 -top ecp5_timing -run map_ffs: -json build/synth/ecp5.json
 check -assert
 tee -q -o build/synth/cells.json stat -json

@@ -34,5 +34,8 @@ if grep -qE '__DOT__target_q\b' "$header"; then
 else
     list WARP_DUE '\w+__DOT__u_tx__DOT__due' 4
 fi
+# Of the trains: what is ahead of card time, and the next launch times.
+list WARP_FREE '\w+__DOT__u_train_time__DOT__(soon_q|before_q)' 2
+list WARP_TARGET '\w+__DOT__u_trains__DOT__head_q32' 4
 # Card time for the register block, which takes it with clk_reg_i only.
 echo 'WARP_FREE(twinstamp_card__DOT__hwif_in.__PVT__clock.__PVT__now)'

@@ -21,14 +21,16 @@ module ecp5_timing (
   output logic [3:0] mdio_oe_o,
   input  logic [3:0] mdio_i
 );
-  logic [7:0] rxd_q [4];
-  logic [3:0] rx_dv_q, rx_er_q, mdio_q;
+  logic [7:0] rxd [4];
+  logic [3:0] rx_dv, rx_er, mdio_q;
   for (genvar p = 0; p < 4; p++) begin : gen_rx
-    always_ff @(posedge rx_clk_i[p]) {rx_dv_q[p], rx_er_q[p], rxd_q[p]} <= {rx_dv_i[p], rx_er_i[p], rxd_i[p]};
+    logic [9:0] pins_q;
+    always_ff @(posedge rx_clk_i[p]) pins_q <= {rx_dv_i[p], rx_er_i[p], rxd_i[p]};
+    assign {rx_dv[p], rx_er[p], rxd[p]} = pins_q;
   end
   always_ff @(posedge clk_i) mdio_q <= mdio_i;
 
-  localparam int unsigned In = 143, Out = 255;
+  localparam int unsigned In = 147, Out = 255;
   logic [In-1:0] in_q;
   logic [Out-1:0] out, out_q;
   always_ff @(posedge clk_i) begin
@@ -38,7 +40,7 @@ module ecp5_timing (
   assign scan_o = out_q[Out-1];
 
   logic awvalid, wvalid, bready, arvalid, rready, awready, wready, bvalid, arready, rvalid;
-  logic [13:0] awaddr, araddr;
+  logic [15:0] awaddr, araddr;
   logic [31:0] wdata, rdata;
   logic [3:0] wstrb;
   logic [1:0] bresp, rresp;
@@ -52,7 +54,7 @@ module ecp5_timing (
   assign out = {awready, wready, bvalid, arready, rvalid, rdata, bresp, rresp, m_awvalid, m_wvalid, m_wlast, m_bready,
                 m_arvalid, m_rready, m_awaddr, m_wdata, m_araddr, m_awlen, m_arlen};
   twinstamp_card u_card (
-    .clk_i, .clk_reg_i(clk_i), .rst_ni, .rx_clk_i, .rxd_i(rxd_q), .rx_dv_i(rx_dv_q), .rx_er_i(rx_er_q),
+    .clk_i, .clk_reg_i(clk_i), .rst_ni, .rx_clk_i, .rxd_i(rxd), .rx_dv_i(rx_dv), .rx_er_i(rx_er),
     .txd_o, .tx_en_o, .tx_er_o, .mdc_o, .mdio_o, .mdio_oe_o, .mdio_i(mdio_q),
     .s_axil_awvalid(awvalid), .s_axil_awready(awready), .s_axil_awaddr(awaddr), .s_axil_wvalid(wvalid),
     .s_axil_wready(wready), .s_axil_wdata(wdata), .s_axil_wstrb(wstrb), .s_axil_bvalid(bvalid),

@@ -20,6 +20,8 @@ PROOFS = [
     ("stamp_capture", "bmc"), ("stamp_capture", "cover"),
     ("axi_stream_writer", "bmc"), ("axi_stream_writer", "cover"),
     ("block_packer", "bmc"), ("block_packer", "steady"), ("block_packer", "cover"),
+    ("ring", "prove"), ("ring", "large"), ("ring", "data"), ("ring", "bmc"), ("ring", "cover"),
+    ("tx_fetch", "prove"), ("tx_fetch", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
 SEEDS = [
@@ -36,11 +38,19 @@ SEEDS = [
      "empty_o = level == '0 && left_q == '0"),
     ("block_packer", "bmc", "ring/block_packer", "if (read_q == words_q && !read_now) begin",
      "if (read_q == words_q - 12'd1) begin"),
+    ("ring", "bmc", "ring/block_packer", "end else if (place_q + 20'(record_words) > block_words ||",
+     "end else if (place_q + 20'(record_words) > block_words + 20'd1 ||"),
+    ("ring", "bmc", "ring/block_packer", "block_address = {base_q, 12'b0} +", "block_address = base_i +"),
+    ("ring", "bmc", "ring/axi_stream_writer", "address_q <= address_q + {56'b0, beats, 3'b000}",
+     "address_q <= address_q + {56'b0, to_boundary, 3'b000}"),
+    ("tx_fetch", "bmc", "tx/tx_fetch", "to_boundary = 6'd32 - {1'b0, place[4:0]}", "to_boundary = 6'd32"),
+    ("tx_fetch", "bmc", "tx/tx_fetch", "sum = (PortBits+1)'(port_q) + (PortBits+1)'(i)",
+     "sum = (PortBits+1)'(i)"),
     ("block_packer", "steady", "ring/block_packer", "&& acked - marks[mark_r_q[1:0]] < 32'h80000000", ""),
 ]  # fmt: skip
 
 
-def outcome(name: str, task: str, folder: Path, limit_s: float = 90) -> str:
+def outcome(name: str, task: str, folder: Path, limit_s: float = 600) -> str:
     """The last words of sby: the tools see no absolute paths in the temporary folder."""
     for tool in ("yowasp-sby", "yices-smt2"):
         if shutil.which(tool, path=PATHS) is None:

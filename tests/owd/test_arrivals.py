@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import numpy as np
 import pytest
 from twinstamp import stamp
+from twinstamp.cli import main
 from twinstamp.errors import ConfigError
 from twinstamp.frames import ClockState, FrameBatch
 from twinstamp.owd import Collector, report_captures, report_of
@@ -152,6 +154,17 @@ def test_a_trains_file_gives_the_schedule(tmp_path):
     off = one.judged.arrivals.sent_ns - one.schedule_ns[one.judged.arrivals.sequence]
     assert off.tolist() == [late[n] for n, _, _ in arrived]
     assert "Schedule against departure" in page(found)
+    # The file says how many were sent: 0 is missing, too, and the capture went on long enough.
+    end = write(tmp_path / "end.pcapng", [(0, T0_NS + 10**12, T0_NS + 10**12 + 5)], session=9)
+    one = report_captures([str(tmp_path / "rx.pcapng"), end], schedules=schedule).trains[0]
+    assert (one.loss.known, one.loss.sent, one.loss.lost, one.loss.ranges.tolist()) == (
+        True, 50, 2, [[0, 0], [10, 10]],
+    )  # fmt: skip
+    (tmp_path / "train.toml").write_text(train.to_toml())
+    arguments = ["owd", "report", str(tmp_path / "rx.pcapng"), end, "--train", str(tmp_path / "train.toml"),
+                 "--json", str(tmp_path / "out.json"), "-q"]  # fmt: skip
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["trains"][0]["loss"]["lost"] == 2
 
 
 @pytest.mark.parametrize("options", [{"ports": (0,)}, {"ports": (70_000,)}, {"receive_bound_ns": -2}])

@@ -36,26 +36,26 @@ def test_instants():
 
 
 def test_registers_and_frequency_make_the_clock_go():
-    # An OCXO, whose white noise does not hide the sum.
+    # An OCXO, whose white noise does not hide the sum; by the ms, as slews are short.
     found = simulate(
-        Scenario(oscillator=OSCILLATORS["ocxo"], receiver=RECEIVERS["f9t"], seconds=900, samples_per_s=50), 4
+        Scenario(oscillator=OSCILLATORS["ocxo"], receiver=RECEIVERS["f9t"], seconds=120, samples_per_s=1000),
+        4,
     )
     assert found.oscillator_ppb.std() < 1 and abs(found.oscillator_ppb.mean() - 50) < 5
     steer = (found.increment_q72.astype(np.float64) / NOMINAL_Q72 - 1) * 1e9
-    moved = np.diff(found.true_error_ns.astype(np.float64)) * 50
+    with np.errstate(invalid="ignore"):  # inf before card time was set
+        moved = np.diff(found.true_error_ns.astype(np.float64)) * 1000
     made = (found.oscillator_ppb + steer)[1:]
     slewing = found.slew_left_q64 != 0
     # Nothing is written between these two samples, and no slew is under way.
-    quiet = ~slewing[1:] & ~slewing[:-1] & (found.increment_q72[1:] == found.increment_q72[:-1])
-    quiet &= found.t_s[1:] > SETTLED_S
-    assert quiet.sum() > 1000 and np.abs(moved - made)[quiet].max() < 1.5
+    same = np.isfinite(moved) & (found.increment_q72[1:] == found.increment_q72[:-1])
+    quiet = same & ~slewing[1:] & ~slewing[:-1]
+    assert quiet.sum() > 10_000 and np.abs(moved - made)[quiet].max() < 2
     # A slew moves at its step's rate.
-    under = slewing[1:] & slewing[:-1] & (found.increment_q72[1:] == found.increment_q72[:-1])
-    under &= (found.t_s[1:] > SETTLED_S) & (found.slew_step_q64[1:] == found.slew_step_q64[:-1])
-    if under.any():
-        rate = found.slew_step_q64[1:].astype(np.float64) / (NOMINAL_Q72 / 256) * 1e9
-        sign = np.sign(found.slew_left_q64[1:].astype(np.float64))
-        assert np.abs(moved - made - sign * rate)[under].max() < 1.5
+    under = same & slewing[1:] & slewing[:-1] & (found.slew_step_q64[1:] == found.slew_step_q64[:-1])
+    rate = found.slew_step_q64[1:].astype(np.float64) / (NOMINAL_Q72 / 256) * 1e9
+    sign = np.sign(found.slew_left_q64[1:].astype(np.float64))
+    assert under.sum() >= 10 and np.abs(moved - made - sign * rate)[under].max() < 2
 
 
 def test_states_are_those_of_the_run():

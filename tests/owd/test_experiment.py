@@ -12,6 +12,8 @@ from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.owd import report_captures
 from twinstamp.owd.experiment import load_experiment, run
 
+from tests.conftest import ROOT
+
 TRAIN = """
 packets = 40
 gap = {{ law = "constant", gap = "5us" }}
@@ -124,6 +126,12 @@ def test_the_same_session_twice(tmp_path):
 def test_one_site_needs_a_start(tmp_path):
     with pytest.raises(ConfigError, match="common `start`"):
         run(load_experiment(write(tmp_path)), only="madrid")
+
+
+def test_the_example_in_the_documentation(tmp_path):
+    text = (ROOT / "docs" / "owd.md").read_text().split("```toml\n")[1].split("```")[0]
+    found = load_experiment(write(tmp_path, text))
+    assert (len(found.sites), len(found.paths), len(found.flights)) == (2, 2, 1)
 
 
 def test_check_command(tmp_path, capsys):

@@ -252,6 +252,27 @@ def test_both_directions_over_loopback(address: str, ptp: bool, stateful: bool, 
     assert report.pairs and report.json()["directions"]
 
 
+def test_answers_to_nothing_we_sent_are_no_answers():
+    """A reflector gone mad: other session, other time, other number, other length, beside the right one."""
+    with Serving("127.0.0.1") as serving:
+        send = serving.socket.send
+
+        def forge(data: bytes, to, **where) -> bool:
+            for at in (15, 24, 35):  # session, the sender's number, the sender's timestamp
+                forged = bytearray(data)
+                forged[at] ^= 0x55
+                send(bytes(forged), to, **where)
+            send(data + b"x", to, **where)
+            return send(data, to, **where)
+
+        serving.socket.send = forge
+        plan = Plan(count=20, gap_ns=2_000_000, law="constant")
+        report = measure("127.0.0.1", plan, port=serving.socket.port, bound_ns=1000)
+    assert [train.duplication.arrived for train in report.trains] == [20, 20]
+    assert [train.duplication.copies for train in report.trains] == [0, 0]
+    assert report.experiment["strange_answers"] == 80
+
+
 def test_lost_without_a_reflector(capsys):
     with StampedSocket("127.0.0.1", 0) as silent:
         arguments = ["owd", "stamp", "127.0.0.1", "--port", str(silent.port), "--count", "3", "--gap", "1ms",
@@ -259,6 +280,16 @@ def test_lost_without_a_reflector(capsys):
         assert main(arguments) == 1
     said = json.loads(capsys.readouterr().out)
     assert (said["trains"][0]["loss"]["lost"], said["trains"][0]["loss"]["sent"]) == (3, 3)
+
+
+def test_a_host_without_a_reflector_refuses():
+    """Its ICMP errors keep no packet from leaving."""
+    with StampedSocket("127.0.0.1", 0) as closed:
+        port = closed.port
+    plan = Plan(count=6, gap_ns=1_000_000, law="constant")
+    report = measure("127.0.0.1", plan, port=port, bound_ns=1, wait_ns=10_000_000)
+    assert (report.trains[0].loss.sent, report.trains[0].loss.lost) == (6, 6)
+    assert report.experiment["not_taken_by_kernel"] == 0
 
 
 def test_refused_before_a_packet_leaves(capsys):

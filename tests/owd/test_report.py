@@ -89,6 +89,7 @@ def test_a_bound_given_by_the_user_shows(tmp_path):
     train = report_captures([rx], receive_bound_ns=100).trains[0]
     assert train.bound.maximum == 136
     assert [c.given for c in train.clocks] == [False, True]
+    assert train.flagged["unsynchronised"] == 0
 
 
 def test_ptp_stamps_are_tai(tmp_path):
@@ -281,6 +282,12 @@ def test_command(damaged, tmp_path, capsys):
     # The capture ended within the time-out: nothing that is missing is lost yet, and that is said.
     assert (loss["sent"] + loss["undecided"], loss["undecided"]) == (len(made.sent), len(made.lost))
     assert "undecided" in shown
+    # Every output says that such clocks were allowed.
+    for kind, words in (("html", "--allow-unsynchronised"), ("etomic", "--allow-unsynchronised"),
+                        ("raw", '"unsynchronised": true'), ("parquet", '\\"unsynchronised\\": true'),
+                        ("pcapng", "allow_unsynchronised=yes"), ("csv", ",1\n")):  # fmt: skip
+        raw = open(names[kind], "rb").read()  # noqa: SIM115
+        assert words.encode() in raw or words.replace("\\", "").encode() in raw, kind
     for kind in ("raw", "parquet"):
         assert main(["owd", "report", names[kind], "--json", str(tmp_path / "again.json"), "-q"]) == 0
         again = json.load(open(tmp_path / "again.json"))  # noqa: SIM115

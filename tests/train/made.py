@@ -148,7 +148,7 @@ def some_train(rng: random.Random, **values: Any) -> Train:
     gap = rng.choice(
         [
             Constant("1.7us"),
-            GapList(("1.3us", "5us", "1/3 ms")),
+            GapList(("1.3us", "5us", "1/30 ms")),
             Poisson("4us", "1.4us"),
             Chirp("20us", "0.9"),
         ]

@@ -114,7 +114,19 @@ def test_anything_in_a_key_gives_a_config_error_or_a_train(data):
 
     spec = json.loads(json.dumps(tomllib.loads(GOOD)))
     table = data.draw(st.sampled_from([spec, spec["gap"], spec["size"]]))
-    known = ["packets", "source", "bursts", "vlans", "period", "repeats", "seed", "gap", "size", "law", "mean"]
+    known = [
+        "packets",
+        "source",
+        "bursts",
+        "vlans",
+        "period",
+        "repeats",
+        "seed",
+        "gap",
+        "size",
+        "law",
+        "mean",
+    ]
     table[data.draw(st.sampled_from(known + list(table)))] = data.draw(json_values)
     try:
         train_from_dict(spec)

@@ -85,6 +85,7 @@ module twinstamp_card
 
   logic [63:0] now_q32, slew_left;
   logic [7:0] now_fraction;
+  logic [48:0] added_q72;
   logic [31:0] epoch, producer;
   logic load_refused, increment_refused;
   logic ring_error, ring_bad_shape, ring_idle, store;
@@ -235,7 +236,7 @@ module twinstamp_card
   assign train_write = hwif_out.train_memory.req && hwif_out.train_memory.req_is_wr;
   assign hwif_in.train_memory.wr_ack = train_write;
   train_time u_train_time (
-    .clk_i, .rst_ni, .now_q72_i(now_q72_o), .bound_ns_i(hwif_out.clock.bound.ns.value),
+    .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72), .bound_ns_i(hwif_out.clock.bound.ns.value),
     .locked_i(hwif_out.clock.control.locked.value), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
     .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
   );
@@ -314,7 +315,7 @@ module twinstamp_card
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(hwif_out.clock.control.locked.value),
     .armed_i(any_train),
-    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 

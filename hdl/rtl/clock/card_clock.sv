@@ -21,6 +21,7 @@ module card_clock (
   output logic [103:0] now_q72_o,
   output logic [63:0]  now_q32_o,
   output logic [7:0]   now_fraction_o,
+  output logic [48:0]  added_q72_o,   // what the last edge added
   output logic [63:0]  slew_left_q64_o,
   output logic [31:0]  epoch_o,
   output logic         load_refused_o,
@@ -52,6 +53,7 @@ module card_clock (
       addend_q <= 49'(NominalQ72);
       left_q <= '0;
       epoch_q <= '0;
+      added_q72_o <= '0;
       increment_written_q <= 1'b0;
       slew_written_q <= 1'b0;
       load_refused_o <= 1'b0;
@@ -68,6 +70,7 @@ module card_clock (
       addend_q <= 49'(increment_q) + {step[40:0], 8'b0};
       left_q <= slew_written_q ? slew_amount_q64_i : 64'(left - step);
       now_q <= now_q + 104'(addend_q);
+      added_q72_o <= addend_q;
       if (load_i) begin
         if (locked_i || armed_i) load_refused_o <= 1'b1;
         else begin

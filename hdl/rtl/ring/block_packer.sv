@@ -17,7 +17,8 @@ module block_packer
 #(
   parameter int unsigned Ports = 4,
   parameter int unsigned Sources = 5,   // frame stores of the ports, then others
-  parameter int unsigned StoreLog2 = 15
+  parameter int unsigned StoreLog2 = 15,
+  parameter int unsigned WriterLog2 = 6  // words that wait for the bus, 4 to 8
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -63,6 +64,7 @@ module block_packer
   input  logic [1:0]  bresp
 );
   if (Ports < 1 || Ports > 4) $fatal(1, "block_packer: Ports must be 1 to 4 (the block header has room for 4)");
+  if (WriterLog2 < 4 || WriterLog2 > 8) $fatal(1, "block_packer: WriterLog2 must be 4 to 8");
   localparam int unsigned A = StoreLog2 - 3;
   localparam int unsigned PortBits = Sources > 1 ? $clog2(Sources) : 1;
 
@@ -122,11 +124,11 @@ module block_packer
   // Stream to memory.
   logic s_set, s_valid, s_flush, s_empty, s_error;
   logic [63:0] s_address, s_data;
-  logic [6:0] s_room;
+  logic [WriterLog2:0] s_room;
   logic [31:0] issued, acked;
   logic data_valid_q;         // a word read last cycle
   logic read_now;
-  assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > 7'd2);
+  assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > (WriterLog2+1)'(2));
   always_comb begin
     read_o = '0;
     read_o[port_q] = read_now;
@@ -299,7 +301,7 @@ module block_packer
     if (state_q == StMark && !marks_full) marks[mark_w_q[1:0]] <= issued;
   end
 
-  axi_stream_writer #(.DepthLog2(6)) u_writer (
+  axi_stream_writer #(.DepthLog2(WriterLog2)) u_writer (
     .clk_i, .rst_ni,
     .address_set_i(s_set), .address_i(s_address),
     .valid_i(s_valid), .data_i(s_data), .ready_o()  /* s_room says it earlier */, .room_o(s_room),

@@ -63,16 +63,16 @@ module train_mac (
   localparam logic [31:0] NtpUnix = 32'd2_208_988_800;  // 1900 to 1970, s
   localparam logic [19:0] CycleQ32 = 20'd36;            // 8 ns at the slowest rate, 2^-32 s
 
+  typedef enum logic [2:0] {StIdle, StPreamble, StSfd, StData, StFcs, StGap} state_e;
+  state_e state_q;
   logic [31:0] memory [128];
   logic [31:0] data_q;
   logic [6:0] address;
   always_ff @(posedge clk_i) begin
     if (write_i) memory[write_address_i] <= write_data_i;
-    data_q <= memory[address];
+    if (state_q != StIdle) data_q <= memory[address];
   end
 
-  typedef enum logic [2:0] {StIdle, StPreamble, StSfd, StData, StFcs, StGap} state_e;
-  state_e state_q;
   logic [3:0] count_q;
   logic [13:0] place_q, size_q;            // byte of the frame; size without FCS
   logic [1:0] train_q;

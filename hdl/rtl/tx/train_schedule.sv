@@ -4,7 +4,7 @@
 //
 // Clock: the core clock. Times are seconds 32.64; a launch time is the start plus the sum of all gaps before,
 // so no error adds up. Laws and their arithmetic: docs/trains.md, the same bit for bit as
-// host/twinstamp/train/laws.py. A head is there at most 78 cycles after the one before was taken, shorter than the
+// host/twinstamp/train/laws.py. A head is there at most 74 cycles after the one before was taken, shorter than the
 // shortest frame with its gap (84 cycles), so a train at line rate never waits for it. That is with one
 // train taken from at a time; arming one costs 20 cycles more once.
 // Equal launch times: the train with the lower number first.
@@ -49,15 +49,6 @@ module train_schedule (
   localparam logic [1:0] GapConstant = 2'd0, GapList = 2'd1, GapPoisson = 2'd2;
   localparam logic [1:0] SizeConstant = 2'd0, SizeList = 2'd1, SizeUniform = 2'd2;
 
-  // Descriptors and lists; the first 128 words are the templates, which train_mac keeps.
-  logic [31:0] memory [2048];
-  logic [31:0] data_q;
-  logic [10:0] address_q;
-  always_ff @(posedge clk_i) begin
-    if (write_i) memory[write_address_i] <= write_data_i;
-    data_q <= memory[address_q];
-  end
-
   typedef enum logic [3:0] {
     StIdle, StLoad, StNext, StSeed, StFetch, StList, StLog, StRatio, StMultiply, StScaled, StAdd, StSize,
     StBelow, StPick, StReady
@@ -69,6 +60,15 @@ module train_schedule (
   logic have_q;                           // data_q belongs to word_q
   logic [4:0] word_q, last_q;
   logic [5:0] step_q;
+
+  // Descriptors and lists; the first 128 words are the templates, which train_mac keeps.
+  logic [31:0] memory [2048];
+  logic [31:0] data_q;
+  logic [10:0] address_q;
+  always_ff @(posedge clk_i) begin
+    if (write_i) memory[write_address_i] <= write_data_i;
+    if (state_q != StIdle) data_q <= memory[address_q];
+  end
 
   // Of each train.
   logic [3:0] arm_q, active_q, valid_q, pending_q, done_q, refused_q;
@@ -410,7 +410,7 @@ module train_schedule (
   end
 
   // What belongs to each train, written one at a time: no reset, so that it can be a memory.
-  always_ff @(posedge clk_i) begin
+  always_ff @(posedge clk_i) if (state_q != StIdle) begin
     if (state_q == StNext) begin
       sequence_q[t_q] <= sequence_q[t_q] + 32'd1;
       port_q[t_q] <= port_q[t_q] == ports_q[t_q][31:16] ? ports_q[t_q][15:0] : port_q[t_q] + 16'd1;

@@ -13,7 +13,9 @@ module train_time #(
 ) (
   input  logic         clk_i,
   input  logic         rst_ni,
+  input  logic         enable_i,            // a train is armed; else the two times stand still
   input  logic [103:0] now_q72_i,
+  input  logic [48:0]  added_q72_i,          // what a cycle adds to it
   input  logic [31:0]  bound_ns_i,
   input  logic         locked_i,
   output logic [95:0]  soon_q64_o,
@@ -23,19 +25,14 @@ module train_time #(
 );
   logic [95:0] soon_q;
   logic [95:0] before_q;
-  logic [48:0] last_q, step_q;
   logic [53:0] ahead_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       soon_q <= '0;
       before_q <= '0;
-      last_q <= '0;
-      step_q <= '0;
       ahead_q <= '0;
-    end else begin
-      last_q <= now_q72_i[48:0];
-      step_q <= now_q72_i[48:0] - last_q;
-      ahead_q <= 54'(step_q) * 54'(Lead + 1);
+    end else if (enable_i) begin
+      ahead_q <= 54'(added_q72_i) * 54'(Lead + 1);
       soon_q <= 96'((now_q72_i + 104'(ahead_q)) >> 8);
       before_q <= soon_q;
     end

@@ -629,7 +629,7 @@ class Card:
         return [] if self._ring is None else [Departure(*d) for d in self._ring.departures()]
 
     def train_departures(self, port: int, slot: int) -> npt.NDArray[np.void]:
-        """TRAIN_DEPARTURE[n] of a port's train that ``poll`` or ``receive`` came across since the last call."""
+        """TRAIN_DEPARTURE[n] of a port's train that ``poll`` or ``receive`` met since the last call."""
         import numpy as np
 
         from twinstamp.card.trains import TRAIN_DEPARTURE

@@ -46,14 +46,15 @@ TRAIN_DEPARTURE = np.dtype(
     ]
 )
 _POLL_S = 1e-3
+_LINK_S = 3e-4  # from a PHY's first answer to all it says of a link
 _SHORTEST_LEAD = Fraction(20, 10**6)  # from arming to the start
 
 
 class TrainStatus(NamedTuple):
-    """One look at a train. active: armed or under way; done: all packets have left; refused: its start was in
-    the past. sent: packets that have left. late: of those, the ones that the wire could not take at their time;
-    worst_delay: the longest of their delays, s (1 s: at least that). unreported: departures that found no room
-    on their way to the host.
+    """One look at a train. active: armed or under way; done: all packets have left; refused: its start was
+    in the past. sent: packets that have left. late: of those, the ones that the wire could not take at their
+    time; worst_delay: the longest of their delays, s (1 s: at least that). unreported: departures that found
+    no room on their way to the host.
     """
 
     active: bool
@@ -68,9 +69,9 @@ class TrainStatus(NamedTuple):
 @dataclass(frozen=True)
 class TrainReport:
     """What became of a train. start: card time of the first packet, s since 1970 TAI. synchronised: the clock
-    was locked when it was armed. departures: TRAIN_DEPARTURE[n], of the late packets, or of all where that was
-    asked for, as far as the ring's batches were read meanwhile; status.unreported and those not read are
-    missing. The others of TrainStatus.
+    was locked when it was armed. departures: TRAIN_DEPARTURE[n], of the late packets, or of all where that
+    was asked for, as far as the ring's batches were read meanwhile; status.unreported and those not read are
+    missing.
     """
 
     train: Train
@@ -128,9 +129,9 @@ class CardPort:
         report: every departure comes back, not only late ones. allow_unsynchronised: also with a clock that
         follows no reference; the report then says so. allow_late: also a train that does not fit the wire.
 
-        Errors, before a packet leaves: ConfigError where the train does not fit (as Train.check), the start is
-        not at least 20 us ahead, or no slot or memory is free; DeviceError where the link is down, the clock is
-        not locked, or the card refused.
+        Errors, before a packet leaves: ConfigError where the train does not fit (as Train.check), the start
+        is not at least 20 us ahead, or no slot or memory is free; DeviceError where the link is down, the
+        clock is not locked, or the card refused.
         """
         card, name = self.card, f"port {self.number}"
         if "trains" not in card.identity.features:
@@ -143,9 +144,7 @@ class CardPort:
                 f"{name}: the card's clock follows no reference, so stamps and times would mean little; wait "
                 "until it is locked, or allow it (allow_unsynchronised, --allow-unsynchronised)"
             )
-        link = card.links()[self.number]
-        if link.answers and not (link.up and link.speed == 10**9):
-            raise DeviceError(f"{name}: the link is down or not 1000 Mb/s: nothing would leave")
+        self._check_link()
         chosen = self._free_slot(slot)
         if start is None:
             first = to_q64(exact_seconds(after, "after")) + (card.time_q32() << 32)
@@ -163,7 +162,7 @@ class CardPort:
         if ahead < _SHORTEST_LEAD:
             how = f"{format_short(-ahead)} ago" if ahead < 0 else f"in {format_short(ahead)}"
             raise ConfigError(
-                f"{name}: the start is {how}, by card time: give one at least 20 us ahead (and time to set up)"
+                f"{name}: the start is {how}, by card time: give one at least 20 us ahead, after set-up"
             )
         card.train_departures(self.number, chosen)  # those of an earlier run
         card.write_fields(f"{run.registers}.control", arm=1)
@@ -172,6 +171,19 @@ class CardPort:
         if run.status().refused:
             raise DeviceError(f"{name}: the card refused the start, it was in the past when it was armed")
         return run
+
+    def _check_link(self) -> None:
+        """DeviceError where the PHY says that nothing would leave; one that nobody polls says nothing."""
+        waited = 0.0
+        while True:
+            link = self.card.links()[self.number]
+            if not link.answers or (link.up and link.speed == 10**9):
+                return
+            if waited > _LINK_S:
+                raise DeviceError(
+                    f"port {self.number}: the link is down or not 1000 Mb/s: nothing would leave"
+                )
+            waited += self.card.transport.wait(_LINK_S)
 
     def _free_slot(self, slot: int | None) -> int:
         if slot is not None and not 0 <= slot < SLOTS:
@@ -190,7 +202,9 @@ class CardPort:
         """First word of list memory for the train, beside those of active ones."""
         size = len(lists(train))
         used = sorted(
-            run.memory for run in self._runs if run is not None and run.memory[1] > run.memory[0] and run.status().active
+            run.memory
+            for run in self._runs
+            if run is not None and run.memory[1] > run.memory[0] and run.status().active
         )
         at = LISTS_AT
         for begin, end in used:
@@ -258,8 +272,8 @@ class TrainRun:
 
         progress: called about every millisecond of card time (a simulated card: every 4096 cycles). on_batch:
         is given each batch that the card's ring hands over meanwhile, and must not keep it; needs
-        ``card.start()``. Without it nothing is read from the ring: poll the card in between, or departures and
-        received frames that find no room there are dropped, and counted.
+        ``card.start()``. Without it nothing is read from the ring: poll the card in between, or departures
+        and received frames that find no room there are dropped, and counted.
         """
         card = self.port.card
         left = timeout_s
@@ -278,7 +292,13 @@ class TrainRun:
             card.flush()
             self._drain(on_batch, 1e-5)
         return TrainReport(
-            self.train, self.port.number, self.slot, self.start, self.synchronised, self.status(), self.departures()
+            self.train,
+            self.port.number,
+            self.slot,
+            self.start,
+            self.synchronised,
+            self.status(),
+            self.departures(),
         )
 
     def _drain(self, on_batch: Callable[[CardBatch], None] | None, timeout_s: float) -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "backends": ("twinstamp.cli.backends", "say where frames can be judged on this machine"),
     "owd": ("twinstamp.cli.owd", "report one-way delay of trains; measure through a reflector"),
     "reflect": ("twinstamp.cli.reflect", "answer STAMP test packets (RFC 8762)"),
+    "train": ("twinstamp.cli.train", "check, show, send packet trains"),
     "card": ("twinstamp.cli.card", "show, test, calibrate a card; capture from it"),
     "clock": ("twinstamp.cli.clock", "GPS receivers and the clock that follows them"),
 }

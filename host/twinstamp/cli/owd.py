@@ -28,7 +28,11 @@ def register(commands: Any, text: str = "one-way delay of packet trains") -> Non
     )
     report.add_argument("captures", nargs="+", metavar="RX", help="pcap or pcapng, or what --raw wrote")
     report.add_argument(
-        "--train", action="append", default=[], metavar="FILE", help="a train's file: departures against it"
+        "--train",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a train's file: its packets count as sent",
     )
     report.add_argument("--sent", nargs="+", default=[], metavar="TX", help="captures taken at the sender")
     report.add_argument(
@@ -245,9 +249,15 @@ def run_experiment(options: argparse.Namespace) -> int:
         allow_unsynchronised=options.allow_unsynchronised,
         captures=folder,
         options=how,
+        progress=_progress if sys.stderr.isatty() and not options.quiet else None,
     )
     write_outputs(options, report, [])
     return 0
+
+
+def _progress(sent: int, total: int) -> None:
+    sys.stderr.write(f"\r{sent:,} of {total:,} packets sent" + ("\n" if sent == total else ""))
+    sys.stderr.flush()
 
 
 def run_stamp(options: argparse.Namespace) -> int:

@@ -164,8 +164,8 @@ class Collector:
     """Takes batches of received frames and keeps the test packets' columns.
 
     ports: UDP ports of test packets, None for any. receive_bound_ns: bound of the receiver's clock where
-    the capture names none; -1: unknown. tai_utc_s: TAI - UTC for PTP stamps; None: by the table of leap
-    seconds. outgoing: as in ``parse``.
+    the capture names none, which then counts as synchronised; -1: unknown. tai_utc_s: TAI - UTC for PTP
+    stamps; None: by the table of leap seconds. outgoing: as in ``parse``.
 
     ``refused``: frames that are no test packets, by reason; besides parse's: no_timestamp (of arrival),
     bad_timestamp (of departure), no_error_estimate (Multiplier 0, RFC 4656 section 4.1.2), too_many_trains.
@@ -194,7 +194,9 @@ class Collector:
         self.truncated: list[str] = []
         self._trains: dict[TrainKey, _Columns] = {}
         self._clocks: dict[ReceiverClock, int] = {}
-        self._state = self._clock(ReceiverClock("file", False, receive_bound_ns, 0, receive_bound_ns >= 0))
+        self._state = self._clock(
+            ReceiverClock("file", receive_bound_ns >= 0, receive_bound_ns, 0, receive_bound_ns >= 0)
+        )
         self._start = self._state
         self._comments: dict[bytes, int | None] = {}
         self._keys: dict[bytes, TrainKey] = {}
@@ -272,13 +274,11 @@ class Collector:
         at = self.departure_ns(said.received[good], there.error, arrival[good])
         left = self.departure_ns(said.timestamp[good], said.error[good], arrival[good])
         # The reflector's error estimate speaks for its receive timestamp, too (RFC 8762 section 4.3.1).
-        states = np.zeros(len(there), np.uint16)
-        for error in np.unique(there.error):
-            estimate = stamp.read_error_estimate(int(error))
-            bound = int(stamp.bound_ns(np.array([error], np.uint16))[0])
-            states[there.error == error] = self._clock(
-                ReceiverClock("stamp", estimate.synchronised, bound, 0)
-            )
+        errors, which = np.unique(there.error, return_inverse=True)
+        synchronised = (errors & stamp.ERROR_SYNCHRONISED) != 0
+        known = zip(synchronised.tolist(), stamp.bound_ns(errors).tolist(), strict=True)
+        numbers = [self._clock(ReceiverClock("stamp", locked, bound, 0)) for locked, bound in known]
+        states = np.array(numbers, np.uint16)[which]
         self._store(there, THERE, said.sequence[good], left, at, said.error[good], states, said.ttl[good])
 
     def _without(self, packets: TestPackets, bad: npt.NDArray[np.bool_], reason: str) -> TestPackets:

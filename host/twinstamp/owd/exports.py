@@ -40,6 +40,7 @@ RAW_HEAD = "# twinstamp-owd raw 1 "
 CSV_COLUMNS = (
     "train", "sequence", "sent_ns", "received_ns", "delay_ns", "bound_ns", "flags", "extent", "late_ns",
     "degree", "ttl", "ipid", "ip_bytes", "size", "send_bound_ns", "receive_bound_ns",
+    "allow_unsynchronised",
 )  # fmt: skip
 
 
@@ -67,6 +68,7 @@ def write_csv(report: Report, path: str) -> None:
             table = train.table()
             table["send_bound_ns"] = train.judged.arrivals.send_bound_ns()
             table["receive_bound_ns"] = _receive_bounds(train)
+            table["allow_unsynchronised"] = np.full(len(train.judged), report.options.unsynchronised)
             columns = [table[name] for name in CSV_COLUMNS[1:]]
             file.writelines(_lines(f"{number}," + ",".join(["%d"] * len(columns)) + "\n", columns))
 
@@ -81,7 +83,7 @@ def _receive_bounds(train: TrainReport) -> npt.NDArray[np.int64]:
 
 def _parquet() -> Any:
     try:
-        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+        import pyarrow.parquet as parquet
     except ImportError as error:
         raise ConfigError(
             "--parquet needs pyarrow, which is not installed: pip install 'twinstamp[parquet]'"
@@ -371,6 +373,8 @@ def write_etomic(report: Report, path: str) -> None:
     """
     with _open(path) as file:
         file.write("# src dst timestamp delay hops ipid packet_size packets_sent\n")
+        if report.options.unsynchronised:
+            file.write("# clocks that follow no reference were allowed (--allow-unsynchronised)\n")
         for train in report.trains:
             judged = train.judged
             counted = judged.counted
@@ -422,6 +426,10 @@ def write_pcapng(
                     with batch:
                         packets = parse(batch, ports=ports)
                         comments, last = _comments(batch, packets, flagged, collector, last)
+                        if report.options.unsynchronised and count == 0 and len(packets):
+                            first = int(packets.frame[0])
+                            text = f"{comments.get(first, '')} owd allow_unsynchronised=yes"
+                            comments[first] = text.strip()
                         count += _write_commented(writer, batch, packets.frame, comments)
     return count
 

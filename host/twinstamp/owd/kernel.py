@@ -30,6 +30,7 @@ _IPV6_HOPLIMIT = 52
 _MSG_ERRQUEUE = 0x2000
 _ORIGIN_TIMESTAMPING = 4
 _ANCILLARY = 512
+_ICMP_ERRORS = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 LARGEST = 65_535
 
 
@@ -165,15 +166,20 @@ class StampedSocket:
             else:
                 info = packed + struct.pack("=I", interface)
                 ancillary = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, info)]
-        try:
-            if to is None:
-                self._socket.sendmsg([data], ancillary)
-            else:
-                self._socket.sendmsg([data], ancillary, 0, to)
-        except OSError as error:
-            if error.errno in (errno.EBADF, errno.ENODEV):
-                raise DeviceError(f"the socket is gone: {error.strerror}") from error
-            return False
+        for attempt in range(2):
+            try:
+                if to is None:
+                    self._socket.sendmsg([data], ancillary)
+                else:
+                    self._socket.sendmsg([data], ancillary, 0, to)
+            except OSError as error:
+                if error.errno in (errno.EBADF, errno.ENODEV):
+                    raise DeviceError(f"the socket is gone: {error.strerror}") from error
+                # An ICMP error for an earlier datagram is told once, in place of sending this one.
+                if error.errno in _ICMP_ERRORS and attempt == 0:
+                    continue
+                return False
+            break
         self.sent += 1
         return True
 
@@ -186,7 +192,7 @@ class StampedSocket:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EINTR):
+            if error.errno in (*_ICMP_ERRORS, errno.EINTR):
                 return None  # an ICMP error for a datagram that was sent: it will be missing
             raise DeviceError(f"the socket cannot be read: {error.strerror}") from error
         at_ns, ttl, destination, local, interface = 0, -1, "", "", 0

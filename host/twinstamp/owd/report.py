@@ -113,7 +113,7 @@ class TrainReport:
     def frame(self) -> Any:
         """``table()`` as a pandas DataFrame. ConfigError where pandas is not installed."""
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError as error:
             raise ConfigError("pandas is not installed: pip install pandas, or use table()") from error
         return pandas.DataFrame(self.table())
@@ -349,15 +349,21 @@ def _clock_uses(judged: Judged) -> tuple[ClockUse, ...]:
         ("receiver", arrivals.clock, arrivals.received_ns),
     ):
         counts = np.bincount(column, minlength=1)
-        for value in np.flatnonzero(counts).tolist():
-            times = at[column == value]
+        values = np.flatnonzero(counts)
+        if len(values) == 1:
+            first, last = at.min(keepdims=True), at.max(keepdims=True)
+        else:
+            grouped = at[np.argsort(column, kind="stable")]  # 16 bits: a radix sort
+            starts = np.cumsum(counts[values]) - counts[values]
+            first, last = np.minimum.reduceat(grouped, starts), np.maximum.reduceat(grouped, starts)
+        for k, value in enumerate(values.tolist()):
             if side == "sender":
                 bound = int(stamp.bound_ns(np.array([value], np.uint16))[0])
                 state = ("packet", bool(value & stamp.ERROR_SYNCHRONISED), bound, 0, False)
             else:
                 clock = arrivals.clocks[value]
                 state = (clock.source, clock.locked, clock.bound_ns, clock.epoch, clock.given)
-            out.append(ClockUse(side, *state, int(counts[value]), int(times.min()), int(times.max())))
+            out.append(ClockUse(side, *state, int(counts[value]), int(first[k]), int(last[k])))
     return tuple(out)
 
 
@@ -371,7 +377,8 @@ def report_of(
     **about: Any,
 ) -> Report:
     """A report of arrivals that are at hand. schedules: (source, destination, session) → when each number was
-    to leave, ns UTC; or after the first, then the start is the one at which no packet left early.
+    to leave, ns UTC; or after the first, then the start is the one at which no packet left early. Without an
+    account of the sender's it serves as that.
 
     A train that was sent and of which nothing arrived is reported, too: all of it lost.
     """
@@ -387,6 +394,9 @@ def report_of(
         if account is not None:
             accounts.remove(account)
         schedule = _schedule(train, schedules)
+        if account is None and schedule is not None and train.key.way == ONE_WAY:
+            # What the train's file says is sent; its schedule stands in for departures of what is missing.
+            account = Sent(train.key, np.arange(len(schedule), dtype=np.uint32), schedule)
         trains.append(train_report(train, sent=account, options=options, schedule_ns=schedule, until_ns=end))
     for account in accounts:
         trains.append(train_report(_nothing(account.key), sent=account, options=options, until_ns=end))

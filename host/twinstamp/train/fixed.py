@@ -34,7 +34,7 @@ def exact_seconds(value: Time, what: str) -> Fraction:
         )
     if isinstance(value, str):
         match = _TIME.fullmatch(value.strip())
-        if match is None or match[2] is not None and int(match[2]) == 0:
+        if match is None or (match[2] is not None and int(match[2]) == 0):
             raise ConfigError(
                 f"{what} {value[:60]!r} is not understood: write a number (or a quotient) and a unit, "
                 "as 1000.3ns or 1/3 us"
@@ -117,7 +117,5 @@ def scaled(
     # The product in words of 32 bits, then down by shift.
     parts = [p0 & mask, p1 & mask, p2 & mask, p2 >> up]
     down, over = np.uint64(shift), np.uint64(32 - shift)
-    parts = [
-        (parts[i] >> down | (parts[i + 1] << over if i < 3 else np.uint64(0))) & mask for i in range(4)
-    ]
+    parts = [(parts[i] >> down | (parts[i + 1] << over if i < 3 else np.uint64(0))) & mask for i in range(4)]
     return parts[2] | parts[3] << up, parts[0] | parts[1] << up

@@ -25,9 +25,9 @@ _SIZE_LAWS = (Fixed, SizeList, Uniform, Choice)
 
 
 class Template(NamedTuple):
-    """headers: bytes from the destination MAC to the session identifier, what changes left 0. ip_at: offset of
-    the IP header. ip_sum, udp_sum: ones' complement sums of the constant 16-bit words of the IPv4 header, and
-    of UDP with its pseudo header.
+    """headers: bytes from the destination MAC to the session identifier, what changes left 0. ip_at: offset
+    of the IP header. ip_sum, udp_sum: ones' complement sums of the constant 16-bit words of the IPv4 header,
+    and of UDP with its pseudo header.
     """
 
     headers: bytes
@@ -45,7 +45,7 @@ def _folded(data: bytes) -> int:
 
 
 def template(train: Train) -> Template:
-    """The headers of the train's packets; its lengths, checksums, source port, sequence, stamp are the card's."""
+    """The headers of the train's packets; lengths, checksums, source port, sequence, stamp are the card's."""
 
     def number(value: int, size: int) -> bytes:
         return value.to_bytes(size, "big")

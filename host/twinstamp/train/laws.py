@@ -123,7 +123,7 @@ class Poisson:
 
 @dataclass(frozen=True)
 class Chirp:
-    """Geometric: gap j+1 = floor(gap j * r), r = ratio to the nearest 2^-31, 0 < ratio < 2; anew in each burst.
+    """Geometric: gap j+1 = floor(gap j * r), r = ratio to the nearest 2^-31, above 0, below 2; in each burst.
 
     As pathChirp probes with (Ribeiro et al., PAM 2003: spread factor 1/ratio).
     """
@@ -183,7 +183,8 @@ class SizeList:
 
     def drawn(self, number: Numbers, place: Numbers, seed: int) -> npt.NDArray[np.uint16]:
         """Sizes of packets ``number`` of the train at ``place`` in their bursts."""
-        return np.array(self.sizes, np.uint16)[place % np.uint64(len(self.sizes))]
+        sizes: npt.NDArray[np.uint16] = np.array(self.sizes, np.uint16)
+        return sizes.take((place % np.uint64(len(sizes))).astype(np.int64))
 
     @property
     def limits(self) -> tuple[int, int]:

@@ -31,8 +31,12 @@ def plot_train(train: Train, path: str | Path) -> None:
     schedule = train.schedule()
     shown = min(len(schedule), MOST_DRAWN)
     first = int(schedule.seconds[0])
-    time = (schedule.seconds[:shown] - np.uint64(first)).astype(np.float64) + schedule.fraction[:shown] / 2.0**64
-    unit, scale = next((u, s) for u, s in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)) if time[-1] * s >= 1 or s == 1e6)
+    time = (schedule.seconds[:shown] - np.uint64(first)).astype(np.float64) + schedule.fraction[
+        :shown
+    ] / 2.0**64
+    unit, scale = next(
+        (u, s) for u, s in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)) if time[-1] * s >= 1 or s == 1e6
+    )
     figure, (gaps, sizes) = pyplot.subplots(2, 1, figsize=(10, 5.5), sharex=True, layout="constrained")
     style = {"marker": ".", "linestyle": "none", "markersize": 3}
     gaps.plot(time[1:] * scale, np.diff(time) * 1e6, **style)

@@ -16,7 +16,6 @@ from twinstamp.train.fixed import (
     ONE,
     Time,
     exact_seconds,
-    format_exact,
     gap_seconds,
     sum_up,
     to_q64,
@@ -171,11 +170,14 @@ class Train:
                 "sequence number goes no further"
             )
         if self.source_port + self.source_ports > 65536:
-            raise ConfigError(f"source ports {self.source_port} and {self.source_ports - 1} more: beyond 65535")
+            raise ConfigError(
+                f"source ports {self.source_port} and {self.source_ports - 1} more: beyond 65535"
+            )
         if self.timestamp not in ("ntp", "ptp"):
             raise ConfigError(f"timestamp is {self.timestamp!r}: give ntp or ptp")
-        self._set("burst_gap", gap_seconds(self.burst_gap, "burst_gap"))
-        if (self.bursts > 1) != (self.burst_gap > 0):
+        between = gap_seconds(self.burst_gap, "burst_gap")
+        self._set("burst_gap", between)
+        if (self.bursts > 1) != (between > 0):
             raise ConfigError("burst_gap: needed with several bursts, and meaningless with one")
         if self.period is not None:
             self._set("period", gap_seconds(self.period, "period"))
@@ -225,8 +227,8 @@ class Train:
         smallest = (64 if self.ip_version == 4 else 82) + tags
         if not smallest <= least <= most <= LARGEST + tags:
             raise ConfigError(
-                f"sizes from {least} to {most} bytes: with IPv{self.ip_version} and {len(self.vlans)} tags give "
-                f"{smallest} to {LARGEST + tags} (with FCS and tags)"
+                f"sizes from {least} to {most} bytes: with IPv{self.ip_version} and {len(self.vlans)} tags "
+                f"give {smallest} to {LARGEST + tags} (with FCS and tags)"
             )
         packet = most - 18 - tags
         if packet > self.mtu:
@@ -318,18 +320,22 @@ class Train:
             len(late) * self.repeats,
             Fraction(int(delay.max()), 1 << bits),
         )
-        if self.period is not None and length > self.period:
+        if self.period is not None and length > Fraction(self.period):
             raise ConfigError(
                 f"{self.name}: the train takes {format_short(length)}, its period is "
                 f"{format_short(Fraction(self.period))}: it would run into its next start"
             )
         if len(late) and (not isinstance(self.gap, Poisson) or load > 1):
             i = int(late[0])
+
+            def short(units: int) -> str:
+                return format_short(Fraction(units, 1 << bits))
+
             raise ConfigError(
-                f"{self.name}: packet {i} would leave {format_short(Fraction(int(delay[i]), 1 << bits))} late, "
-                f"and {len(late) - 1:,} more: the wire is busy with those before (packet {i - 1} of "
-                f"{int(schedule.size[i - 1])} bytes takes {format_short(on_wire(i - 1))}, the gap "
-                f"is {format_short(Fraction(int(time[i] - time[i - 1]), 1 << bits))})"
+                f"{self.name}: packet {i} would leave {short(int(delay[i]))} late, and {len(late) - 1:,} "
+                f"more: the wire is busy with those before (packet {i - 1} of "
+                f"{int(schedule.size[i - 1])} bytes takes {format_short(on_wire(i - 1))}, "
+                f"the gap is {short(int(time[i] - time[i - 1]))})"
             )
         return result
 
