@@ -71,8 +71,8 @@ class Scenario:
 class Run:
     """One run: arrays over its samples. true_error_ns: inf before card time was set; bound_ns: if unknown.
 
-    frequency_ppb: of the oscillator, as the servo estimates it; oscillator_ppb: as it is. increment_q72
-    (2^-72 s a cycle), slew_left_q64 (2^-64 s) and slew_step_q64 (2^-64 s a cycle) are the clock's registers.
+    frequency_ppb: of the oscillator, as the servo estimates it; oscillator_ppb: as it is, its white part left
+    out. increment_q72 (2^-72 s a cycle), slew_left_q64 (2^-64 s), slew_step_q64 (2^-64 s a cycle): registers.
     """
 
     seed: int
@@ -116,9 +116,7 @@ def changed(
             receiver = replace(receiver, **{name: value})
         elif name in of_servo:
             if value != int(value) or not 0 <= value < 2**32:
-                raise SettingError(
-                    f"{name}: {value:g} is no whole number from 0 on; settings of the servo are"
-                )
+                raise SettingError(f"{name}: {value:g} is no whole number from 0 on; settings of the servo are")
             settings[name] = int(value)
         else:
             known = ", ".join(sorted(of_oscillator | of_receiver | set(of_servo)))
@@ -186,9 +184,7 @@ def summary(scenario: Scenario, runs: Sequence[Run]) -> dict[str, Any]:
     bound = np.concatenate([run.bound_ns for run in runs]).astype(np.float64)
     settled = np.concatenate([run.t_s >= SETTLED_S for run in runs])
     known = np.isfinite(bound) & np.isfinite(error)
-    locked = statistics(
-        error[known & settled & (state == _LOCKED)], bound[known & settled & (state == _LOCKED)]
-    )
+    locked = statistics(error[known & settled & (state == _LOCKED)], bound[known & settled & (state == _LOCKED)])
     states = {
         name: statistics(error[known & (state == number)], bound[known & (state == number)])
         for number, name in enumerate(STATES)

@@ -36,26 +36,26 @@ def test_instants():
 
 
 def test_registers_and_frequency_make_the_clock_go():
-    # An OCXO, whose white noise does not hide the sum.
+    # An OCXO, whose white noise does not hide the sum; by the ms, as slews are short.
     found = simulate(
-        Scenario(oscillator=OSCILLATORS["ocxo"], receiver=RECEIVERS["f9t"], seconds=900, samples_per_s=50), 4
+        Scenario(oscillator=OSCILLATORS["ocxo"], receiver=RECEIVERS["f9t"], seconds=120, samples_per_s=1000),
+        4,
     )
     assert found.oscillator_ppb.std() < 1 and abs(found.oscillator_ppb.mean() - 50) < 5
     steer = (found.increment_q72.astype(np.float64) / NOMINAL_Q72 - 1) * 1e9
-    moved = np.diff(found.true_error_ns.astype(np.float64)) * 50
+    with np.errstate(invalid="ignore"):  # inf before card time was set
+        moved = np.diff(found.true_error_ns.astype(np.float64)) * 1000
     made = (found.oscillator_ppb + steer)[1:]
     slewing = found.slew_left_q64 != 0
     # Nothing is written between these two samples, and no slew is under way.
-    quiet = ~slewing[1:] & ~slewing[:-1] & (found.increment_q72[1:] == found.increment_q72[:-1])
-    quiet &= found.t_s[1:] > SETTLED_S
-    assert quiet.sum() > 1000 and np.abs(moved - made)[quiet].max() < 1.5
+    same = np.isfinite(moved) & (found.increment_q72[1:] == found.increment_q72[:-1])
+    quiet = same & ~slewing[1:] & ~slewing[:-1]
+    assert quiet.sum() > 10_000 and np.abs(moved - made)[quiet].max() < 2
     # A slew moves at its step's rate.
-    under = slewing[1:] & slewing[:-1] & (found.increment_q72[1:] == found.increment_q72[:-1])
-    under &= (found.t_s[1:] > SETTLED_S) & (found.slew_step_q64[1:] == found.slew_step_q64[:-1])
-    if under.any():
-        rate = found.slew_step_q64[1:].astype(np.float64) / (NOMINAL_Q72 / 256) * 1e9
-        sign = np.sign(found.slew_left_q64[1:].astype(np.float64))
-        assert np.abs(moved - made - sign * rate)[under].max() < 1.5
+    under = same & slewing[1:] & slewing[:-1] & (found.slew_step_q64[1:] == found.slew_step_q64[:-1])
+    rate = found.slew_step_q64[1:].astype(np.float64) / (NOMINAL_Q72 / 256) * 1e9
+    sign = np.sign(found.slew_left_q64[1:].astype(np.float64))
+    assert under.sum() >= 10 and np.abs(moved - made - sign * rate)[under].max() < 2
 
 
 def test_states_are_those_of_the_run():
@@ -181,12 +181,15 @@ def test_namespaces(tmp_path, capsys):
 @pytest.mark.long
 @pytest.mark.parametrize("clock", [("xo-i225", "m8t"), ("xo-cm4", "f9t")], ids="+".join)
 def test_other_pairs(clock):
-    _, errors, epochs = run(Plan((("tcxo", "f9t"), clock), hours=5.5, bursts=8, packets=2, pairs=32, seed=1))
+    _, errors, epochs = run(
+        Plan((("tcxo", "f9t"), clock), hours=5.5, bursts=16, packets=2, pairs=32, seed=101)
+    )
     for found in errors:
         told = figures(found, epochs)
-        # Root sum of squares, of the clocks as they were together in these bursts: the two clocks of so few
-        # experiments are not quite uncorrelated (docs/demo-owd.md). Stamps cut to whole ns add 0.5 ns.
-        assert told.rest_rms_ns <= STAMP_RMS_NS * 1.05 + 0.1
+        # Stamps cut to whole ns add a mean of 0.5 ns. 6 %: three sigma of 512 uniform values' rms.
+        assert told.rest_rms_ns <= np.hypot(STAMP_RMS_NS, 0.6) * 1.06
+        # Of the clocks as they were together in these bursts: those of so few experiments are not quite
+        # uncorrelated. 5 %: four sigma of the product of 512 stamps' errors and clocks'.
         assert told.rms_ns <= np.hypot(told.clocks_rms_ns, STAMP_RMS_NS) * 1.05
         assert told.covered >= 0.999 and told.lost == told.truly_lost
 
