@@ -116,7 +116,9 @@ def changed(
             receiver = replace(receiver, **{name: value})
         elif name in of_servo:
             if value != int(value) or not 0 <= value < 2**32:
-                raise SettingError(f"{name}: {value:g} is no whole number from 0 on; settings of the servo are")
+                raise SettingError(
+                    f"{name}: {value:g} is no whole number from 0 on; settings of the servo are"
+                )
             settings[name] = int(value)
         else:
             known = ", ".join(sorted(of_oscillator | of_receiver | set(of_servo)))
@@ -184,7 +186,9 @@ def summary(scenario: Scenario, runs: Sequence[Run]) -> dict[str, Any]:
     bound = np.concatenate([run.bound_ns for run in runs]).astype(np.float64)
     settled = np.concatenate([run.t_s >= SETTLED_S for run in runs])
     known = np.isfinite(bound) & np.isfinite(error)
-    locked = statistics(error[known & settled & (state == _LOCKED)], bound[known & settled & (state == _LOCKED)])
+    locked = statistics(
+        error[known & settled & (state == _LOCKED)], bound[known & settled & (state == _LOCKED)]
+    )
     states = {
         name: statistics(error[known & (state == number)], bound[known & (state == number)])
         for number, name in enumerate(STATES)
