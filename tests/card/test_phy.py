@@ -99,7 +99,7 @@ def test_records_carry_the_link_epoch(make_card):
             simulated.run(4 * POLL)
         for port in (0, 1):
             simulated.send(port, frames([bytes(60)] * 3))
-        for batch in card.receive(1e-3):
+        for batch in card.receive(2e-3):  # a block is handed over after 1 ms
             for port in (0, 1):
                 seen[port] += batch.link_epoch[batch.port == port].tolist()
             assert set(batch.record_flags.tolist()) == {0}
