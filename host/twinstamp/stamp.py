@@ -165,6 +165,25 @@ def tai_minus_utc_s(utc_s: int) -> int:
     return offset
 
 
+def ns_from_q32(q32: Any) -> Any:
+    """Unsigned 32.32 s as whole ns, rounded to nearest. int in, int out; u64[n] in, i64[n] out."""
+    if isinstance(q32, int):
+        return (q32 * _NS + (1 << 31)) >> 32
+    values = np.asarray(q32, np.uint64)
+    low = ((values & np.uint64(0xFFFFFFFF)) * np.uint64(_NS) + np.uint64(1 << 31)) >> np.uint64(32)
+    return (values >> np.uint64(32)).astype(np.int64) * _NS + low.astype(np.int64)
+
+
+def q32_from_ns(ns: Any) -> Any:
+    """ns, 0 or more, as 32.32 s, rounded to nearest; ``ns_from_q32`` gives them back. int in, int out; i64[n]
+    in, u64[n] out."""
+    if isinstance(ns, int):
+        return ((ns << 32) + _NS // 2) // _NS
+    whole, left = np.divmod(np.asarray(ns, np.int64), _NS)
+    fraction = ((left.astype(np.uint64) << np.uint64(32)) + np.uint64(_NS // 2)) // np.uint64(_NS)
+    return (whole.astype(np.uint64) << np.uint64(32)) + fraction
+
+
 def ntp_from_tai_q32(tai_q32: Any, tai_utc_s: int) -> Any:
     """Card time (TAI, unsigned 32.32 s since 1970) as an NTP timestamp (UTC since 1900, modulo 2^32 s).
 
@@ -191,13 +210,8 @@ def ptp_from_tai_q32(tai_q32: Any) -> Any:
 def ntp_from_utc_ns(utc_ns: Any) -> Any:
     """int64 ns since 1970 UTC as an NTP timestamp, rounded to nearest; ``utc_ns_from_ntp`` gives it back."""
     if isinstance(utc_ns, int):
-        seconds, rest = divmod(utc_ns, _NS)
-        return ((seconds + NTP_UNIX_S) << 32) + ((rest << 32) + _NS // 2) // _NS & 0xFFFFFFFF_FFFFFFFF
-    ns = np.asarray(utc_ns, np.int64)
-    whole = ns // _NS
-    left = (ns - whole * _NS).astype(np.uint64)
-    fraction = ((left << np.uint64(32)) + np.uint64(_NS // 2)) // np.uint64(_NS)
-    return ((whole + NTP_UNIX_S).astype(np.uint64) << np.uint64(32)) + fraction
+        return (q32_from_ns(utc_ns) + (NTP_UNIX_S << 32)) & 0xFFFFFFFF_FFFFFFFF
+    return q32_from_ns(utc_ns) + np.uint64(NTP_UNIX_S << 32)
 
 
 def utc_ns_from_ntp(
@@ -209,9 +223,9 @@ def utc_ns_from_ntp(
     no edge.
     """
     ntp = np.asarray(ntp, np.uint64)
-    fraction = ((ntp & np.uint64(0xFFFFFFFF)) * np.uint64(_NS) + np.uint64(1 << 31)) >> np.uint64(32)
     seconds = (ntp >> np.uint64(32)).astype(np.int64) - NTP_UNIX_S
-    return _unwrapped(seconds, near_utc_ns) * _NS + fraction.astype(np.int64)
+    rest_ns: npt.NDArray[np.int64] = ns_from_q32(ntp & np.uint64(0xFFFFFFFF))
+    return _unwrapped(seconds, near_utc_ns) * _NS + rest_ns
 
 
 def tai_ns_from_ptp(

@@ -107,6 +107,37 @@ def test_a_bad_line_costs_time_only():
         assert transport.repeated > 2
 
 
+def test_a_second_host_begins_with_the_same_tags():
+    """Its first write is no repetition of the first host's last one: the driver reads before it writes."""
+    simulated = SimulatedCard()
+    line = BenchLine(simulated)
+    for value in (1, 2):
+        transport = UartTransport(line)
+        assert transport.read32(0) == 0x54574E53
+        transport.write32(0x18, value)
+        assert simulated.read32(0x18) == value
+    line.close()
+
+
+def test_bytes_on_the_line():
+    """What docs/uart.md makes its rates of: bytes from the card for each frame, many in a block."""
+    for size, frames_sent, most in ((60, 160, 104), (1514, 9, 1640)):
+        simulated, transport, card = make()
+        with card:
+            card.start()
+            simulated.send(0, frames([bytes(size)] * frames_sent))
+            simulated.run(200_000)
+            line = transport._line
+            before = line.bytes_in
+            got = 0
+            while got < frames_sent:
+                batch = card.poll(0.01)
+                assert batch is not None
+                with batch:
+                    got += len(batch)
+            assert (line.bytes_in - before) / frames_sent <= most
+
+
 def test_what_is_not_asked_is_answered_with_nothing():
     """Noise, half requests, wrong CRCs and operations: then a request is answered as ever."""
     simulated = SimulatedCard()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scapy.all import IP, UDP, Ether, IPv6, Raw
-from twinstamp.card.linux import DEPARTURE, KERNEL, NOW, LinuxCard
+from twinstamp.card.linux import KERNEL, LINUX_DEPARTURE, NOW, LinuxCard
 from twinstamp.card.nic import closest_offset, stamping_info
 from twinstamp.card.system_clock import StepWatch, system_clock
 from twinstamp.cli import main
@@ -67,7 +67,7 @@ def test_timed_frames(net: Net) -> None:
         departures = sender.departures(0.5)
         got = reader.join()
     assert seen[-1] == n and not sent.error.any()
-    assert departures.dtype == DEPARTURE
+    assert departures.dtype == LINUX_DEPARTURE
     assert departures["number"].tolist() == list(range(sent.first, sent.first + n))
     assert (departures["source"] == KERNEL).all()
     assert [frame for _, _, frame in got] == frames

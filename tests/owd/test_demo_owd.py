@@ -13,10 +13,11 @@ from twinstamp.demo_owd import show
 from twinstamp.demo_owd.__main__ import START_NS, Plan, main, paths, run, trains
 from twinstamp.demo_owd.clocks import SETTLED_S, ClockAt, SiteClock, clock_states, instants
 from twinstamp.demo_owd.compare import STAMP_RMS_NS, errors_of, figures
-from twinstamp.demo_owd.namespaces import HOLD_NS, PACKETS, frame_columns, slow_train
+from twinstamp.demo_owd.namespaces import HOLD_NS, PACKETS, slow_train
 from twinstamp.demo_owd.pair import Pair
 from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.owd.exports import read_raw
+from twinstamp.train.frames import frames
 from twinstamp_gps.models import OSCILLATORS, RECEIVERS
 from twinstamp_gps.simulation import Scenario, simulate
 
@@ -148,7 +149,7 @@ def test_bad_options(tmp_path, capsys):
 
 def test_frames_for_the_linux_card():
     train = slow_train(1)
-    data, offset, caplen = frame_columns(train, 7, 0x3FFF)
+    data, offset, caplen, *_ = frames(train, train.schedule(), 0, 7, 0x3FFF)
     for i in range(7):
         raw = data[int(offset[i]) : int(offset[i]) + int(caplen[i])].tobytes()
         frame = Ether(raw)

@@ -3,8 +3,9 @@
 // memory. The protocol is in docs/uart.md.
 //
 // Clock: clk_i (core). A request is carried out only when all of it is here and its CRC is right; a write
-// whose tag is that of the last one carried out is answered again and not carried out again, so a host may
-// repeat what was not answered. A request that stops half-way is forgotten after Silence cycles.
+// that follows the last one carried out, no read between, with the same tag is answered again and not carried
+// out again, so a host may repeat what was not answered. A request that stops half-way is forgotten after
+// Silence cycles.
 module uart_bridge #(
   parameter int unsigned Silence = 1 << 17,   // cycles: 1 ms at 125 MHz
   parameter int unsigned MemoryLog2 = 13      // 64-bit words
@@ -233,10 +234,9 @@ module uart_bridge #(
           if (is_write && done_tag_valid_q && done_tag_q == tag_q) begin
             state_q <= Head;  // it was done, and the answer was lost
           end else begin
-            if (is_write) begin
-              done_tag_valid_q <= 1'b1;
-              done_tag_q <= tag_q;
-            end
+            // A read ends it: whoever reads has no write to repeat, and may be another host with the same tag.
+            done_tag_valid_q <= is_write;
+            done_tag_q <= tag_q;
             state_q <= wide ? RunMemory : RunBus;
             ar_q <= !wide && is_read;
             r_q <= !wide && is_read;

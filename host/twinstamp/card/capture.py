@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinstamp.errors import ConfigError
+from twinstamp.stamp import ns_from_q32
 
 if TYPE_CHECKING:
     from twinstamp.card.card import Card
@@ -78,7 +79,7 @@ class CardCapture:
             return
         statistics = card.statistics()
         clock = card.clock()
-        tai_ns = (statistics.at_q32 * 10**9 + (1 << 31)) >> 32
+        tai_ns = ns_from_q32(statistics.at_q32)
         for port, counters in enumerate(statistics.ports):
             self._writer.statistics(
                 card.ports,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from twinstamp import stamp
 from twinstamp.card import nic
 from twinstamp.card.system_clock import StepWatch, SystemClock, system_clock
 from twinstamp.errors import ConfigError, DeviceError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from twinstamp.card.linux_trains import LinuxPort
 
 NOW = np.iinfo(np.int64).min  # a launch time: at once
-UTC_OFFSET_S = 37  # TAI - UTC since 2017-01-01 (IERS Bulletin C), where the kernel was told none
 _BLOCK_MS = 8  # a reader may pause for 4 s at low rates; frames come that much later
 _SPIN_NS = 200_000  # a sleeping thread wakes up to this much late on an ordinary kernel
 _SLICE_NS = 250_000_000  # of a schedule, handed to compiled code at once: ^C is seen between two
@@ -34,10 +34,10 @@ _PROBE_TYPE = b"\x88\xb5"  # IEEE 802 local experimental
 _CLOCK_EVERY_NS = 100_000_000
 _TXTIME_CLOCKS = {"fq": time.CLOCK_MONOTONIC, "etf": 11}  # CLOCK_TAI
 
-DEPARTURE = np.dtype([
+LINUX_DEPARTURE = np.dtype([
     ("port", "u2"), ("source", "u1"), ("number", "u8"), ("stamp_ns", "i8"),
 ])  # fmt: skip
-KERNEL, NIC = 0, 1  # values of DEPARTURE.source
+KERNEL, NIC = 0, 1  # values of LINUX_DEPARTURE.source
 
 
 class Sent(NamedTuple):
@@ -67,8 +67,9 @@ class LinuxCard:
     interfaces: names; each is a port. hardware: True: stamps of the NIC, DeviceError where it makes none;
     None: where it does (found out by sending a frame to the port's own address, not by what the driver
     says); False: the kernel's. utc_offset_s: TAI - UTC for launch times in TAI, None: what the kernel was
-    told, else 37. stamp_bound_ns: what a stamp may be wrong by against the wire, as measured by whoever
-    gives it; None: unknown, and then no batch has a bound. Others: as in LiveSource.
+    told, else what the leap seconds known here make it. stamp_bound_ns: what a stamp may be wrong by against
+    the wire, as measured by whoever gives it; None: unknown, and then no batch has a bound. Others: as in
+    LiveSource.
 
     Batches are in UTC. ``batch.clock``: source "nic" or "kernel"; locked: the kernel's clock is
     synchronised; bound_ns: the clock daemon's bound, plus stamp_bound_ns, plus the uncertainty of the
@@ -107,7 +108,11 @@ class LinuxCard:
             block_timeout_ms=_BLOCK_MS,
         )
         kernel = system_clock()
-        self.utc_offset_s = (kernel.utc_offset_s or UTC_OFFSET_S) if utc_offset_s is None else utc_offset_s
+        self.utc_offset_s = (
+            (kernel.utc_offset_s or stamp.tai_minus_utc_s(int(time.time())))
+            if utc_offset_s is None
+            else utc_offset_s
+        )
         self._stamp_bound_ns = stamp_bound_ns
         self._steps = StepWatch()
         self._clock_at = -_CLOCK_EVERY_NS
@@ -202,11 +207,11 @@ class LinuxCard:
 
     def time_q32(self) -> int:
         """Time now, TAI, 32.32 s."""
-        return _q32(time.time_ns() + self.utc_offset_s * 10**9)
+        return int(stamp.q32_from_ns(time.time_ns() + self.utc_offset_s * 10**9))
 
     def to_utc_ns(self, tai_q32: int) -> int:
         """CLOCK_REALTIME in ns at TAI 32.32."""
-        return ((tai_q32 * 10**9 + (1 << 31)) >> 32) - self.utc_offset_s * 10**9
+        return int(stamp.ns_from_q32(tai_q32)) - self.utc_offset_s * 10**9
 
     # Receiving
 
@@ -347,7 +352,7 @@ class LinuxCard:
             time.sleep(min(left / 1e9, 0.1))
 
     def departures(self, timeout_s: float = 0.0) -> npt.NDArray[np.void]:
-        """DEPARTURE of frames that left: port, source (KERNEL or NIC), number, stamp_ns (UTC).
+        """LINUX_DEPARTURE of frames that left: port, source (KERNEL or NIC), number, stamp_ns (UTC).
 
         A frame that the interface dropped, or whose stamp its driver lost, has none. Waits up to
         ``timeout_s`` for the first one of each port that has none.
@@ -372,7 +377,7 @@ class LinuxCard:
 
     def _take_departures(self, port: int, timeout_s: float) -> npt.NDArray[np.void]:
         number, software, hardware = self._senders[port].departures(timeout_s)
-        out = np.zeros(len(number), DEPARTURE)
+        out = np.zeros(len(number), LINUX_DEPARTURE)
         out["port"], out["number"], out["stamp_ns"] = port, number, software
         if hardware.any() and self._phc is not None:
             by_nic = hardware != 0
@@ -441,10 +446,6 @@ class LinuxCard:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _q32(ns: int) -> int:
-    return ((ns << 32) + 500_000_000) // 10**9
 
 
 def _hardware_address(interface: str) -> bytes:

@@ -221,24 +221,17 @@ class LinuxTrainRun:
                 told = told[mine]
                 out = np.zeros(len(told), TRAIN_DEPARTURE)
                 sequence = (told["number"] - np.uint64(self._first)).astype(np.int64)
-                out["stamp_q32"] = _tai_q32(told["stamp_ns"] + card.utc_offset_s * 10**9)
+                out["stamp_q32"] = stamp.q32_from_ns(told["stamp_ns"] + card.utc_offset_s * 10**9)
                 out["sequence"], out["port"] = sequence, self.port.number
                 late = self._is_late[sequence]
                 behind = np.maximum(told["stamp_ns"] - self._launch[sequence], 0)
                 out["late"] = late
-                out["delay_q32"] = np.where(late, _tai_q32(behind), 0)
+                out["delay_q32"] = np.where(late, stamp.q32_from_ns(behind), 0)
                 self._parts.append(out if self._report else out[late])
         if not self._parts:
             return np.zeros(0, TRAIN_DEPARTURE)
         self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
-
-
-def _tai_q32(ns: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """ns as 32.32 seconds, rounded to nearest."""
-    seconds, rest = np.divmod(ns.astype(np.int64), 10**9)
-    fraction = ((rest.astype(np.uint64) << np.uint64(32)) + np.uint64(5 * 10**8)) // np.uint64(10**9)
-    return (seconds.astype(np.uint64) << np.uint64(32)) + fraction
 
 
 def _mtu_and_link(interface: str) -> tuple[int, bool]:

@@ -86,7 +86,7 @@ class UartTransport:
         self.repeated = 0
         self._line = line
         self._sleep = sleep
-        self._tag = int.from_bytes(struct.pack("d", time.monotonic())[:1], "little")
+        self._tag = 0
         self._memory = np.zeros(memory_bytes, np.uint8)
         self._ring_base = self._block_log2 = self._count_log2 = 0
         self._fetched = 0

@@ -39,7 +39,6 @@ HOLD_NS = (3_000_000, 1_000_000)  # there, back
 NEEDED = ("unshare", "mount", "ip")
 _LEAD_NS = 3_000_000_000
 _DRAIN_S = 1.0
-_UDP_AT = 34  # Ethernet, IPv4
 _ETH_ALL = 0x0003
 _OUTGOING = 4  # PACKET_OUTGOING
 
@@ -197,47 +196,6 @@ def cloud(start_ns: int) -> None:
                 heapq.heappush(waiting, (time.time_ns() + HOLD_NS[way], count, way, frame))
 
 
-def frame_columns(train: Any, packets: int, error: int) -> tuple[Any, Any, Any]:
-    """Frames of a train without their stamps, for send_timed: data u8, offset u64[n], caplen u32[n].
-
-    IPv4, untagged, one size, one source port; the UDP checksum is made with zeros for the stamp.
-    """
-    from twinstamp.train.image import template
-
-    (size,) = set(train.size.limits)
-    made = template(train)
-    udp_bytes = size - 4 - _UDP_AT
-    payloads = stamp.payloads(
-        sequence=np.arange(packets), timestamp=0, error=error, session=train.session, size=udp_bytes - 8
-    )
-    frames = np.zeros((packets, size - 4), np.uint8)
-    head = bytearray(made.headers[: _UDP_AT + 8])
-    head[16:18] = (udp_bytes + 20).to_bytes(2, "big")
-    head[24:26] = _checksum(np.frombuffer(bytes(head[14:34]), np.uint8)[None]).tobytes()
-    head[34:36] = train.source_port.to_bytes(2, "big")
-    head[38:40] = udp_bytes.to_bytes(2, "big")
-    frames[:, : len(head)] = np.frombuffer(bytes(head), np.uint8)
-    frames[:, len(head) :] = payloads
-    pseudo = np.zeros((packets, 12 + udp_bytes + udp_bytes % 2), np.uint8)
-    pseudo[:, :8] = frames[:, 26:34]
-    pseudo[:, 9] = 17
-    pseudo[:, 10:12] = (udp_bytes >> 8, udp_bytes & 0xFF)
-    pseudo[:, 12 : 12 + udp_bytes] = frames[:, _UDP_AT:]
-    total = _checksum(pseudo)
-    total[total == 0] = 0xFFFF  # RFC 768
-    frames[:, 40:42] = total.view(np.uint8).reshape(packets, 2)
-    offset = np.arange(packets, dtype=np.uint64) * np.uint64(size - 4)
-    return frames.reshape(-1), offset, np.full(packets, size - 4, np.uint32)
-
-
-def _checksum(rows: Any) -> Any:
-    """Internet checksum (RFC 1071) of each row of u8[n, even], big-endian u16[n]."""
-    total = np.ascontiguousarray(rows).view(">u2").astype(np.uint64).sum(axis=1)
-    for _ in range(3):
-        total = (total & np.uint64(0xFFFF)) + (total >> np.uint64(16))
-    return (~total & np.uint64(0xFFFF)).astype(">u2")
-
-
 def site(number: int, start_ns: int, folder: Path) -> None:
     """Sends the site's train, captures what comes, keeps the kernel's departure stamps: NAME.npy, i64[n]."""
     import threading
@@ -245,6 +203,7 @@ def site(number: int, start_ns: int, folder: Path) -> None:
     from twinstamp.card.capture import CardCapture
     from twinstamp.card.linux import LinuxCard
     from twinstamp.io.files import create_capture
+    from twinstamp.train.frames import frames
 
     train = slow_train(number)
     end_ns = start_ns + _span_ns() + int(_DRAIN_S * 1e9)
@@ -253,19 +212,20 @@ def site(number: int, start_ns: int, folder: Path) -> None:
     ) as writer:  # fmt: skip
         card.calibration(0)
         error = stamp.error_estimate(-1, synchronised=False)
-        columns = frame_columns(train, PACKETS, error)
-        at = np.full(PACKETS, _UDP_AT + 8 + 4, np.uint32)
-        launch = start_ns + train.schedule().ns()
+        schedule = train.schedule()
+        made = frames(train, schedule, 0, PACKETS, error)
+        launch = start_ns + schedule.ns()
         capture = CardCapture(writer, card)
         card.start()
         outcome: list[Any] = []
 
-        checksum_at = np.full(PACKETS, _UDP_AT + 6, np.uint32)
-
         def send() -> None:
             outcome.append(
-                card.send_timed(0, *columns, launch_ns=launch, stamp_at=at, checksum_at=checksum_at)
-            )
+                card.send_timed(
+                    0, made.data, made.offset, made.caplen, launch_ns=launch, stamp_at=made.stamp_at,
+                    checksum_at=made.checksum_at,
+                )
+            )  # fmt: skip
 
         sender = threading.Thread(target=send)
         sender.start()

@@ -254,12 +254,7 @@ class Pair:
         if len(left) != n:
             raise DeviceError(f"{side.name}: {len(left)} of {n} departures were reported")
         at = np.empty(n, np.int64)
-        low = (
-            (left["stamp_q32"] & np.uint64(0xFFFFFFFF)) * np.uint64(_NS) + np.uint64(1 << 31)
-        ) >> np.uint64(32)
-        at[left["sequence"]] = (left["stamp_q32"] >> np.uint64(32)).astype(np.int64) * _NS + low.astype(
-            np.int64
-        )
+        at[left["sequence"]] = stamp.ns_from_q32(left["stamp_q32"])
         self._left[i].append(at - self._offset_s * _NS)
         rows = side.cloud.truth()
         rows = rows[(rows["fate"] & CLOUD_COPY) == 0]

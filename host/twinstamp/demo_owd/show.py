@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,23 +121,9 @@ def page(
 
 def plots(errors: Sequence[Errors], sites: tuple[str, str]) -> dict[str, bytes]:
     """PNG images by title: errors over time within the bound, and their histogram, for each direction."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib.figure import Figure
+    from twinstamp.owd.page import png
 
     out = {}
-
-    def picture(title: str, draw: Any) -> None:
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_title(title, fontsize=10)
-        axes.grid(alpha=0.3)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        out[title] = buffer.getvalue()
-
     for i, found in enumerate(errors):
         order = np.argsort(found.at_s)
         at, bound = found.at_s[order] / 3600, found.bound_ns[order].astype(float)
@@ -159,6 +144,6 @@ def plots(errors: Sequence[Errors], sites: tuple[str, str]) -> dict[str, bytes]:
             axes.set_ylabel("packets")
 
         name = f"{sites[i]} to {sites[1 - i]}"
-        picture(f"{name}: error over time", over_time)
-        picture(f"{name}: errors", histogram)
+        for title, draw in ((f"{name}: error over time", over_time), (f"{name}: errors", histogram)):
+            out[title] = png(title, draw)
     return out

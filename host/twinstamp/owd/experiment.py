@@ -409,8 +409,6 @@ def _open(
         if only is not None and site.name != only:
             continue
         card: Any = stack.enter_context(open_any_card(site.card, seed=experiment.seed + i))
-        if not hasattr(card, "port"):
-            raise ConfigError(f"site {site.name!r}: card {site.card} sends no trains")
         card.port(site.port)  # refuses a port that it has not
         places[site.name] = _Place(site, card, captures, stack)
     if any(place.site.simulated for place in places.values()):
@@ -589,9 +587,7 @@ def _account(flight: Flight, sent: Any, place: _Place, start_ns: int) -> tuple[S
     at_ns = start_ns + train.schedule().ns()[:count]
     number = departures["sequence"].astype(np.int64)
     number, stamps = number[number < count], departures["stamp_q32"][number < count]
-    high = (stamps >> np.uint64(32)).astype(np.int64) * _NS
-    low = ((stamps & np.uint64(0xFFFFFFFF)) * np.uint64(_NS) + np.uint64(1 << 31)) >> np.uint64(32)
-    at_ns[number] = high + low.astype(np.int64) - place.utc_offset_ns()
+    at_ns[number] = stamp.ns_from_q32(stamps) - place.utc_offset_ns()
     key = TrainKey(train.source, train.destination, train.destination_port, -1, train.session, ONE_WAY)
     about = {
         "train": key.name,

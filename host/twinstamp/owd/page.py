@@ -16,6 +16,8 @@ from twinstamp.owd import metrics
 from twinstamp.units import format_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from twinstamp.owd.report import Report, TrainReport
@@ -206,28 +208,33 @@ def _section(train: TrainReport) -> str:
     return "\n".join(out)
 
 
-def plots(train: TrainReport) -> dict[str, bytes]:
-    """PNG images by title: delay over time, CDF, histogram, IPDV, departures. Empty without packets."""
+def png(title: str, draw: Callable[[Any], None]) -> bytes:
+    """A plot of its own: ``draw`` is given its axes."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def plots(train: TrainReport) -> dict[str, bytes]:
+    """PNG images by title: delay over time, CDF, histogram, IPDV, departures. Empty without packets."""
     judged = train.judged
     counted = judged.counted
     if not counted.any():
         return {}
     out = {}
 
-    def picture(title: str, draw: Any) -> None:
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_title(title, fontsize=10)
-        axes.grid(alpha=0.3)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        out[title] = buffer.getvalue()
+    def picture(title: str, draw: Callable[[Any], None]) -> None:
+        out[title] = png(title, draw)
 
     delays = np.sort(judged.delay_ns[counted])
     scale, unit = _unit(int(np.abs(delays[[0, -1]]).max()))
