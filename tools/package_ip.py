@@ -104,7 +104,7 @@ INTERFACES = [
     Interface("clk300", CLOCK, "slave", {"clk300": "CLK"}, {"FREQ_HZ": "300000000"}),
     Interface("clk500", CLOCK, "slave", {"clk500": "CLK"}, {"FREQ_HZ": "500000000"}),
 ]  # fmt: skip
-PLAIN = {"phy_reset_n", "pps_in", "pps_out"}
+PLAIN = {"phy_reset_n", "pps_in", "pps_out", "ref_clk_oe", "ref_clk_fsel"}
 
 # Limits and texts of the top's parameters; their defaults stand in it.
 PARAMETERS = {
@@ -228,7 +228,7 @@ ipx::remove_all_memory_map $core
 ipx::remove_all_address_space $core
 
 # name, mode, bus and what its ports are called there, then parameters.
-proc interface {{name mode bus ports parameters}} {{
+proc describe {{name mode bus ports parameters}} {{
   global core
   set interface [ipx::add_bus_interface $name $core]
   set parts [split $bus :]
@@ -261,7 +261,7 @@ set_property width 64 $space
 set_property master_address_space_ref m_axi [ipx::get_bus_interfaces m_axi -of_objects $core]
 
 # name, least, most, text
-proc parameter {{name least most text}} {{
+proc limit {{name least most text}} {{
   global core
   set parameter [ipx::get_user_parameters $name -of_objects $core]
   set_property display_name $text $parameter
@@ -289,8 +289,8 @@ def tcl(files: list[str], parameters: list[Parameter], version: str, size: int) 
     )  # fmt: skip
     for bus in INTERFACES:
         ports = {logical: physical for physical, logical in bus.ports.items()}
-        text += f"interface {bus.name} {bus.mode} {bus.vlnv} {{{words(ports)}}} {{{words(bus.parameters)}}}\n"
-    lines = "\n".join(f"parameter {p.name} {p.least} {p.most} {{{p.text}}}" for p in parameters)
+        text += f"describe {bus.name} {bus.mode} {bus.vlnv} {{{words(ports)}}} {{{words(bus.parameters)}}}\n"
+    lines = "\n".join(f"limit {p.name} {p.least} {p.most} {{{p.text}}}" for p in parameters)
     return text + TCL_TAIL.format(size=size, parameters=lines)
 
 

@@ -6,6 +6,7 @@
 // design knows. AXI4-Lite slave for the registers; AXI4 master, 64 bits, bursts that increase, cacheable and
 // allocating, non-secure: behind a port that is coherent (S_AXI_HPC) the processor's caches see what is written.
 // irq: a level (ring.interrupt). Buffers of pins are the block design's; mdio…_t is 1 while the PHY may drive.
+// ref_clk_oe, ref_clk_fsel: the FMC card's clock generator on, and at 125 MHz.
 // phy_reset_n: low for 2^PhyResetLog2 cycles of aclk (16.8 ms) after reset, as the 88E1510 wants at least 10.
 // Not run on a board.
 module twinstamp_zcu104 #(
@@ -116,6 +117,8 @@ module twinstamp_zcu104 #(
   output logic        mdio3_o,
   output logic        mdio3_t,
   output logic [3:0]  phy_reset_n,
+  output logic        ref_clk_oe,
+  output logic        ref_clk_fsel,
 
   input  logic        pps_in,
   output logic        pps_out,
@@ -154,6 +157,9 @@ module twinstamp_zcu104 #(
     else if (!reset_q[PhyResetLog2]) reset_q <= reset_q + 1'b1;
   end
   assign phy_reset_n = {4{reset_q[PhyResetLog2]}};
+
+  assign ref_clk_oe = 1'b1;
+  assign ref_clk_fsel = 1'b1;
 
   logic [7:0] pps_word_in, pps_word_out;
   pps_fabric_sampler u_sampler (.clk_i(aclk), .clk500_i(clk500), .pps_i(pps_in), .word_o(pps_word_in));
