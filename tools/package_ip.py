@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The card as an IP for Vivado, in a folder of its own: python tools/package_ip.py FOLDER (`make ip`: build/ip).
+"""The card as an IP for Vivado: python tools/package_ip.py FOLDER (`make ip`: build/ip).
 
 Made from what the card is made of: sources from hdl/rtl/files.f, the board's part in hdl/boards/zcu104,
 picorv32.v from its PyPI package, version and size of the register map from hdl/regs. FOLDER gets
 
   src/                    copies of all sources: FOLDER can be carried to the machine that has Vivado
   src/twinstamp_card_ip.v a Verilog shell (Vivado takes no SystemVerilog as the top of an IP, UG1118)
-  constraints/            the crossings' constraints, for the project that uses the IP (hdl/constraints/vivado)
+  constraints/            of the crossings, for the project that uses the IP (hdl/constraints/vivado)
   package.tcl             vivado -mode batch -source package.tcl makes core/ with component.xml from it
 
-Each port of the top must belong to an interface of INTERFACES or be named in PLAIN, else this ends with an error.
-No Vivado has run what comes out; tests/hdl/test_package_ip.py runs it in a Tcl interpreter that stands in for it.
+Each port of the top must belong to an interface of INTERFACES or be named in PLAIN, else this ends with an
+error. No Vivado has run what comes out; tests/hdl/test_package_ip.py runs it in a stand-in for it.
 """
 
 from __future__ import annotations
@@ -67,11 +67,12 @@ def channels(prefix: str, names: str) -> dict[str, str]:
 
 AXI_LITE = """awvalid awready awaddr awprot wvalid wready wdata wstrb bvalid bready bresp
 arvalid arready araddr arprot rvalid rready rdata rresp"""
-AXI = """awvalid awready awaddr awlen awsize awburst awcache awprot wvalid wready wdata wstrb wlast bvalid bready bresp
-arvalid arready araddr arlen arsize arburst arcache arprot rvalid rready rdata rresp rlast"""
+AXI = """awvalid awready awaddr awlen awsize awburst awcache awprot wvalid wready wdata wstrb wlast
+bvalid bready bresp arvalid arready araddr arlen arsize arburst arcache arprot
+rvalid rready rdata rresp rlast"""
 RGMII = {"rxc": "RXC", "rd": "RD", "rx_ctl": "RX_CTL", "txc": "TXC", "td": "TD", "tx_ctl": "TX_CTL"}
 MDIO = {"mdc": "MDC", "i": "MDIO_I", "o": "MDIO_O", "t": "MDIO_T"}
-CLOCK = "xilinx.com:signal:clock:1.0"
+CLOCK, RESET = "xilinx.com:signal:clock:1.0", "xilinx.com:signal:reset:1.0"
 
 INTERFACES = [
     Interface("s_axil", "xilinx.com:interface:aximm:1.0", "slave", channels("s_axil_", AXI_LITE)),
@@ -99,7 +100,7 @@ INTERFACES = [
         {"aclk": "CLK"},
         {"ASSOCIATED_BUSIF": "s_axil:m_axi", "ASSOCIATED_RESET": "aresetn", "FREQ_HZ": "125000000"},
     ),
-    Interface("aresetn", "xilinx.com:signal:reset:1.0", "slave", {"aresetn": "RST"}, {"POLARITY": "ACTIVE_LOW"}),
+    Interface("aresetn", RESET, "slave", {"aresetn": "RST"}, {"POLARITY": "ACTIVE_LOW"}),
     Interface("clk90", CLOCK, "slave", {"clk90": "CLK"}, {"FREQ_HZ": "125000000", "PHASE": "90.0"}),
     Interface("clk300", CLOCK, "slave", {"clk300": "CLK"}, {"FREQ_HZ": "300000000"}),
     Interface("clk500", CLOCK, "slave", {"clk500": "CLK"}, {"FREQ_HZ": "500000000"}),
@@ -133,7 +134,8 @@ def read_top(text: str) -> tuple[list[Parameter], list[Port]]:
             die(f"{TOP}: no limits are known for parameter {name}")
         parameters.append(Parameter(name, int(value), *PARAMETERS[name]))
     ports: list[Port] = []
-    for way, high, name in re.findall(r"^\s*(in|out)put\s+logic(?:\s+\[(\d+):0\])?\s+(\w+),?\s*$", head, re.M):
+    line = r"^\s*(in|out)put\s+logic(?:\s+\[(\d+):0\])?\s+(\w+),?\s*$"
+    for way, high, name in re.findall(line, head, re.M):
         ports.append(Port(way, int(high or 0) + 1, name))
     if len(parameters) != len(re.findall(r"\bparameter\b", head)):
         die(f"{TOP}: a parameter that it cannot read")
@@ -176,7 +178,8 @@ def shell(parameters: list[Parameter], ports: list[Port]) -> str:
     """The top again, in Verilog."""
     lines = [
         "// SPDX-License-Identifier: Apache-2.0",
-        f"// {TOP} for Vivado's IP packager, which takes no SystemVerilog on top. Made by tools/package_ip.py.",
+        f"// {TOP} for Vivado's IP packager, which takes no SystemVerilog on top.",
+        "// Made by tools/package_ip.py.",
         f"module {SHELL} #(",
         ",\n".join(f"  parameter integer {p.name} = {p.default}" for p in parameters),
         ") (",
@@ -196,8 +199,8 @@ def shell(parameters: list[Parameter], ports: list[Port]) -> str:
 
 TCL_HEAD = """# SPDX-License-Identifier: Apache-2.0
 # Packages the card as an IP for Vivado: vivado -mode batch -source package.tcl
-# Makes the folder core beside this file, to be named in ip_repo_paths. Made by tools/package_ip.py; no Vivado has
-# run it so far.
+# Makes the folder core beside this file, to be named in ip_repo_paths. Made by tools/package_ip.py;
+# no Vivado has run it so far.
 set here [file dirname [file normalize [info script]]]
 set sources {{
 {sources}
@@ -211,14 +214,14 @@ create_project -force -part {part} package_ip [file join $here project]
 add_files -norecurse $files
 set_property top {shell} [current_fileset]
 update_compile_order -fileset sources_1
-ipx::package_project -root_dir [file join $here core] -vendor {vendor} -library {library} -taxonomy /Twinstamp \\
-  -import_files -set_current true -force
+ipx::package_project -root_dir [file join $here core] -vendor {vendor} -library {library} \\
+  -taxonomy /Twinstamp -import_files -set_current true -force
 set core [ipx::current_core]
 set_property name {name} $core
 set_property version {version} $core
 set_property core_revision 1 $core
 set_property display_name {{Twinstamp card}} $core
-set_property description {{Stamps frames at MAC ingress, keeps GPS time with an error bound, plays packet trains.}} $core
+set_property description {{Stamps frames at MAC ingress, keeps GPS time, plays packet trains.}} $core
 set_property vendor_display_name Twinstamp $core
 set_property supported_families {{zynquplus Beta}} $core
 

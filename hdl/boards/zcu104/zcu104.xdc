@@ -153,7 +153,7 @@ set_output_delay -clock rgmii3_txc -clock_fall -add_delay -min -1.000 [get_ports
 
 # PPS: both ways from the pin short, and each register of the output near the pin. report_timing on these says what
 # pps.cable_delay and pps.output_delay have to hold; half the difference of the two ways in is an error.
-set_max_delay -datapath_only -from [get_ports pps_in] -to [get_cells -hierarchical -filter {NAME =~ *u_sampler/first_q_reg*}] 3.000
+set_max_delay -datapath_only -from [get_ports pps_in] -to [get_cells -hierarchical -filter {NAME =~ *u_sampler/even_q_reg || NAME =~ *u_sampler/odd_q_reg}] 3.000
 set_max_delay -from [get_cells -hierarchical -filter {NAME =~ *u_output/even_q_reg || NAME =~ *u_output/odd_q_reg}] -to [get_ports pps_out] 6.000
 
 # Slow, or passing synchronisers; receive clocks and core clock cross where hdl/constraints/vivado says, nowhere else.
