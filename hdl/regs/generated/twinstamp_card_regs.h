@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x5
+#define ID_REGS__VERSION__MINOR_reset 0x6
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -427,6 +427,35 @@ typedef union {
     uint32_t w;
 } ring_regs__consumer_t;
 
+// reg - ring_regs::interrupt
+#define RING_REGS__INTERRUPT__ENABLE_bm 0x1
+#define RING_REGS__INTERRUPT__ENABLE_bp 0
+#define RING_REGS__INTERRUPT__ENABLE_bw 1
+#define RING_REGS__INTERRUPT__ENABLE_reset 0x0
+#define RING_REGS__INTERRUPT__PENDING_bm 0x2
+#define RING_REGS__INTERRUPT__PENDING_bp 1
+#define RING_REGS__INTERRUPT__PENDING_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t pending :1;
+        uint32_t :30;
+    } f;
+    uint32_t w;
+} ring_regs__interrupt_t;
+
+// reg - ring_regs::seen
+#define RING_REGS__SEEN__INDEX_bm 0xffffffff
+#define RING_REGS__SEEN__INDEX_bp 0
+#define RING_REGS__SEEN__INDEX_bw 32
+#define RING_REGS__SEEN__INDEX_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
+    } f;
+    uint32_t w;
+} ring_regs__seen_t;
+
 // regfile - ring_regs
 typedef struct __attribute__ ((__packed__)) {
     ring_regs__base_t base;
@@ -436,6 +465,8 @@ typedef struct __attribute__ ((__packed__)) {
     ring_regs__status_t status;
     ring_regs__producer_t producer;
     ring_regs__consumer_t consumer;
+    ring_regs__interrupt_t interrupt;
+    ring_regs__seen_t seen;
 } ring_regs_t;
 
 // reg - counter_regs::control
@@ -1446,7 +1477,7 @@ typedef struct __attribute__ ((__packed__)) {
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
-static_assert(sizeof(ring_regs_t) == 0x20, "Packing error");
+static_assert(sizeof(ring_regs_t) == 0x28, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(pps_regs_t) == 0x4c, "Packing error");
 static_assert(sizeof(uart_regs_t) == 0x14, "Packing error");

@@ -80,6 +80,8 @@ module twinstamp_card
   input  logic [1:0]  m_axi_rresp,
   input  logic        m_axi_rlast,
 
+  output logic         irq_o,      // level: the ring has blocks that the host has not seen (ring.interrupt)
+
   output logic [103:0] now_q72_o,
   input  logic [2:0]   late_i [Ports]   // simulation only, see sync_2ff; tie to 0
 );
@@ -360,6 +362,12 @@ module twinstamp_card
     .wvalid(m_axi_wvalid), .wready(m_axi_wready), .wdata(m_axi_wdata), .wlast(m_axi_wlast),
     .bvalid(m_axi_bvalid), .bready(m_axi_bready), .bresp(m_axi_bresp)
   );
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) irq_o <= 1'b0;
+    else irq_o <= hwif_out.ring.interrupt.enable.value && producer != hwif_out.ring.seen.index.value;
+  end
+  assign hwif_in.ring.interrupt.pending.next = irq_o;
 
   // Counters: one latch for all ports, as soon as all are ready.
   logic latch_q, flip;
