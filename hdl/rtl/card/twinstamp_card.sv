@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The card: four GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
+// The card: GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
 //
 // Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), clk_reg_i (clk_i itself; a simulation
 // leaves edges out from 64 cycles after a bus access until the next one), aux_clk_i (clk_i itself; a simulation
@@ -8,7 +8,8 @@
 module twinstamp_card
   import twinstamp_pkg::*;
 #(
-  parameter int unsigned StoreLog2 = 15,
+  parameter int unsigned Ports = 4,           // 1 to 4, as many as the register block has
+  parameter int unsigned StoreLog2 = 15,      // bytes of a port's frame store, 14 to 17
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
   parameter bit Simulated = 1'b0
@@ -25,19 +26,19 @@ module twinstamp_card
   input  logic        uart_rx_i,
   output logic        uart_tx_o,
 
-  input  logic [3:0]  rx_clk_i,
-  input  logic [7:0]  rxd_i [4],
-  input  logic [3:0]  rx_dv_i,
-  input  logic [3:0]  rx_er_i,
+  input  logic [Ports-1:0] rx_clk_i,
+  input  logic [7:0]  rxd_i [Ports],
+  input  logic [Ports-1:0] rx_dv_i,
+  input  logic [Ports-1:0] rx_er_i,
 
-  output logic [7:0]  txd_o [4],
-  output logic [3:0]  tx_en_o,
-  output logic [3:0]  tx_er_o,
+  output logic [7:0]  txd_o [Ports],
+  output logic [Ports-1:0] tx_en_o,
+  output logic [Ports-1:0] tx_er_o,
 
-  output logic [3:0]  mdc_o,
-  output logic [3:0]  mdio_o,
-  output logic [3:0]  mdio_oe_o,
-  input  logic [3:0]  mdio_i,
+  output logic [Ports-1:0] mdc_o,
+  output logic [Ports-1:0] mdio_o,
+  output logic [Ports-1:0] mdio_oe_o,
+  input  logic [Ports-1:0] mdio_i,
 
   input  logic        s_axil_awvalid,
   output logic        s_axil_awready,
@@ -82,9 +83,9 @@ module twinstamp_card
   output logic         irq_o,      // level: the ring has blocks that the host has not seen (ring.interrupt)
 
   output logic [103:0] now_q72_o,
-  input  logic [2:0]   late_i [4]   // simulation only, see sync_2ff; tie to 0
+  input  logic [2:0]   late_i [Ports]   // simulation only, see sync_2ff; tie to 0
 );
-  localparam int unsigned Ports = 4;
+  if (Ports < 1 || Ports > 4) $fatal(1, "twinstamp_card: Ports must be 1 to 4");
   // From the reference byte's appearance on the pins to the stamp, in 2^-32 s (docs/card.md): 8 ns to its
   // sampling edge, 8 ns to the toggle, 4 +- 4 ns to the first flip-flop, 8 ns for the second, and card time
   // as it stood before the edge that sees it: 28 ns, 120.259 units; stamp_capture's rounding takes the 0.259.
@@ -255,7 +256,10 @@ module twinstamp_card
     .locked_i(hwif_out.clock.control.locked.value), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
     .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
   );
-  assign any_train = (train_active[0] | train_active[1] | train_active[2] | train_active[3]) != '0;
+  always_comb begin
+    any_train = 1'b0;
+    for (int p = 0; p < int'(Ports); p++) if (train_active[p] != '0) any_train = 1'b1;
+  end
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_trains
     logic [3:0] arm, stop, done, refused;
     logic [31:0] sent_count [4];
