@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from twinstamp.card.phys import PhySettings, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = ROOT / "hdl" / "boards" / "zcu104"
@@ -254,7 +255,7 @@ def test_the_block_design(ip, top, packaged, tmp_path, slack):
     root = tmp_path / "repository"
     for part in ("hdl/boards/zcu104", "build"):
         (root / part).mkdir(parents=True)
-    for name in ("build.tcl", "zcu104.xdc"):
+    for name in ("build.tcl", "zcu104.xdc", "phys.toml"):
         shutil.copy(BOARD / name, root / "hdl/boards/zcu104" / name)
     shutil.copytree(ip, root / "build/ip")
     out = root / "build/zcu104"
@@ -282,6 +283,7 @@ def test_the_block_design(ip, top, packaged, tmp_path, slack):
     notes = tcl(script, **given)
     assert (out / "twinstamp.bit").read_text() == "twinstamp_wrapper.bit"
     assert (out / "twinstamp.hwh").read_text() == "twinstamp.hwh"
+    assert read_settings(out / "twinstamp.phys.toml") == PhySettings(receive_delay=True, transmit_delay=False)
     ends = {end for n in notes if n[0] in ("net", "intf") for end in n[1:]}
     in_buses = {p for b in buses(packaged).values() for p in b["ports"].values()}
     single = {n for n, b in buses(packaged).items() if len(b["ports"]) == 1}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The ZCU104's overlay: block design, bit stream, hardware handoff. After `make ip`, in the repository's root:
 #   vivado -mode batch -source hdl/boards/zcu104/build.tcl
-# Results: build/zcu104/twinstamp.bit and .hwh, for open_card("pynq:…/twinstamp.bit"), and reports beside them.
+# Results: build/zcu104/twinstamp.bit, .hwh and .phys.toml, for open_card("pynq:…/twinstamp.bit"), and reports.
 # Not run: no Vivado was at hand (tests/hdl/test_package_ip.py runs it in a stand-in for one).
 set root [file normalize [file join [file dirname [info script]] .. .. ..]]
 set ip [file join $root build ip]
@@ -138,4 +138,5 @@ set project [get_property directory [current_project]]
 file copy -force [file join $project project.runs impl_1 twinstamp_wrapper.bit] [file join $out twinstamp.bit]
 file copy -force [file join $project project.gen sources_1 bd twinstamp hw_handoff twinstamp.hwh] \
   [file join $out twinstamp.hwh]
+file copy -force [file join $root hdl boards zcu104 phys.toml] [file join $out twinstamp.phys.toml]
 puts "made [file join $out twinstamp.bit]"
