@@ -21,4 +21,4 @@ def test_the_packaged_card_at_work(tmp_path: Path) -> None:
     text = (tmp_path / "package.tcl").read_text()
     names = text[text.index("set sources {") : text.index("\n}")].split()[3:]
     sources = [ROOT / "tests/hdl/ultrascale_models.sv", *(tmp_path / "src" / name for name in names)]
-    run("zcu104_ip_bench", sources, "cocotb_zcu104_ip")
+    run("zcu104_ip_bench", sources, "cocotb_zcu104_ip", large=True)
