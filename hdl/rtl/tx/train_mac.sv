@@ -116,7 +116,8 @@ module train_mac (
   logic [13:0] ip_length, udp_length, padding;
   logic [5:0] udp_at;
   logic [6:0] payload_at;
-  logic short_form, has_tlv;
+  logic short_form, has_tlv, short_form_q, has_tlv_q;
+  logic [15:0] ip_length_q, udp_length_q, padding_q, tlv_sum_q, ip_checksum_q;
   assign ip_length = size_q - 14'(ip_q) - (v6_q ? 14'd40 : 14'd0);     // IPv6 says it without its header
   assign udp_length = size_q - 14'(udp_at);
   assign udp_at = 6'(ip_q) + (v6_q ? 6'd40 : 6'd20);
@@ -171,8 +172,6 @@ module train_mac (
   logic [1:0] lane_q;
   logic tail_q;                            // behind the template
   logic [7:0] byte_q;
-  logic [15:0] ip_length_q, udp_length_q, padding_q, tlv_sum_q, ip_checksum_q;
-  logic short_form_q, has_tlv_q;
   assign runs = (state_q == StPreamble && count_q == 4'd6) || state_q == StSfd || state_q == StData;
   always_comb begin
     from = FromTemplate;
