@@ -200,7 +200,13 @@ module twinstamp_card
     assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p];
   end
 
-  // Transmit.
+  // Transmit. From the decision to let a frame go to its SFD on the pins it takes ten cycles, 343 * 2^-32 s.
+  localparam logic [63:0] LeadQ32 = 64'd343;
+  logic [63:0] next_q32, lead_q32_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) lead_q32_q <= '0;
+    else lead_q32_q <= next_q32 + LeadQ32;
+  end
   localparam int unsigned TxDepthLog2 = 11;
   logic [Ports-1:0] tx_enable, tx_valid, sent;
   // Departures: of the host's frames, then of the trains' packets.
@@ -231,7 +237,7 @@ module twinstamp_card
     assign hwif_in.port[p].tx_status.error.next = tx_error;
     assign hwif_in.port[p].tx_status.bad_shape.next = tx_bad_shape[p];
     gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .enable_i(tx_enable[p]),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .lead_q32_i(lead_q32_q), .enable_i(tx_enable[p]),
       .hold_i(hold_host[p]), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
       .room_o(tx_room[p]), .busy_o(host_busy[p]), .length_o(host_length[p]),
       .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
@@ -245,7 +251,7 @@ module twinstamp_card
   end
 
   // Packet trains; the wire is shared with the host's frames.
-  logic [95:0] soon_q64, before_q64;
+  logic [95:0] next_q64, soon_q64, before_q64;
   logic [15:0] estimate_ntp, estimate_ptp;
   logic [3:0] train_active [Ports];
   logic any_train, train_write;
@@ -253,7 +259,7 @@ module twinstamp_card
   assign hwif_in.train_memory.wr_ack = train_write;
   train_time u_train_time (
     .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72), .bound_ns_i(hwif_out.clock.bound.ns.value),
-    .locked_i(hwif_out.clock.control.locked.value), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
+    .locked_i(hwif_out.clock.control.locked.value), .next_q64_o(next_q64), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
     .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
   );
   always_comb begin
@@ -281,7 +287,7 @@ module twinstamp_card
       assign hwif_in.port[p].train[t].unreported.count.next = unreported[t];
     end
     train_port u_trains (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .soon_q64_i(soon_q64),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .next_q64_i(next_q64), .soon_q64_i(soon_q64),
       .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
       .utc_offset_i(hwif_out.clock.utc_offset.s.value),
       .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
@@ -334,7 +340,7 @@ module twinstamp_card
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(locked),
     .armed_i(any_train),
-    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .next_q32_o(next_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
