@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Half 0 of the keyed digest of docs/decisions/0001-keyed-digest.md, over the captured bytes of all ports'
-// frames (profile exact, domain 0), by one engine.
+// Half 0 of the keyed digest of docs/decisions/0001-keyed-digest.md, over all ports' frames, or messages made of
+// them, by one engine.
 //
-// Clock: the core clock. Each port hands over its words and, at a frame's end, the length in bytes; done_o
+// Clock: the core clock. Each port hands over its words and, at a frame's end, its length in bytes and domain; done_o
 // then pulses with the digest. One word a cycle for all ports together (four ports at line rate bring half
 // of that); a block of 128 words or a frame's end takes 12 cycles of level 2. Latency from the end: 20
 // cycles alone, at most about 70 when all ports end at once. So frames of at least 64 bytes are kept up with,
@@ -17,7 +17,7 @@ module frame_digest #(
 
   input  logic [Ports-1:0] valid_i,
   input  logic [Ports-1:0] end_i,
-  input  logic [63:0]      word_i [Ports],   // with end_i: the length; bit 63: forget the frame, no digest
+  input  logic [63:0]      word_i [Ports],   // with end_i: length, domain in 39:32; bit 63: forget, no digest
   output logic [Ports-1:0] ready_o,
   output logic [Ports-1:0] done_o,
   output logic [63:0]      digest_o,
@@ -67,7 +67,7 @@ module frame_digest #(
   logic [127:0] total_q [Ports];
   logic [Ports-1:0] at_end_q;     // the job is a frame's end
   logic [Ports-1:0] any_q;        // the block has a word
-  logic [15:0] length_q [Ports];
+  logic [23:0] length_q [Ports];  // domain, length
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_fifo
     logic [63:0] fifo [4];
@@ -177,7 +177,7 @@ module frame_digest #(
       limb_read_q <= {limb3[limb_address], limb2[limb_address], limb1[limb_address], limb0[limb_address]};
       unique case (slot_q[2:1])
         2'd0: coefficient_q <= 64'd1;
-        2'd1: coefficient_q <= 64'(length_q[job_port_q]);
+        2'd1: coefficient_q <= {24'b0, length_q[job_port_q][23:16], 16'b0, length_q[job_port_q][15:0]};
         2'd2: coefficient_q <= sum0_q[job_port_q];
         default: coefficient_q <= sum1_q[job_port_q];
       endcase
@@ -252,7 +252,7 @@ module frame_digest #(
       if (take) begin
         turn_q <= port0;
         if (head_end[port0]) begin
-          length_q[port0] <= head[port0][15:0];
+          length_q[port0] <= {head[port0][39:32], head[port0][15:0]};
           at_end_q[port0] <= !forget;
           resting_q[port0] <= 1'b1;
         end else begin
@@ -269,7 +269,9 @@ module frame_digest #(
         sum0_q[port3_q] <= '0;
         sum1_q[port3_q] <= '0;
         any_q[port3_q] <= 1'b0;
+        total_q[port3_q] <= '0;
         index_q[port3_q] <= '0;
+        limb_q[port3_q] <= 5'd2;
         resting_q[port3_q] <= 1'b0;
       end
       job_q <= job_q | job_now;
