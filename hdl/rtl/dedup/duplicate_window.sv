@@ -142,7 +142,7 @@ module duplicate_window #(
   link_t strike_age_q;
   logic  strike;
   logic [L-1:0] sweep_q;
-  logic  clean_q;
+  logic  clean_q, flush_q;
   logic [15:0] cycles_q;
 
   // A candidate: the latest frame of this digest with a stamp that is not later.
@@ -219,6 +219,7 @@ module duplicate_window #(
       strike_age_q <= '0;
       sweep_q <= '0;
       clean_q <= 1'b0;
+      flush_q <= 1'b0;
       cycles_q <= '0;
       done_o <= 1'b0;
       duplicate_o <= 1'b0;
@@ -227,6 +228,7 @@ module duplicate_window #(
     end else begin
       done_o <= 1'b0;
       limit_o <= 1'b0;
+      flush_q <= flush_i;
       head_read_q <= 1'b0;
       head_read2_q <= head_read_q;
       read_q <= 1'b0;
@@ -238,6 +240,7 @@ module duplicate_window #(
       unique case (state_q)
         StSweep: begin
           sweep_q <= sweep_q + L'(1);
+          cycles_o <= '0;
           if (sweep_q == '1) begin
             clean_q <= 1'b1;
             state_q <= StIdle;
@@ -245,13 +248,13 @@ module duplicate_window #(
         end
 
         StIdle: begin
-          if (cycles_q > cycles_o) cycles_o <= cycles_q;
+          if (flush_q && !flush_i) cycles_o <= '0;
+          else if (cycles_q > cycles_o) cycles_o <= cycles_q;
           cycles_q <= 16'd1;
           if (flush_i) begin
             index_q <= '0;
             full_q <= 1'b0;
             last_q <= 1'b0;
-            cycles_o <= '0;
             cycles_q <= '0;
             if (!clean_q) state_q <= StSweep;
           end else if (valid_i) begin

@@ -57,7 +57,7 @@ module record_judge
   localparam int unsigned A = StoreLog2 - 3;
   localparam int unsigned PortBits = Sources > 1 ? $clog2(Sources) : 1;
 
-  logic active_q, drop_q, by_count_q, by_time_q;
+  logic active_q, was_idle_q, drop_q, by_count_q, by_time_q;
   logic [WindowLog2:0] count_q;
   logic [61:0] window_ns_q;
 
@@ -116,11 +116,11 @@ module record_judge
   logic window_ready, window_take, window_done, window_duplicate, window_limit, judge_free, offer_now;
   assign hand = read_q == RdHand && !convert_q && stamp_ready;
   assign judge_free = !judge_q;
-  assign stamp_take = convert_q && stamp_valid && judge_free && (convert_plain_q || window_ready);
+  assign stamp_take = convert_q && judge_free && (convert_plain_q || (stamp_valid && window_ready));
   assign window_take = stamp_take && !convert_plain_q;
 
   stamp_ns u_stamp (
-    .clk_i, .rst_ni, .valid_i(hand), .ready_o(stamp_ready), .q32_i(stamp_q), .constant_q32_i(constant_q),
+    .clk_i, .rst_ni, .valid_i(hand && !plain_q), .ready_o(stamp_ready), .q32_i(stamp_q), .constant_q32_i(constant_q),
     .window_ns_i(window_ns_q), .valid_o(stamp_valid), .ready_i(stamp_take), .time_o(time_ns), .low_o(low_ns)
   );
   duplicate_window #(.DepthLog2(WindowLog2)) u_window (
@@ -136,6 +136,7 @@ module record_judge
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       active_q <= 1'b0;
+      was_idle_q <= 1'b1;
       drop_q <= 1'b0;
       by_count_q <= 1'b0;
       by_time_q <= 1'b0;
@@ -174,6 +175,7 @@ module record_judge
       limited_o <= '0;
     end else begin
       more_o <= active_q && unoffered != '0;
+      was_idle_q <= idle_i;
       if (idle_i) begin
         active_q <= enable_i;
         drop_q <= drop_duplicates_i;
@@ -188,11 +190,6 @@ module record_judge
         unseen_q <= '0;
         duplicate_o <= 1'b0;
         drop_o <= 1'b0;
-        if (enable_i) begin
-          judged_o <= '0;
-          duplicates_o <= '0;
-          limited_o <= '0;
-        end
       end else if (active_q) begin
         for (int s = 0; s < int'(Sources); s++) unseen_q[s] <= committed_i[s] != seen_q[s];
 
@@ -245,6 +242,11 @@ module record_judge
         end
 
         // Judging.
+        if (was_idle_q) begin
+          judged_o <= '0;
+          duplicates_o <= '0;
+          limited_o <= '0;
+        end
         if (window_done) begin
           judge_wait_q <= 1'b0;
           verdict_q <= window_duplicate;
