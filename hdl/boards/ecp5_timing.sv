@@ -30,7 +30,7 @@ module ecp5_timing (
   end
   always_ff @(posedge clk_i) mdio_q <= mdio_i;
 
-  localparam int unsigned In = 158, Out = 264;
+  localparam int unsigned In = 158, Out = 265;
   logic [In-1:0] in_q;
   logic [Out-1:0] out, out_q;
   always_ff @(posedge clk_i) begin
@@ -42,7 +42,7 @@ module ecp5_timing (
   logic awvalid, wvalid, bready, arvalid, rready, awready, wready, bvalid, arready, rvalid;
   logic [16:0] awaddr, araddr;
   logic [7:0] pps_in, pps_out;
-  logic uart_in, uart_out;
+  logic uart_in, uart_out, irq;
   logic [31:0] wdata, rdata;
   logic [3:0] wstrb;
   logic [1:0] bresp, rresp;
@@ -54,7 +54,7 @@ module ecp5_timing (
   assign {awvalid, wvalid, bready, arvalid, rready, awaddr, araddr, wdata, wstrb, m_awready, m_wready, m_bvalid,
           m_arready, m_rvalid, m_rlast, m_rdata, m_bresp, m_rresp, pps_in, uart_in} = in_q;
   assign out = {awready, wready, bvalid, arready, rvalid, rdata, bresp, rresp, m_awvalid, m_wvalid, m_wlast, m_bready,
-                m_arvalid, m_rready, m_awaddr, m_wdata, m_araddr, m_awlen, m_arlen, pps_out, uart_out};
+                m_arvalid, m_rready, m_awaddr, m_wdata, m_araddr, m_awlen, m_arlen, pps_out, uart_out, irq};
   twinstamp_card u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni, .reg_active_o(), .aux_active_o(),
     .pps_word_i(pps_in), .pps_word_o(pps_out), .uart_rx_i(uart_in), .uart_tx_o(uart_out), .rx_clk_i, .rxd_i(rxd), .rx_dv_i(rx_dv), .rx_er_i(rx_er),
@@ -69,6 +69,6 @@ module ecp5_timing (
     .m_axi_bvalid(m_bvalid), .m_axi_bready(m_bready), .m_axi_bresp(m_bresp),
     .m_axi_arvalid(m_arvalid), .m_axi_arready(m_arready), .m_axi_araddr(m_araddr), .m_axi_arlen(m_arlen),
     .m_axi_rvalid(m_rvalid), .m_axi_rready(m_rready), .m_axi_rdata(m_rdata), .m_axi_rresp(m_rresp),
-    .m_axi_rlast(m_rlast), .now_q72_o(), .late_i('{default: '0})
+    .m_axi_rlast(m_rlast), .irq_o(irq), .now_q72_o(), .late_i('{default: '0})
   );
 endmodule

@@ -37,6 +37,7 @@ hdl/rtl/clock/pps_capture.sv
 hdl/rtl/clock/pps_output.sv
 hdl/rtl/uart/uart.sv
 hdl/rtl/cpu/bus_arbiter.sv
+hdl/rtl/cpu/core_multiplier.sv
 hdl/rtl/cpu/soft_core.sv
 hdl/rtl/clock/discipline.sv
 hdl/rtl/ring/axi_stream_writer.sv

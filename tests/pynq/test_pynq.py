@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import tty
+from contextlib import suppress
 
 import numpy as np
 import pynq
@@ -124,6 +125,56 @@ def test_interrupt_ends_the_wait(tmp_path):
     assert time.monotonic() - started < 10
     timer.join()
     transport.close()
+    os.close(kernel)
+    os.close(ours)
+    simulated.close()
+
+
+def test_interrupt_is_up_while_a_block_was_not_seen(tmp_path):
+    """The level, from the card's register; and wait with a stand-in for the kernel that looks at it."""
+    simulated = SimulatedCard()
+    kernel, ours = os.openpty()
+    tty.setraw(ours)
+    transport = PynqTransport(bitfile(tmp_path), device=SimDevice(simulated), uio=os.ttyname(ours))
+
+    def pending():
+        return simulated.read32(REGISTERS["ring.interrupt"].offset) >> 1
+
+    def unmasked():
+        assert os.read(kernel, 4) == b"\1\0\0\0"
+        for _ in range(50):  # what the card does meanwhile
+            if pending():
+                os.write(kernel, b"\1\0\0\0")
+                return
+            simulated.run(10_000)
+
+    def timed(seconds):
+        thread = threading.Thread(target=unmasked)
+        thread.start()
+        waited = transport.wait(seconds)
+        thread.join()
+        return waited
+
+    with Card(transport) as card:
+        card.start()
+        os.set_blocking(kernel, False)
+        with suppress(BlockingIOError):  # of the driver's short waits
+            os.read(kernel, 1000)
+        os.set_blocking(kernel, True)
+        card.write("ring.interrupt", 0)
+        simulated.send(0, frames([bytes(60)]))
+        simulated.run(200_000)  # the block's time-out, 1 ms, closes it
+        assert card.read("ring.producer") == 1 and pending() == 0  # not enabled
+        assert timed(0.2) >= 0.2 and pending() == 0  # seen
+        simulated.send(0, frames([bytes(60)]))
+        assert timed(60) < 30 and pending() == 1
+        assert timed(60) < 30  # still not seen
+        assert card.read("ring.producer") == 2
+        assert timed(0.2) >= 0.2 and pending() == 0
+        card.write("ring.interrupt", 0)
+        simulated.send(0, frames([bytes(60)]))
+        simulated.run(200_000)
+        assert card.read("ring.producer") == 3 and pending() == 0  # disabled
     os.close(kernel)
     os.close(ours)
     simulated.close()

@@ -258,6 +258,8 @@ module card_regs (
             logic status;
             logic producer;
             logic consumer;
+            logic interrupt;
+            logic seen;
         } ring;
         struct {
             logic control;
@@ -400,6 +402,8 @@ module card_regs (
         decoded_reg_strb.ring.status = cpuif_req_masked & (cpuif_addr == 17'h214) & !cpuif_req_is_wr;
         decoded_reg_strb.ring.producer = cpuif_req_masked & (cpuif_addr == 17'h218) & !cpuif_req_is_wr;
         decoded_reg_strb.ring.consumer = cpuif_req_masked & (cpuif_addr == 17'h21c);
+        decoded_reg_strb.ring.interrupt = cpuif_req_masked & (cpuif_addr == 17'h220);
+        decoded_reg_strb.ring.seen = cpuif_req_masked & (cpuif_addr == 17'h224);
         decoded_reg_strb.counters.control = cpuif_req_masked & (cpuif_addr == 17'h300) & cpuif_req_is_wr;
         decoded_reg_strb.counters.status = cpuif_req_masked & (cpuif_addr == 17'h304) & !cpuif_req_is_wr;
         decoded_reg_strb.counters.at[0] = cpuif_req_masked & (cpuif_addr == 17'h308) & !cpuif_req_is_wr;
@@ -905,6 +909,18 @@ module card_regs (
                     logic load_next;
                 } index;
             } consumer;
+            struct {
+                struct {
+                    logic next;
+                    logic load_next;
+                } enable;
+            } interrupt;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } index;
+            } seen;
         } ring;
         struct {
             struct {
@@ -1296,6 +1312,16 @@ module card_regs (
                     logic [31:0] value;
                 } index;
             } consumer;
+            struct {
+                struct {
+                    logic value;
+                } enable;
+            } interrupt;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } index;
+            } seen;
         } ring;
         struct {
             struct {
@@ -2038,6 +2064,52 @@ module card_regs (
         end
     end
     assign hwif_out.ring.consumer.index.value = field_storage.ring.consumer.index.value;
+    // Field: twinstamp_card.ring.interrupt.enable
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.ring.interrupt.enable.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.ring.interrupt && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.ring.interrupt.enable.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+            load_next_c = '1;
+        end
+        field_combo.ring.interrupt.enable.next = next_c;
+        field_combo.ring.interrupt.enable.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.ring.interrupt.enable.value <= 1'h0;
+        end else begin
+            if(field_combo.ring.interrupt.enable.load_next) begin
+                field_storage.ring.interrupt.enable.value <= field_combo.ring.interrupt.enable.next;
+            end
+        end
+    end
+    assign hwif_out.ring.interrupt.enable.value = field_storage.ring.interrupt.enable.value;
+    // Field: twinstamp_card.ring.seen.index
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.ring.seen.index.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.ring.seen && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.ring.seen.index.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.ring.seen.index.next = next_c;
+        field_combo.ring.seen.index.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.ring.seen.index.value <= 32'h0;
+        end else begin
+            if(field_combo.ring.seen.index.load_next) begin
+                field_storage.ring.seen.index.value <= field_combo.ring.seen.index.next;
+            end
+        end
+    end
+    assign hwif_out.ring.seen.index.value = field_storage.ring.seen.index.value;
     // Field: twinstamp_card.counters.control.latch
     always_comb begin
         automatic logic [0:0] next_c;
@@ -3460,6 +3532,13 @@ module card_regs (
         end
         if(rd_mux_addr == 17'h21c) begin
             readback_data_var[31:0] = field_storage.ring.consumer.index.value;
+        end
+        if(rd_mux_addr == 17'h220) begin
+            readback_data_var[0] = field_storage.ring.interrupt.enable.value;
+            readback_data_var[1] = hwif_in.ring.interrupt.pending.next;
+        end
+        if(rd_mux_addr == 17'h224) begin
+            readback_data_var[31:0] = field_storage.ring.seen.index.value;
         end
         if(rd_mux_addr == 17'h304) begin
             readback_data_var[0] = hwif_in.counters.status.busy.next;

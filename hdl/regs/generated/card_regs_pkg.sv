@@ -182,8 +182,17 @@ package card_regs_pkg;
     } ring_regs__producer__in_t;
 
     typedef struct {
+        logic next;
+    } ring_regs__interrupt__pending__in_t;
+
+    typedef struct {
+        ring_regs__interrupt__pending__in_t pending;
+    } ring_regs__interrupt__in_t;
+
+    typedef struct {
         ring_regs__status__in_t status;
         ring_regs__producer__in_t producer;
+        ring_regs__interrupt__in_t interrupt;
     } ring_regs__in_t;
 
     typedef struct {
@@ -842,11 +851,29 @@ package card_regs_pkg;
     } ring_regs__consumer__out_t;
 
     typedef struct {
+        logic value;
+    } ring_regs__interrupt__enable__out_t;
+
+    typedef struct {
+        ring_regs__interrupt__enable__out_t enable;
+    } ring_regs__interrupt__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } ring_regs__seen__index__out_t;
+
+    typedef struct {
+        ring_regs__seen__index__out_t index;
+    } ring_regs__seen__out_t;
+
+    typedef struct {
         ring_regs__base__out_t base;
         ring_regs__shape__out_t shape;
         ring_regs__timeout__out_t timeout;
         ring_regs__control__out_t control;
         ring_regs__consumer__out_t consumer;
+        ring_regs__interrupt__out_t interrupt;
+        ring_regs__seen__out_t seen;
     } ring_regs__out_t;
 
     typedef struct {

@@ -431,6 +431,35 @@ typedef union {
     uint32_t w;
 } ring_regs__consumer_t;
 
+// reg - ring_regs::interrupt
+#define RING_REGS__INTERRUPT__ENABLE_bm 0x1
+#define RING_REGS__INTERRUPT__ENABLE_bp 0
+#define RING_REGS__INTERRUPT__ENABLE_bw 1
+#define RING_REGS__INTERRUPT__ENABLE_reset 0x0
+#define RING_REGS__INTERRUPT__PENDING_bm 0x2
+#define RING_REGS__INTERRUPT__PENDING_bp 1
+#define RING_REGS__INTERRUPT__PENDING_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t pending :1;
+        uint32_t :30;
+    } f;
+    uint32_t w;
+} ring_regs__interrupt_t;
+
+// reg - ring_regs::seen
+#define RING_REGS__SEEN__INDEX_bm 0xffffffff
+#define RING_REGS__SEEN__INDEX_bp 0
+#define RING_REGS__SEEN__INDEX_bw 32
+#define RING_REGS__SEEN__INDEX_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
+    } f;
+    uint32_t w;
+} ring_regs__seen_t;
+
 // regfile - ring_regs
 typedef struct __attribute__ ((__packed__)) {
     ring_regs__base_t base;
@@ -440,6 +469,8 @@ typedef struct __attribute__ ((__packed__)) {
     ring_regs__status_t status;
     ring_regs__producer_t producer;
     ring_regs__consumer_t consumer;
+    ring_regs__interrupt_t interrupt;
+    ring_regs__seen_t seen;
 } ring_regs_t;
 
 // reg - counter_regs::control
@@ -1592,7 +1623,7 @@ typedef struct __attribute__ ((__packed__)) {
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
-static_assert(sizeof(ring_regs_t) == 0x20, "Packing error");
+static_assert(sizeof(ring_regs_t) == 0x28, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(pps_regs_t) == 0x4c, "Packing error");
 static_assert(sizeof(uart_regs_t) == 0x14, "Packing error");

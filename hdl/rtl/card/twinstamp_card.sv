@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The card: four GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
+// The card: GMII ports, card time, records into a ring in host memory, registers (docs/card.md).
 //
 // Clocks: clk_i (core, 125 MHz, drives card time, AXI and transmit), clk_reg_i (clk_i itself; a simulation
 // leaves edges out from 64 cycles after a bus access until the next one), aux_clk_i (clk_i itself; a simulation
@@ -8,7 +8,8 @@
 module twinstamp_card
   import twinstamp_pkg::*;
 #(
-  parameter int unsigned StoreLog2 = 15,
+  parameter int unsigned Ports = 4,           // 1 to 4, as many as the register block has
+  parameter int unsigned StoreLog2 = 15,      // bytes of a port's frame store, 14 to 17
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
   parameter int unsigned DedupLog2 = 13,  // frames in the duplicate window, log2; 0: none, digests exact only
@@ -26,19 +27,19 @@ module twinstamp_card
   input  logic        uart_rx_i,
   output logic        uart_tx_o,
 
-  input  logic [3:0]  rx_clk_i,
-  input  logic [7:0]  rxd_i [4],
-  input  logic [3:0]  rx_dv_i,
-  input  logic [3:0]  rx_er_i,
+  input  logic [Ports-1:0] rx_clk_i,
+  input  logic [7:0]  rxd_i [Ports],
+  input  logic [Ports-1:0] rx_dv_i,
+  input  logic [Ports-1:0] rx_er_i,
 
-  output logic [7:0]  txd_o [4],
-  output logic [3:0]  tx_en_o,
-  output logic [3:0]  tx_er_o,
+  output logic [7:0]  txd_o [Ports],
+  output logic [Ports-1:0] tx_en_o,
+  output logic [Ports-1:0] tx_er_o,
 
-  output logic [3:0]  mdc_o,
-  output logic [3:0]  mdio_o,
-  output logic [3:0]  mdio_oe_o,
-  input  logic [3:0]  mdio_i,
+  output logic [Ports-1:0] mdc_o,
+  output logic [Ports-1:0] mdio_o,
+  output logic [Ports-1:0] mdio_oe_o,
+  input  logic [Ports-1:0] mdio_i,
 
   input  logic        s_axil_awvalid,
   output logic        s_axil_awready,
@@ -80,10 +81,12 @@ module twinstamp_card
   input  logic [1:0]  m_axi_rresp,
   input  logic        m_axi_rlast,
 
+  output logic         irq_o,      // level: the ring has blocks that the host has not seen (ring.interrupt)
+
   output logic [103:0] now_q72_o,
-  input  logic [2:0]   late_i [4]   // simulation only, see sync_2ff; tie to 0
+  input  logic [2:0]   late_i [Ports]   // simulation only, see sync_2ff; tie to 0
 );
-  localparam int unsigned Ports = 4;
+  if (Ports < 1 || Ports > 4) $fatal(1, "twinstamp_card: Ports must be 1 to 4");
   // From the reference byte's appearance on the pins to the stamp, in 2^-32 s (docs/card.md): 8 ns to its
   // sampling edge, 8 ns to the toggle, 4 +- 4 ns to the first flip-flop, 8 ns for the second, and card time
   // as it stood before the edge that sees it: 28 ns, 120.259 units; stamp_capture's rounding takes the 0.259.
@@ -212,7 +215,13 @@ module twinstamp_card
     assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p];
   end
 
-  // Transmit.
+  // Transmit. From the decision to let a frame go to its SFD on the pins it takes ten cycles, 343 * 2^-32 s.
+  localparam logic [63:0] LeadQ32 = 64'd343;
+  logic [63:0] next_q32, lead_q32_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) lead_q32_q <= '0;
+    else lead_q32_q <= next_q32 + LeadQ32;
+  end
   localparam int unsigned TxDepthLog2 = 11;
   logic [Ports-1:0] tx_enable, tx_valid, sent;
   // Departures: of the host's frames, then of the trains' packets.
@@ -243,7 +252,7 @@ module twinstamp_card
     assign hwif_in.port[p].tx_status.error.next = tx_error;
     assign hwif_in.port[p].tx_status.bad_shape.next = tx_bad_shape[p];
     gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .enable_i(tx_enable[p]),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .lead_q32_i(lead_q32_q), .enable_i(tx_enable[p]),
       .hold_i(hold_host[p]), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
       .room_o(tx_room[p]), .busy_o(host_busy[p]), .length_o(host_length[p]),
       .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
@@ -257,7 +266,7 @@ module twinstamp_card
   end
 
   // Packet trains; the wire is shared with the host's frames.
-  logic [95:0] soon_q64, before_q64;
+  logic [95:0] next_q64, soon_q64, before_q64;
   logic [15:0] estimate_ntp, estimate_ptp;
   logic [3:0] train_active [Ports];
   logic any_train, train_write;
@@ -265,10 +274,13 @@ module twinstamp_card
   assign hwif_in.train_memory.wr_ack = train_write;
   train_time u_train_time (
     .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72), .bound_ns_i(hwif_out.clock.bound.ns.value),
-    .locked_i(hwif_out.clock.control.locked.value), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
+    .locked_i(hwif_out.clock.control.locked.value), .next_q64_o(next_q64), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
     .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
   );
-  assign any_train = (train_active[0] | train_active[1] | train_active[2] | train_active[3]) != '0;
+  always_comb begin
+    any_train = 1'b0;
+    for (int p = 0; p < int'(Ports); p++) if (train_active[p] != '0) any_train = 1'b1;
+  end
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_trains
     logic [3:0] arm, stop, done, refused;
     logic [31:0] sent_count [4];
@@ -290,7 +302,7 @@ module twinstamp_card
       assign hwif_in.port[p].train[t].unreported.count.next = unreported[t];
     end
     train_port u_trains (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .soon_q64_i(soon_q64),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .next_q64_i(next_q64), .soon_q64_i(soon_q64),
       .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
       .utc_offset_i(hwif_out.clock.utc_offset.s.value),
       .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
@@ -343,7 +355,7 @@ module twinstamp_card
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(locked),
     .armed_i(any_train),
-    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .next_q32_o(next_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
@@ -372,6 +384,12 @@ module twinstamp_card
     .wvalid(m_axi_wvalid), .wready(m_axi_wready), .wdata(m_axi_wdata), .wlast(m_axi_wlast),
     .bvalid(m_axi_bvalid), .bready(m_axi_bready), .bresp(m_axi_bresp)
   );
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) irq_o <= 1'b0;
+    else irq_o <= hwif_out.ring.interrupt.enable.value && producer != hwif_out.ring.seen.index.value;
+  end
+  assign hwif_in.ring.interrupt.pending.next = irq_o;
 
   // The duplicate window, between the stores and the packer.
   assign hwif_in.dedup.status.size_log2.next = 5'(DedupLog2);

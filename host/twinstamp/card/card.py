@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from twinstamp_kernels.window import Digests
 
+    from twinstamp.card.phys import PhySettings
     from twinstamp.card.trains import CardPort
     from twinstamp.card.transport import Transport
 
@@ -260,6 +261,7 @@ class Card:
         self._duplicates = ""  # profile of the card's window
         self._measured: list[float | None] = [None] * self.identity.ports
         self._phy_ns = [(0, 0)] * self.identity.ports
+        self._phys: tuple[PhySettings | None] | None = None  # of start_phys, for reset
         self._constants = [0] * self.identity.ports
         for port in range(self.identity.ports):
             self._read_phy_latency(port)
@@ -471,6 +473,16 @@ class Card:
             speed = 10 ** (7 + status["speed"]) if up else 0
             out.append(Link(up, speed, up and bool(status["full_duplex"]), epoch, bool(status["answers"])))
         return tuple(out)
+
+    def start_phys(self, settings: PhySettings | None = None, *, timeout_s: float = 0.0) -> list[int | None]:
+        """Finds each port's PHY, sets its delays, lets it offer 1000 Mb/s only; ``reset`` does it again.
+
+        As ``twinstamp.card.phys.start_phys``, whose errors it has.
+        """
+        from twinstamp.card.phys import start_phys
+
+        self._phys = (settings,)
+        return start_phys(self, settings, timeout_s=timeout_s)
 
     def set_phy_latency(self, port: int, least_ns: int, most_ns: int) -> None:
         """Tells the card what the PHY of ``port`` may take from the medium to the pins, over all link-ups.
@@ -931,6 +943,8 @@ class Card:
             self.mdio_write(port, 0, _PHY_RESET)
             self._measured[port] = None
             self._read_phy_latency(port)
+        if self._phys is not None:
+            self.start_phys(self._phys[0])
         for port in ports:
             self._wait_for(f"port[{port}].tx_consumer", "index", 0)
 

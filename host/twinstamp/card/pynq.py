@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from twinstamp.card.regmap import MAP_MAJOR, MAP_MINOR, REGISTERS
 from twinstamp.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-VLNV = "twinstamp.org:twinstamp:twinstamp_card:1.0"
+VLNV = f"twinstamp.org:twinstamp:twinstamp_card:{MAP_MAJOR}.{MAP_MINOR}"  # what tools/package_ip.py packages
 _ALIGNMENT = 4096
 _LONGEST_SLEEP_S = 1e-3  # a poll of the card's producer index costs microseconds
+_PRODUCER = REGISTERS["ring.producer"].offset
+_SEEN = REGISTERS["ring.seen"].offset
+_INTERRUPT = REGISTERS["ring.interrupt"]
 
 
 def card_ip() -> type[Any]:
@@ -50,7 +54,8 @@ class PynqTransport:
     only one. device: pynq Device, None: the active one. download: False where the overlay is loaded already.
     coherent: the block design has the card on a coherent port (S_AXI_HPC): memory may then be cached; else
     allocate() gives uncached memory, so that what the card wrote is what is read. uio: /dev/uioN of the
-    card's interrupt, on which ``wait`` sleeps; None: it sleeps for at most 1 ms at a time. sleep: how, in s.
+    card's interrupt, on which ``wait`` sleeps until the ring's producer index is another one than was last
+    read; None: it sleeps for at most 1 ms at a time. sleep: how, in s.
 
     Errors: ConfigError for no such file or IP, or an overlay without the card; DeviceError where pynq cannot
     load it, or has no memory.
@@ -97,6 +102,7 @@ class PynqTransport:
         self._coherent = coherent
         self._memory: Any = None
         self._closed = False
+        self._seen = 0  # the producer index, as last read
         self._uio = -1
         if uio is not None:
             try:
@@ -106,7 +112,10 @@ class PynqTransport:
 
     def read32(self, address: int) -> int:
         self._check()
-        return int(self._ip.read(address))
+        value = int(self._ip.read(address))
+        if address == _PRODUCER:
+            self._seen = value
+        return value
 
     def write32(self, address: int, value: int) -> None:
         self._check()
@@ -135,6 +144,9 @@ class PynqTransport:
             self._sleep(slept)
             return slept
         start = time.monotonic()
+        # A level: what came since the index was read has raised it already when it is unmasked.
+        self.write32(_SEEN, self._seen)
+        self.write32(_INTERRUPT.offset, 1 << _INTERRUPT.fields["enable"].low)
         os.write(self._uio, (1).to_bytes(4, "little"))  # unmask: Linux, uio_pdrv_genirq
         if select.select([self._uio], [], [], seconds)[0]:
             os.read(self._uio, 4)

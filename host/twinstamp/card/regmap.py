@@ -57,6 +57,8 @@ REGISTERS: dict[str, Register] = {
     "ring.status": Register(0x0214, 32, {"error": Field(0, 1, True, False), "idle": Field(1, 1, True, False), "bad_shape": Field(2, 1, True, False)}, 0x0),
     "ring.producer": Register(0x0218, 32, {"index": Field(0, 32, True, False)}, 0x0),
     "ring.consumer": Register(0x021C, 32, {"index": Field(0, 32, True, True)}, 0x0),
+    "ring.interrupt": Register(0x0220, 32, {"enable": Field(0, 1, True, True), "pending": Field(1, 1, True, False)}, 0x0),
+    "ring.seen": Register(0x0224, 32, {"index": Field(0, 32, True, True)}, 0x0),
     "counters.control": Register(0x0300, 32, {"latch": Field(0, 1, False, True)}, 0x0),
     "counters.status": Register(0x0304, 32, {"busy": Field(0, 1, True, False)}, 0x0),
     "counters.at": Register(0x0308, 64, {"q32": Field(0, 64, True, False)}, 0x0),
