@@ -3422,7 +3422,7 @@ module card_regs (
             readback_data_var[31:0] = 32'h54574e53;
         end
         if(rd_mux_addr == 17'h4) begin
-            readback_data_var[15:0] = 16'h6;
+            readback_data_var[15:0] = 16'h7;
             readback_data_var[31:16] = 16'h1;
         end
         if(rd_mux_addr == 17'h8) begin

@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x6
+#define ID_REGS__VERSION__MINOR_reset 0x7
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16

@@ -28,7 +28,7 @@ class Register(NamedTuple):
 
 MAGIC = 0x54574E53
 MAP_MAJOR = 1
-MAP_MINOR = 6
+MAP_MINOR = 7
 
 # fmt: off
 REGISTERS: dict[str, Register] = {
