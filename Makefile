@@ -140,7 +140,11 @@ UART_SIM := build/hdl/libuart_bridge.so
 UART_FILES := hdl/rtl/common/sync_2ff.sv $(addprefix hdl/rtl/uart/,uart.sv uart_bridge.sv)
 UART_BENCH := hdl/sim/uart/uart_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM) $(UART_SIM) $(CLOCK_SIM) $(TRAIN_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
+WINDOW_SIM := build/hdl/libduplicate_window.so
+WINDOW_FILES := hdl/rtl/dedup/duplicate_window.sv
+WINDOW_BENCH := hdl/sim/dedup/window_bench.cpp
+
+hdl: $(SIM) $(HASH_SIM) $(WINDOW_SIM) $(UART_SIM) $(CLOCK_SIM) $(TRAIN_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
 
 # The card that writes waveforms is a library of its own, made where somebody asks for it.
 $(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
@@ -153,6 +157,12 @@ $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_
 	@mkdir -p build/hdl
 	@bash tools/verilate_block.sh $@ flow_stream $(HASH_BENCH) $(HASH_FILES) > build/hdl-hash.log 2>&1 \
 	    || { cat build/hdl-hash.log; exit 1; }
+
+$(WINDOW_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(WINDOW_FILES) $(WINDOW_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of duplicate_window"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ duplicate_window $(WINDOW_BENCH) $(WINDOW_FILES) > build/hdl-window.log 2>&1 \
+	    || { cat build/hdl-window.log; exit 1; }
 
 $(CLOCK_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh tools/members_clock_card.sh $(CLOCK_FILES) hdl/rtl/discipline.f $(CLOCK_BENCH) hdl/sim/pps_sampler.h hdl/sim/random.h hdl/rtl/waivers.vlt
 	@echo "hdl: building the simulated clock"
@@ -215,6 +225,7 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
+	bash tools/verilate_block.sh --lint duplicate_window $(WINDOW_FILES)
 	bash tools/verilate_block.sh --lint clock_card -f hdl/rtl/discipline.f picorv32.v
 	bash tools/verilate_block.sh --lint train_schedule $(TRAIN_FILES)
 	bash tools/verilate_block.sh --lint uart_bridge $(UART_FILES)

@@ -11,6 +11,7 @@ module serial_card #(
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b0,
   parameter bit Trains = 1'b0,
+  parameter int unsigned DedupLog2 = 0,
   parameter Program = "",
   parameter bit Simulated = 1'b0
 ) (
@@ -55,7 +56,7 @@ module serial_card #(
 
   twinstamp_card #(
     .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Trains(Trains), .Program(Program),
-    .Simulated(Simulated)
+    .DedupLog2(DedupLog2), .Simulated(Simulated)
   ) u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni,
     .reg_active_o(unused_reg_active), .aux_active_o(unused_aux_active),

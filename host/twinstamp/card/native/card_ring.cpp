@@ -53,8 +53,9 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == kRecordHeader);
 
-enum : std::uint8_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
-enum : std::uint16_t { kFrameBadFcs = 0x0002 };  // FLAG_BAD_FCS of twinstamp.frames
+enum : std::uint8_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128, kDuplicate = 128 };
+// FLAG_BAD_FCS, FLAG_DUPLICATE of twinstamp.frames
+enum : std::uint16_t { kFrameBadFcs = 0x0002, kFrameDuplicate = 0x0020 };
 
 // 32.32 seconds to the nearest nanosecond; ties go up.
 std::int64_t q32_to_ns(std::uint64_t q32) {
@@ -253,7 +254,8 @@ class CardRing {
             columns.length[i] = record.length;
             columns.timestamp_ns[i] = q32_to_ns(record.stamp_q32 - constants[record.port]) - shift;
             columns.port[i] = record.port;
-            columns.flags[i] = record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0;
+            columns.flags[i] = static_cast<std::uint16_t>((record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0) |
+                                                          (record.flags & kDuplicate ? kFrameDuplicate : 0));
             at = next;
             ++i;
         }
