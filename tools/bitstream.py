@@ -43,7 +43,14 @@ CELLS = ("EHXPLLL", "IDDRX1F", "ODDRX1F", "DELAYG")
 # Block RAM has no old value for a word that is read while another port writes it, and Yosys would build
 # logic for one. In none of these memories does anybody use such a word: records, frames to send and the bridge's
 # words are read behind their pointers; the core's and the card's memory say so (soft_core.sv, card_memory.sv).
-MEMORIES = ("u_store.memory", "u_tx.memory", "u_memory.memory", "u_core.memory", "u_departures.memory", "u_bridge.buffer")
+MEMORIES = (
+    "u_store.memory",
+    "u_tx.memory",
+    "u_memory.memory",
+    "u_core.memory",
+    "u_departures.memory",
+    "u_bridge.buffer",
+)
 # Every clock net there may be, and what it must reach, MHz.
 CLOCKS = {
     "clk": 125.0,
@@ -63,7 +70,9 @@ def die(what: str) -> None:
 
 def rtl() -> list[str]:
     """The RTL of the card in the order of hdl/rtl/files.f, with the registers of this board's ports."""
-    listed = (re.sub(r"#.*", "", line).strip() for line in (ROOT / "hdl/rtl/files.f").read_text().splitlines())
+    listed = (
+        re.sub(r"#.*", "", line).strip() for line in (ROOT / "hdl/rtl/files.f").read_text().splitlines()
+    )
     files = [name.replace("hdl/regs/generated/", f"{BUILD}/generated/") for name in listed if name]
     boards = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "hdl/boards/ecp5").glob("*.sv"))]
     return [*files, *BEYOND, *boards, f"{BOARD}/{TOP}.sv"]
@@ -102,6 +111,7 @@ def run(*command: str) -> None:
 
 
 def registers() -> None:
+    (ROOT / BUILD).mkdir(parents=True, exist_ok=True)
     run(sys.executable, "-m", "peakrdl", "regblock", "hdl/regs/twinstamp_card.rdl", "-D", "CARD_PORTS=2",
         "-o", str(BUILD / "generated"), "--cpuif", "axi4-lite-flat", "--module-name", "card_regs",
         "--package-name", "card_regs_pkg", "--default-reset", "arst_n", "--rt-read-fanin",
@@ -185,7 +195,9 @@ def longest(found: dict[str, Any]) -> dict[str, Any]:
     paths = {}
     for path in found["critical_paths"]:
         steps = path["path"]
-        name = " to ".join(dict.fromkeys(re.sub(r"^(posedge|negedge) ", "", net(path[end])) for end in ("from", "to")))
+        name = " to ".join(
+            dict.fromkeys(re.sub(r"^(posedge|negedge) ", "", net(path[end])) for end in ("from", "to"))
+        )
         paths[name] = {
             "from": steps[0]["from"]["cell"],
             "to": steps[-1]["to"]["cell"],
@@ -220,7 +232,9 @@ def build(seeds: list[int], image: Path) -> dict[str, Any]:
         "seed": seed,
         "clocks": clocks,
         "longest_paths": longest(found),
-        "resources": {name: {"used": n, "of": HAS[name], "share": round(n / HAS[name], 3)} for name, n in used.items()},
+        "resources": {
+            name: {"used": n, "of": HAS[name], "share": round(n / HAS[name], 3)} for name, n in used.items()
+        },
         "cells": dict(sorted(cells.items())),
     }
     if not wrong:
@@ -254,14 +268,22 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="only compare the sources' digest; 3 where it differs")
+    what.add_argument(
+        "--check", action="store_true", help="only compare the sources' digest; 3 where it differs"
+    )
+    what.add_argument("--registers", action="store_true", help="only make the registers of this board's card")
     what.add_argument("--compare", action="store_true", help="build, say what is worse, and fail")
     parser.add_argument("--seed", type=int, nargs="+", default=None, help="of nextpnr, tried in turn")
     parser.add_argument("--firmware", type=Path, default=Path("build/firmware/twinstamp.bin"))
     arguments = parser.parse_args()
     old = json.loads(REPORT.read_text()) if REPORT.exists() else None
+    if arguments.registers:
+        registers()
+        return
     if arguments.check:
         if old is None or old["sources_sha256"] != digest() or old["tools"] != versions():
             sys.stdout.write(f"bitstream: sources or tools are not those of {BOARD}/report.json\n")
