@@ -10,6 +10,7 @@ module serial_card #(
   parameter int unsigned MemoryLog2 = 13,     // 64-bit words that stand for the host's memory
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
+  parameter int unsigned DedupLog2 = 0,       // frames in the duplicate window, log2; 0: none, to save block RAM
   parameter bit Simulated = 1'b0
 ) (
   input  logic              clk_i,
@@ -52,7 +53,8 @@ module serial_card #(
   logic unused_reg_active, unused_aux_active;
 
   twinstamp_card #(
-    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Simulated(Simulated)
+    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .DedupLog2(DedupLog2),
+    .Simulated(Simulated)
   ) u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni,
     .reg_active_o(unused_reg_active), .aux_active_o(unused_aux_active),
