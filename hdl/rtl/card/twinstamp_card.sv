@@ -12,6 +12,7 @@ module twinstamp_card
   parameter int unsigned StoreLog2 = 15,      // bytes of a port's frame store, 14 to 17
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
+  parameter bit Trains = 1'b1,
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
@@ -257,11 +258,14 @@ module twinstamp_card
   logic any_train, train_write;
   assign train_write = hwif_out.train_memory.req && hwif_out.train_memory.req_is_wr;
   assign hwif_in.train_memory.wr_ack = train_write;
-  train_time u_train_time (
-    .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72), .bound_ns_i(hwif_out.clock.bound.ns.value),
-    .locked_i(hwif_out.clock.control.locked.value), .next_q64_o(next_q64), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
-    .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
-  );
+  if (Trains) begin : gen_train_time
+    train_time u_train_time (
+      .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72),
+      .bound_ns_i(hwif_out.clock.bound.ns.value), .locked_i(hwif_out.clock.control.locked.value),
+      .next_q64_o(next_q64), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
+      .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
+    );
+  end
   always_comb begin
     any_train = 1'b0;
     for (int p = 0; p < int'(Ports); p++) if (train_active[p] != '0) any_train = 1'b1;
@@ -286,22 +290,39 @@ module twinstamp_card
       assign hwif_in.port[p].train[t].worst.q32.next = worst[t];
       assign hwif_in.port[p].train[t].unreported.count.next = unreported[t];
     end
-    train_port u_trains (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .next_q64_i(next_q64), .soon_q64_i(soon_q64),
-      .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
-      .utc_offset_i(hwif_out.clock.utc_offset.s.value),
-      .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
-      .write_address_i(hwif_out.train_memory.addr[12:2]), .write_data_i(hwif_out.train_memory.wr_data),
-      .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
-      .sent_o(sent_count), .late_o(late_count), .worst_q32_o(worst), .unreported_o(unreported),
-      .host_busy_i(host_busy[p]), .host_length_i(host_length[p]), .hold_host_o(hold_host[p]),
-      .txd_o(train_txd), .tx_en_o(train_tx_en), .end_o(train_end), .end_length_o(train_length),
-      .end_multicast_o(train_multicast), .end_broadcast_o(train_broadcast), .end_late_o(train_late),
-      .departure_valid_o(departure_valid[Ports+p]), .departure_ready_i(departure_ready[Ports+p]),
-      .departure_q32_o(departure_q32[Ports+p]), .departure_cookie_o(departure_cookie[Ports+p]),
-      .departure_length_o(departure_length[Ports+p]), .departure_late_o(departure_late[Ports+p]),
-      .departure_delay_q32_o(departure_delay[p])
-    );
+    if (Trains) begin : gen_port
+      train_port u_trains (
+        .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .next_q64_i(next_q64), .soon_q64_i(soon_q64),
+        .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
+        .utc_offset_i(hwif_out.clock.utc_offset.s.value),
+        .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
+        .write_address_i(hwif_out.train_memory.addr[12:2]), .write_data_i(hwif_out.train_memory.wr_data),
+        .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
+        .sent_o(sent_count), .late_o(late_count), .worst_q32_o(worst), .unreported_o(unreported),
+        .host_busy_i(host_busy[p]), .host_length_i(host_length[p]), .hold_host_o(hold_host[p]),
+        .txd_o(train_txd), .tx_en_o(train_tx_en), .end_o(train_end), .end_length_o(train_length),
+        .end_multicast_o(train_multicast), .end_broadcast_o(train_broadcast), .end_late_o(train_late),
+        .departure_valid_o(departure_valid[Ports+p]), .departure_ready_i(departure_ready[Ports+p]),
+        .departure_q32_o(departure_q32[Ports+p]), .departure_cookie_o(departure_cookie[Ports+p]),
+        .departure_length_o(departure_length[Ports+p]), .departure_late_o(departure_late[Ports+p]),
+        .departure_delay_q32_o(departure_delay[p])
+      );
+    end else begin : gen_none
+      assign train_active[p] = '0;
+      assign {done, refused} = '0;
+      assign sent_count = '{default: '0};
+      assign late_count = '{default: '0};
+      assign worst = '{default: '0};
+      assign unreported = '{default: '0};
+      assign hold_host[p] = 1'b0;
+      assign {train_txd, train_tx_en, train_end, train_multicast, train_broadcast, train_late} = '0;
+      assign train_length = '0;
+      assign {departure_valid[Ports+p], departure_late[Ports+p]} = '0;
+      assign departure_q32[Ports+p] = '0;
+      assign departure_cookie[Ports+p] = '0;
+      assign departure_length[Ports+p] = '0;
+      assign departure_delay[p] = '0;
+    end
     // Idle, either of them sends zeros.
     assign mac_txd[p] = host_txd[p] | train_txd;
     assign mac_tx_en[p] = host_tx_en[p] || train_tx_en;
@@ -413,8 +434,12 @@ module twinstamp_card
     end
   end
   assign hwif_in.counter_memory.rd_ack = counter_read_q;
-  assign hwif_in.counter_memory.rd_data =
-      counter_half_q ? counter_data[counter_port_q][63:32] : counter_data[counter_port_q][31:0];
+  logic [63:0] counter_word;
+  always_comb begin
+    counter_word = '0;
+    for (int p = 0; p < int'(Ports); p++) if (counter_port_q == 2'(p)) counter_word = counter_data[p];
+  end
+  assign hwif_in.counter_memory.rd_data = counter_half_q ? counter_word[63:32] : counter_word[31:0];
   assign hwif_in.counter_memory.wr_ack =
       hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
 
@@ -423,7 +448,7 @@ module twinstamp_card
   assign hwif_in.id.features.digest.next = 1'b1;
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
-  assign hwif_in.id.features.trains.next = 1'b1;
+  assign hwif_in.id.features.trains.next = Trains;
   assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.discipline.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;

@@ -43,7 +43,7 @@ module soft_core #(
 );
   if (MemoryLog2 < 10 || MemoryLog2 > 14) $fatal(1, "soft_core: MemoryLog2 must be 10 to 14");
 
-  logic running_q;
+  logic running_q, resting_q;
   logic trap, valid, ready;
   logic [31:0] address, wdata, rdata;
   logic [3:0] strobe;
@@ -85,7 +85,7 @@ module soft_core #(
     read_q <= memory[core_place];
   end
   always_ff @(posedge clk_i) begin
-    if (host_request_i && host_write_i && !running_q) memory[host_address_i] <= host_data_i;
+    if (host_request_i && host_write_i && resting_q) memory[host_address_i] <= host_data_i;
     if (host_request_i) host_read_q <= memory[host_address_i];
   end
   assign host_data_o = host_read_q;
@@ -94,7 +94,7 @@ module soft_core #(
     else begin
       host_read_done_o <= host_request_i && !host_write_i;
       host_write_done_o <= host_request_i && host_write_i;
-      if (!running_q) write_refused_o <= 1'b0;
+      if (resting_q) write_refused_o <= 1'b0;
       else if (host_request_i && host_write_i) write_refused_o <= 1'b1;
     end
   end
@@ -134,7 +134,6 @@ module soft_core #(
   end
   assign running_o = running_q;
   // Asleep: a read that waits. In reset: one edge to take the reset in.
-  logic resting_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) resting_q <= 1'b0;
     else resting_q <= !running_q;
