@@ -11,6 +11,8 @@ module serial_card #(
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b0,
   parameter bit Trains = 1'b0,
+  parameter int unsigned DedupLog2 = 0,
+  parameter Program = "",
   parameter bit Simulated = 1'b0
 ) (
   input  logic              clk_i,
@@ -53,8 +55,8 @@ module serial_card #(
   logic unused_reg_active, unused_aux_active, unused_irq;
 
   twinstamp_card #(
-    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Trains(Trains),
-    .Simulated(Simulated)
+    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Trains(Trains), .Program(Program),
+    .DedupLog2(DedupLog2), .Simulated(Simulated)
   ) u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni,
     .reg_active_o(unused_reg_active), .aux_active_o(unused_aux_active),

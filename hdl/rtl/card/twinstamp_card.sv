@@ -13,6 +13,8 @@ module twinstamp_card
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
   parameter bit Trains = 1'b1,
+  parameter Program = "",                    // of the soft core, see there
+  parameter int unsigned DedupLog2 = 13,  // frames in the duplicate window, log2; 0: none, digests exact only
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
@@ -116,16 +118,28 @@ module twinstamp_card
   logic [StoreLog2-3:0] committed [Sources];
   logic [StoreLog2-3:0] taken [Sources];
   logic [Sources-1:0] store_read, discard_source;
-  logic [StoreLog2-4:0] store_address;
+  logic [StoreLog2-4:0] store_address [Sources];
   logic [63:0] store_data [Sources];
   assign discard = discard_source[Ports-1:0];
+  // The packer's side of the duplicate window; the same as the stores' where there is none.
+  logic [StoreLog2-3:0] offered [Sources];
+  logic [Sources-1:0] packer_read, duplicate_source;
+  logic [StoreLog2-4:0] packer_address;
+  logic more, mark_duplicate, drop_duplicate;
+  localparam bit Dedup = DedupLog2 != 0;
+  logic [1:0] profile;
+  assign profile = Dedup ? hwif_out.dedup.control.profile.value : '0;
 
   logic [Ports-1:0] hash_valid, hash_end, hash_ready, hash_done;
   logic [63:0] hash_word [Ports];
-  logic [63:0] hash_digest;
-  frame_digest #(.Ports(Ports)) u_digest (
-    .clk_i, .rst_ni, .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
-    .done_o(hash_done), .digest_o(hash_digest),
+  logic [63:0] hash_digest [Ports];
+  logic [Ports-1:0] normal_valid, normal_end, normal_ready;
+  logic [63:0] normal_word [Ports];
+  profile_digest #(.Ports(Ports), .Profiles(Dedup)) u_digest (
+    .clk_i, .rst_ni, .profile_i(profile),
+    .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
+    .done_o(hash_done), .digest_o(hash_digest), .normal_valid_i(normal_valid), .normal_end_i(normal_end),
+    .normal_word_i(normal_word), .normal_ready_o(normal_ready),
     .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
     .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
   );
@@ -175,7 +189,7 @@ module twinstamp_card
   end
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-    rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash)) u_rx (
+    rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash), .Profiles(Dedup)) u_rx (
       .port_i(8'(p)),
       .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
       .clk_i, .rst_ni, .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
@@ -188,13 +202,15 @@ module twinstamp_card
       .limit_i(hwif_out.port[p].rx_limit.bytes.value),
       .store_i(store), .overflow_o(overflow[p]),
       .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
-      .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest),
+      .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest[p]),
+      .profile_i(profile), .normal_valid_o(normal_valid[p]), .normal_end_o(normal_end[p]),
+      .normal_word_o(normal_word[p]), .normal_ready_i(normal_ready[p]),
       .flow_key_write_i(hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr),
       .flow_key_address_i(hwif_out.flow_key.addr[6:2]), .flow_key_data_i(hwif_out.flow_key.wr_data),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
       .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
       .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
-      .read_address_i(store_address), .read_data_o(store_data[p]),
+      .read_address_i(store_address[p]), .read_data_o(store_data[p]),
       .late_i(late_i[p])
     );
     assign hwif_in.port[p].rx_constant.q32.next = RxConstantQ32;
@@ -347,7 +363,7 @@ module twinstamp_card
     .cookie_i(departure_cookie), .length_i(departure_length), .late_i(departure_late),
     .delay_q32_i(departure_delay),
     .committed_o(committed[Ports]), .taken_i(taken[Ports]), .read_i(store_read[Ports]),
-    .read_address_i(store_address), .read_data_o(store_data[Ports])
+    .read_address_i(store_address[Ports]), .read_data_o(store_data[Ports])
   );
 
   card_clock u_clock (
@@ -383,8 +399,9 @@ module twinstamp_card
     .servo_i({hwif_out.clock.control.disciplined.value, core_failed ? 3'd5 : hwif_out.clock.control.state.value}),
     .locked_i(locked),
     .slewing_i(slew_left != '0),
-    .drops_i(drops), .committed_i(committed), .taken_o(taken), .read_o(store_read),
-    .read_address_o(store_address), .read_data_i(store_data), .discard_o(discard_source),
+    .drops_i(drops), .committed_i(offered), .taken_o(taken), .read_o(packer_read),
+    .read_address_o(packer_address), .read_data_i(store_data), .discard_o(discard_source),
+    .more_i(more), .mark_i(mark_duplicate), .drop_i(drop_duplicate), .duplicate_o(duplicate_source),
     .awvalid(m_axi_awvalid), .awready(m_axi_awready), .awaddr(m_axi_awaddr), .awlen(m_axi_awlen),
     .wvalid(m_axi_wvalid), .wready(m_axi_wready), .wdata(m_axi_wdata), .wlast(m_axi_wlast),
     .bvalid(m_axi_bvalid), .bready(m_axi_bready), .bresp(m_axi_bresp)
@@ -395,6 +412,40 @@ module twinstamp_card
     else irq_o <= hwif_out.ring.interrupt.enable.value && producer != hwif_out.ring.seen.index.value;
   end
   assign hwif_in.ring.interrupt.pending.next = irq_o;
+
+  // The duplicate window, between the stores and the packer.
+  assign hwif_in.dedup.status.size_log2.next = 5'(DedupLog2);
+  if (Dedup) begin : gen_dedup
+    logic [31:0] constants [Ports];
+    for (genvar p = 0; p < int'(Ports); p++) begin : gen_constant
+      assign constants[p] = hwif_out.port[p].dedup_constant.q32.value;
+    end
+    record_judge #(.Ports(Ports), .Sources(Sources), .StoreLog2(StoreLog2), .WindowLog2(DedupLog2)) u_judge (
+      .clk_i, .rst_ni, .idle_i(ring_idle), .enable_i(profile != '0),
+      .drop_duplicates_i(hwif_out.dedup.control.drop.value),
+      .by_count_i(hwif_out.dedup.control.by_count.value),
+      .count_i(hwif_out.dedup.count.frames.value[DedupLog2:0]),
+      .by_time_i(hwif_out.dedup.control.by_time.value), .window_ns_i(hwif_out.dedup.window.ns.value),
+      .constant_q32_i(constants), .active_o(hwif_in.dedup.status.active.next),
+      .judged_o(hwif_in.dedup.judged.frames.next), .duplicates_o(hwif_in.dedup.duplicates.frames.next),
+      .limited_o(hwif_in.dedup.limited.frames.next), .cycles_o(hwif_in.dedup.longest.cycles.next),
+      .committed_i(committed), .read_o(store_read), .read_address_o(store_address), .read_data_i(store_data),
+      .committed_o(offered), .more_o(more), .duplicate_o(mark_duplicate), .drop_o(drop_duplicate),
+      .taken_i(taken), .read_i(packer_read), .read_address_i(packer_address)
+    );
+  end else begin : gen_no_dedup
+    assign store_read = packer_read;
+    assign {more, mark_duplicate, drop_duplicate} = '0;
+    for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
+      assign offered[s] = committed[s];
+      assign store_address[s] = packer_address;
+    end
+    assign hwif_in.dedup.status.active.next = 1'b0;
+    assign hwif_in.dedup.judged.frames.next = '0;
+    assign hwif_in.dedup.duplicates.frames.next = '0;
+    assign hwif_in.dedup.limited.frames.next = '0;
+    assign hwif_in.dedup.longest.cycles.next = '0;
+  end
 
   // Counters: one latch for all ports, as soon as all are ready.
   logic latch_q, flip;
@@ -409,6 +460,7 @@ module twinstamp_card
     port_counters u_counters (
       .clk_i, .rst_ni, .event_i(ev[p]), .event_end_i(ev_end[p]), .event_giant_i(ev_giant[p]),
       .event_stored_i(ev_stored[p]), .event_dropped_i(ev_dropped[p]), .discard_i(discard[p]),
+      .duplicate_i(duplicate_source[p]),
       .sent_i(sent[p]), .sent_length_i(sent_length[p]), .sent_multicast_i(sent_multicast[p]),
       .sent_broadcast_i(sent_broadcast[p]), .sent_late_i(sent_late[p]),
       .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
@@ -446,6 +498,7 @@ module twinstamp_card
   assign hwif_in.id.build.value.next = BuildId;
   assign hwif_in.id.features.flow_hash.next = FlowHash;
   assign hwif_in.id.features.digest.next = 1'b1;
+  assign hwif_in.id.features.dedup.next = Dedup;
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
   assign hwif_in.id.features.trains.next = Trains;
@@ -476,7 +529,7 @@ module twinstamp_card
   logic [31:0] wdata, rdata;
   logic [3:0] wstrb;
   logic [1:0] bresp, rresp;
-  discipline u_discipline (
+  discipline #(.Program(Program)) u_discipline (
     .clk_i, .reg_clk_i(clk_reg_i), .cpu_clk_i(aux_clk_i), .aux_clk_i, .rst_ni, .reg_active_o, .cpu_active_o(),
     .aux_active_o, .now_q72_i(now_q72_o), .added_q72_i(added_q72), .failed_o(core_failed),
     .pps_word_i, .pps_word_o, .uart_rx_i, .uart_tx_o,

@@ -10,7 +10,8 @@
 // Watchdog: pet_i within watchdog_i cycles, or failed_o: the core goes into reset until run_i has been 0. An
 // illegal instruction or address does the same at once. MemoryLog2: words, 10 to 14.
 module soft_core #(
-  parameter int unsigned MemoryLog2 = 14
+  parameter int unsigned MemoryLog2 = 14,
+  parameter Program = ""             // what the memory holds after power-up: a file for $readmemh; "": nothing
 ) (
   input  logic        clk_i,
   input  logic        cpu_clk_i,
@@ -74,6 +75,9 @@ module soft_core #(
 
   // Memory, true dual port: the core on one side, the host on the other.
   logic [31:0] memory [2**MemoryLog2];
+  if (Program != "") begin : gen_program
+    initial $readmemh(Program, memory);
+  end
   logic [31:0] read_q, host_read_q;
   logic read_ready_q;
   logic [3:0] core_write;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Half 0 of the keyed digest of docs/decisions/0001-keyed-digest.md, over the captured bytes of all ports'
-// frames (profile exact, domain 0), by one engine.
+// Half 0 of the keyed digest of docs/decisions/0001-keyed-digest.md, over all ports' frames, or messages made of
+// them, by one engine.
 //
-// Clock: the core clock. Each port hands over its words and, at a frame's end, the length in bytes; done_o
+// Clock: the core clock. Each port hands over its words and, at a frame's end, its length in bytes and domain; done_o
 // then pulses with the digest. One word a cycle for all ports together, of a port one every other cycle (four ports
 // at line rate bring one every other cycle together); a block of 128 words or a frame's end takes 18 cycles of
 // level 2. Latency from the end: 28 cycles alone, at most about 82 when all four ports end at once. So frames of at
@@ -18,7 +18,7 @@ module frame_digest #(
 
   input  logic [Ports-1:0] valid_i,
   input  logic [Ports-1:0] end_i,
-  input  logic [63:0]      word_i [Ports],   // with end_i: the length; bit 63: forget the frame, no digest
+  input  logic [63:0]      word_i [Ports],   // with end_i: length, domain in 39:32; bit 63: forget, no digest
   output logic [Ports-1:0] ready_o,
   output logic [Ports-1:0] done_o,
   output logic [63:0]      digest_o,
@@ -68,7 +68,7 @@ module frame_digest #(
   logic [127:0] total_q [Ports];
   logic [Ports-1:0] at_end_q;     // the job is a frame's end
   logic [Ports-1:0] any_q;        // the block has a word
-  logic [15:0] length_q [Ports];
+  logic [23:0] length_q [Ports];  // domain, length
 
   // Level 1. Steps: 0 a port is chosen, its word leaves the FIFO; 1 the word and its key pairs are read; 2 sums;
   // 3 to 5 products; 6 added to the block's. A step's registers have the number of the step that reads them.
@@ -201,7 +201,7 @@ module frame_digest #(
                                : {limb1[limb_address], limb0[limb_address]};
       unique case (slot_q[2:1])
         2'd0: coefficient_q <= 64'd1;
-        2'd1: coefficient_q <= 64'(length_q[job_port_q]);
+        2'd1: coefficient_q <= {24'b0, length_q[job_port_q][23:16], 16'b0, length_q[job_port_q][15:0]};
         2'd2: coefficient_q <= sum0_q[job_port_q];
         default: coefficient_q <= sum1_q[job_port_q];
       endcase
@@ -278,7 +278,7 @@ module frame_digest #(
       step_q <= {step_q[Steps-1:2], step1};
       if (take1_q) begin
         if (head_end[port1_q]) begin
-          length_q[port1_q] <= head[port1_q][15:0];
+          length_q[port1_q] <= {head[port1_q][39:32], head[port1_q][15:0]};
           at_end_q[port1_q] <= !head[port1_q][63];
           resting_q[port1_q] <= 1'b1;
         end else begin
@@ -295,7 +295,9 @@ module frame_digest #(
         sum0_q[step_q[Steps].port] <= '0;
         sum1_q[step_q[Steps].port] <= '0;
         any_q[step_q[Steps].port] <= 1'b0;
+        total_q[step_q[Steps].port] <= '0;
         index_q[step_q[Steps].port] <= '0;
+        limb_q[step_q[Steps].port] <= 5'd2;
         resting_q[step_q[Steps].port] <= 1'b0;
       end
       job_q <= job_q | job_now;

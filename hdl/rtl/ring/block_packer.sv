@@ -53,6 +53,13 @@ module block_packer
   input  logic [63:0]          read_data_i [Sources],
   output logic [Sources-1:0]   discard_o,
 
+  // Of record_judge, which offers one record at a time: others are still to come, and the one offered is a
+  // duplicate, to be marked or dropped (a pulse of duplicate_o).
+  input  logic                 more_i,
+  input  logic                 mark_i,
+  input  logic                 drop_i,
+  output logic [Sources-1:0]   duplicate_o,
+
   output logic        awvalid,
   input  logic        awready,
   output logic [63:0] awaddr,
@@ -129,7 +136,7 @@ module block_packer
       timed_q <= open_q && timeout_i != '0 && timer_q >= timeout_i;
     end
   end
-  assign expired = open_q && (flush_q || timed_q || (!enable_i && waiting == '0));
+  assign expired = open_q && (flush_q || timed_q || (!enable_i && waiting == '0 && !more_i));
 
   // Record under way.
   logic [63:0] head;
@@ -146,6 +153,7 @@ module block_packer
   logic [WriterLog2:0] s_room;
   logic [31:0] issued, acked;
   logic data_valid_q;         // a word read last cycle
+  logic first_q;              // it is the record's first
   logic read_now;
   assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > (WriterLog2+1)'(2));
   always_comb begin
@@ -175,7 +183,9 @@ module block_packer
   end
 
   assign s_valid = state_q == StHead || (state_q == StCopy && data_valid_q);
-  assign s_data = state_q == StHead ? head_word : head;
+  logic [63:0] mark;
+  assign mark = 64'(first_q && mark_i) << (48 + FlagDuplicate);
+  assign s_data = state_q == StHead ? head_word : head | mark;
   assign s_flush = state_q == StDrain || state_q == StHeadDrain || state_q == StFault;
   assign s_set = (state_q == StJudge && !open_q) || state_q == StHeadSet;
   assign s_address = state_q == StHeadSet ? block_address_q : block_address_q + 64'(8 * BlockHeaderWords);
@@ -216,8 +226,12 @@ module block_packer
       mark_w_q <= '0;
       mark_r_q <= '0;
       discard_o <= '0;
+      duplicate_o <= '0;
+      first_q <= 1'b0;
     end else begin
       discard_o <= '0;
+      duplicate_o <= '0;
+      if (state_q == StJudge || data_valid_q) first_q <= state_q == StJudge;
       data_valid_q <= read_now && state_q == StCopy;
       timer_q <= open_q ? timer_q + 32'd1 : '0;
       if (!open_q || bound_ns_i > bound_q) bound_q <= bound_ns_i;
@@ -257,7 +271,7 @@ module block_packer
           else if (waiting != '0 && (open_q || room_q || !enable_i)) begin
             port_q <= next_port;
             state_q <= StPeek;
-          end else if (settled_q == '1 && (!marks_any || error_q) && !open_q) state_q <= StOff;
+          end else if (settled_q == '1 && (!marks_any || error_q) && !open_q && !more_i) state_q <= StOff;
           if (!open_q) flush_q <= 1'b0;
         end
 
@@ -271,7 +285,11 @@ module block_packer
 
         StJudge: begin
           read_q <= '0;
-          if (!open_q && (!room_q || error_q)) begin  // only when disabled, or after a fault
+          if (drop_i) begin
+            taken_q[port_q] <= taken_q[port_q] + (A+1)'(words_q);
+            duplicate_o[port_q] <= 1'b1;
+            state_q <= StIdle;
+          end else if (!open_q && (!room_q || error_q)) begin  // only when disabled, or after a fault
             taken_q[port_q] <= taken_q[port_q] + (A+1)'(words_q);
             discard_o[port_q] <= 1'b1;
             state_q <= StIdle;

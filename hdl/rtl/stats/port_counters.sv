@@ -18,6 +18,7 @@ module port_counters
   input  logic        event_stored_i,
   input  logic        event_dropped_i,
   input  logic        discard_i,
+  input  logic        duplicate_i,   // dropped
   input  logic        sent_i,
   input  logic [15:0] sent_length_i,
   input  logic        sent_multicast_i,   // with sent_i; broadcast too
@@ -89,6 +90,7 @@ module port_counters
   // What the event under way adds in this cycle.
   logic [2:0] slot_q;
   logic [9:0] discards_q;     // not yet added
+  logic [9:0] duplicates_q;
   // What is sent, each at its turn: frames, octets, broadcast, multicast, late. Wide enough for all that is
   // sent while discards, 1023 at most with a cycle in twelve, have their turn.
   localparam int unsigned SentKinds = 5;
@@ -96,16 +98,17 @@ module port_counters
   logic [SentKinds-1:0] sent_waits, sent_now;
   logic [19:0] sent_amount;
   logic [4:0] sent_index;
-  logic discard_now;
+  logic discard_now, duplicate_now;
   for (genvar k = 0; k < int'(SentKinds); k++) begin : gen_sent
     assign sent_waits[k] = sent_q[k] != '0;
   end
   assign discard_now = !waiting_q && discards_q != '0;
+  assign duplicate_now = !waiting_q && discards_q == '0 && duplicates_q != '0;
   always_comb begin
     sent_now = '0;
     sent_amount = '0;
     sent_index = 5'(CntTxFrames);
-    if (!waiting_q && discards_q == '0) begin
+    if (!waiting_q && discards_q == '0 && duplicates_q == '0) begin
       for (int k = int'(SentKinds) - 1; k >= 0; k--) begin
         if (sent_waits[k]) begin
           sent_now = SentKinds'(1) << k;
@@ -126,9 +129,9 @@ module port_counters
     index = '0;
     if (!waiting_q) begin
       // What can wait, in the cycles that are left.
-      index = discard_now ? 5'(CntDiscarded) : sent_index;
-      amount = discard_now ? 24'd1 : 24'(sent_amount);
-      add = discard_now || sent_now != '0;
+      index = discard_now ? 5'(CntDiscarded) : duplicate_now ? 5'(CntDuplicatesDropped) : sent_index;
+      amount = discard_now || duplicate_now ? 24'd1 : 24'(sent_amount);
+      add = discard_now || duplicate_now || sent_now != '0;
     end else if (noise_q) begin
       index = head_q.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
     end else begin
@@ -192,7 +195,7 @@ module port_counters
   assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
   // Between events nothing moves: less to switch, and to simulate.
   logic active;
-  assign active = event_i || queued || waiting_q || add || add_q || discard_i || sent_i || flip_i || busy_o;
+  assign active = event_i || queued || waiting_q || add || add_q || discard_i || duplicate_i || sent_i || flip_i || busy_o;
   always_ff @(posedge clk_i) begin
     if (add || walking_q) begin
       read0_q <= difference0[ra0];
@@ -214,6 +217,7 @@ module port_counters
       bank_q <= 1'b0;
       slot_q <= '0;
       discards_q <= '0;
+      duplicates_q <= '0;
       for (int k = 0; k < int'(SentKinds); k++) sent_q[k] <= '0;
       add_q <= 1'b0;
       again_q <= 1'b0;
@@ -236,6 +240,7 @@ module port_counters
       if (waiting_q) slot_q <= last ? '0 : slot_q + 3'd1;
       if (fetch) rptr_q <= rptr_q + 5'd1;
       discards_q <= discards_q + 10'(discard_i) - 10'(discard_now);
+      duplicates_q <= duplicates_q + 10'(duplicate_i) - 10'(duplicate_now);
       if (sent_i || sent_waits != '0) begin
         sent_q[0] <= (sent_now[0] ? '0 : sent_q[0]) + 20'(sent_i);
         sent_q[1] <= (sent_now[1] ? '0 : sent_q[1]) + (sent_i ? 20'(sent_length_i) : '0);
@@ -271,6 +276,6 @@ module port_counters
       end
     end
   end
-  assign ready_o = discards_q == '0 && !discard_i && sent_waits == '0 && !sent_i && !busy_o;
+  assign ready_o = discards_q == '0 && !discard_i && duplicates_q == '0 && !duplicate_i && sent_waits == '0 && !sent_i && !busy_o;
   assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
 endmodule
