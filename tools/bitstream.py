@@ -25,6 +25,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import regmap
+
 ROOT = Path(__file__).resolve().parent.parent
 BOARD = "hdl/boards/versa"
 TOP = "twinstamp_versa"
@@ -78,7 +80,8 @@ def sources() -> list[Path]:
     made = {ROOT / name for name in rtl() if not name.startswith("build/")}
     made.update(path for folder in ("hdl/regs", "firmware") for path in (ROOT / folder).rglob("*")
                 if path.is_file() and "generated" not in path.parts and path.suffix != ".md")  # fmt: skip
-    others = ("hdl/boards/picorv32_ports.sv", f"{BOARD}/versa.lpf", "tools/bitstream.py", "tools/firmware.sh")
+    others = ("hdl/boards/picorv32_ports.sv", f"{BOARD}/versa.lpf", "tools/bitstream.py", "tools/regmap.py",
+              "tools/firmware.sh")  # fmt: skip
     made.update(ROOT / name for name in others)
     return sorted(made)
 
@@ -106,11 +109,8 @@ def run(*command: str) -> None:
 
 
 def registers() -> None:
-    (ROOT / BUILD).mkdir(parents=True, exist_ok=True)
-    run(sys.executable, "-m", "peakrdl", "regblock", "hdl/regs/twinstamp_card.rdl", "-D", "CARD_PORTS=2",
-        "-o", str(BUILD / "generated"), "--cpuif", "axi4-lite-flat", "--module-name", "card_regs",
-        "--package-name", "card_regs_pkg", "--default-reset", "arst_n", "--rt-read-fanin",
-        "--rt-read-response")  # fmt: skip
+    """The register block of a card with this board's two ports."""
+    regmap.block(ROOT / BUILD / "generated", 2)
 
 
 def program(image: Path) -> None:
