@@ -213,7 +213,7 @@ def routed(rng: random.Random, frame: bytes) -> bytes:
 
 
 def mix(rng: random.Random, n: int, sizes: list[int], *, spread: int = 200) -> list[list[bytes]]:
-    """n frames for each port, of which half are copies: exact, with other tags, routed, any port, any order."""
+    """n frames for each port; half are copies: exact, with other tags, routed, on any port, in any order."""
     out: list[tuple[float, bytes]] = []
     while len(out) < PORTS * n:
         frame = packet(rng, rng.choice(sizes))
@@ -272,10 +272,12 @@ def test_line_rate_of_all_sizes(make_card):
 
 
 def test_stamps_run_backwards(make_card):
-    """Long frames on one port, shortest ones on the others: the long ones' stamps are hundreds of records old."""
+    """Long frames on one port, shortest ones on the others: stamps that are hundreds of records old."""
     rng = random.Random(6)
     few = [packet(rng, 60) for _ in range(40)]
-    sent = [[packet(rng, 9000) for _ in range(20)]] + [[rng.choice(few) for _ in range(2000)] for _ in range(3)]
+    sent = [[packet(rng, 9000) for _ in range(20)]] + [
+        [rng.choice(few) for _ in range(2000)] for _ in range(3)
+    ]
     sent[0][3::2] = sent[0][2:-1:2]
     # Padding of thousands of bytes, which only exact sees.
     sent[0][:] = [f if i % 3 else rng.choice(few) + rng.randbytes(8000) for i, f in enumerate(sent[0])]
@@ -343,7 +345,7 @@ def test_more_hostile_frames(make_card, profile, seed):
 
 @pytest.mark.parametrize("profile", ["vlan", "routing"])
 def test_cut_at_every_length(make_card, profile):
-    """Every header of some frames ends with the frame somewhere: behind so many tags that 60 bytes are there."""
+    """Headers that end with the frame, anywhere in them: behind so many tags that 60 bytes are there."""
     rng = random.Random(12)
     tags = b"".join(b"\x81\0" + rng.randbytes(2) for _ in range(12))
     bodies = [
@@ -388,7 +390,9 @@ def test_damaged_and_giant_frames_take_part(make_card):
         simulated.send(port, Frames(items, np.frombuffer(b"".join(contents), np.uint8)))
     records = receive(card, simulated)
     check_books(card, records)
-    found = [flags for flags, duplicate in zip(records.record_flags, records.duplicate, strict=True) if duplicate]
+    found = [
+        flags for flags, duplicate in zip(records.record_flags, records.duplicate, strict=True) if duplicate
+    ]
     assert any(flags & 1 for flags in found) and any(flags & 16 for flags in found)
     assert any(flags & RUNT for flags in records.record_flags)
     assert check(records, "vlan", SIZE, None) == len(found)
@@ -560,7 +564,14 @@ def test_digests_for_a_longer_window(make_card):
         found = 0
         for batch in card.receive(1e-3):
             verdicts = host.process_digests(card.window_digests(batch), batch.timestamp_ns, batch.caplen)
-            columns = (batch.data, batch.offset, batch.caplen, batch.timestamp_ns, batch.port, batch.linktypes)
+            columns = (
+                batch.data,
+                batch.offset,
+                batch.caplen,
+                batch.timestamp_ns,
+                batch.port,
+                batch.linktypes,
+            )
             expected = by_bytes.process(*columns)
             assert bytes(verdicts.keep) == bytes(expected.keep)
             types = np.asarray(verdicts.type)[np.asarray(verdicts.keep) == 0]

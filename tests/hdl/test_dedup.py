@@ -138,7 +138,9 @@ def test_time(block, window_ns):
     assert expected.any()
 
 
-@pytest.mark.parametrize(("count", "window_ns"), [(None, 10_000), (None, 300_000), (600, 20_000), (8192, 10**6)])
+@pytest.mark.parametrize(
+    ("count", "window_ns"), [(None, 10_000), (None, 300_000), (600, 20_000), (8192, 10**6)]
+)
 @pytest.mark.parametrize("order", ["ports", "wild", "back", "steps"])
 def test_stamps_that_run_backwards(block, count, window_ns, order):
     rng = np.random.default_rng(7)
@@ -181,19 +183,19 @@ def test_digests_of_one_bucket(block):
 
 
 def test_numbers_come_round(block):
-    """Buckets that stay quiet for many times the window's size: what they point at is never taken for new."""
+    """Buckets quiet for about the window's size or its multiples: what they point at is never new."""
     rng = np.random.default_rng(5)
     n = 12 * SIZE
-    digest = rng.integers(0, 1 << 64, n, np.uint64)
-    digest = (digest & ~np.uint64(0xFFF)) | np.uint64(0x800)  # two buckets of 8192
-    quiet = rng.integers(0, 1 << 64, 40, np.uint64) & ~np.uint64(0x800)
-    at = rng.integers(0, n, 4000)
-    digest[at] = quiet[rng.integers(0, 40, 4000)]
-    for distance in (2 * SIZE, 2 * SIZE + 1, 2 * SIZE - 1, SIZE, SIZE - 1, 4 * SIZE):
-        digest[n - 1 - distance] = digest[n - 1] = quiet[0]
-    # Chains are long here, two buckets for all: the first frames suffice for the rest.
-    digest = np.where(rng.random(n) < 0.01, digest, quiet[rng.integers(0, 40, n)] + rng.integers(0, 2000, n, np.uint64))
+    quiet = np.uint64(1 << 12)
+    digest = rng.integers(0, 1 << 64, n, np.uint64) & ~quiet  # half of the buckets are busy
+    for k in range(600):
+        first = int(rng.integers(0, n - 5 * SIZE))
+        again = first + (SIZE, 2 * SIZE, 4 * SIZE)[k % 3] + int(rng.integers(-2, 3))
+        digest[first] = digest[again] = rng.integers(0, 1 << 64, dtype=np.uint64) | quiet
+        digest[again + 3] = digest[again]
+        digest[again + 5] ^= digest[again + 5] & np.uint64(SIZE - 1) ^ digest[again] & np.uint64(SIZE - 1)
     same(block, digest, rising(rng, n), 8192, None)
+    same(block, digest, rising(rng, n), None, 10**6)
 
 
 def test_random_small(block):

@@ -8,7 +8,8 @@
 // bytes, a cycle behind the later of the two engines (frame_digest says when).
 // Back-pressure: ready_o for captured words, as frame_digest; normal_ready_o for normalised ones, low from a
 // frame's end until its result, at most as long as the port waits for it anyway.
-// profile_i (as in verdicts: 0 and 1 exact, 2 vlan, 3 routing) changes while no port receives, as the keys do.
+// profile_i (as in verdicts: 0 and 1 exact, 2 vlan, 3 routing) changes while no port receives, as the keys do; a
+// frame under way at a change may have a wrong digest, later ones not.
 module profile_digest #(
   parameter int unsigned Ports = 4,
   parameter bit Profiles = 1'b1   // 0: exact only, without the second engine
@@ -72,8 +73,8 @@ module profile_digest #(
       assign {forget, runt} = normal_word_i[p][63:62];
       assign normal_take[p] = normal_valid_i[p] && !wait_q[p] && normal_ready[p];
       assign normal_ready_o[p] = !wait_q[p] && normal_ready[p];
-      assign done_o[p] = raw_q && (normal_q || !profile_i[1]);
-      assign digest_o[p] = profile_i[1] && !unknown_q ? normal_digest_q : raw_digest_q;
+      assign done_o[p] = raw_q && normal_q;
+      assign digest_o[p] = unknown_q ? raw_digest_q : normal_digest_q;
       always_ff @(posedge clk_i or negedge rst_ni) begin
         if (!rst_ni) begin
           wait_q[p] <= 1'b0;

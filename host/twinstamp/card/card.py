@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy.typing as npt
-
     from twinstamp_kernels.window import Digests
 
     from twinstamp.card.phys import PhySettings
@@ -609,8 +608,8 @@ class Card:
     def load_digest_key(self, key: bytes) -> None:
         """Loads the key of ``CardBatch.digest``: the bytes of ``twinstamp_kernels.hashkey.expand(seed)``.
 
-        The card computes the first half of the digest, of profile ``exact`` or that of ``set_duplicates``. Not
-        while receiving.
+        The card computes the first half of the digest of profile ``exact``, or of that of ``set_duplicates``.
+        Not while receiving.
         """
         if self._running:
             raise ConfigError("the digest's key cannot change while the card receives: stop() first")

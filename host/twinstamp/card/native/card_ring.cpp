@@ -255,8 +255,9 @@ class CardRing {
             columns.length[i] = record.length;
             columns.timestamp_ns[i] = q32_to_ns(record.stamp_q32 - constants[record.port]) - shift;
             columns.port[i] = record.port;
-            columns.flags[i] = static_cast<std::uint16_t>((record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0) |
-                                                          (record.flags & kDuplicate ? kFrameDuplicate : 0));
+            columns.flags[i] =
+                static_cast<std::uint16_t>((record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0) |
+                                           (record.flags & kDuplicate ? kFrameDuplicate : 0));
             at = next;
             ++i;
         }
