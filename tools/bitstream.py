@@ -41,7 +41,7 @@ BEYOND = (
     "hdl/rtl/phy/rgmii_rx.sv", "hdl/rtl/phy/rgmii_tx.sv",
 )  # fmt: skip
 # Cells of the ECP5, which Yosys knows.
-CELLS = ("EHXPLLL", "IDDRX1F", "ODDRX1F", "DELAYG")
+CELLS = ("EHXPLLL", "DCCA", "IDDRX1F", "ODDRX1F", "DELAYG")
 # Block RAM has no old value for a word that is read while another port writes it, and Yosys would build logic
 # for one. In none of these memories does anybody use such a word: records, frames to send and the words of the
 # bridge are read behind their pointers; the memories of core and card say so (soft_core.sv, card_memory.sv).

@@ -12,6 +12,7 @@ module twinstamp_card
   parameter int unsigned StoreLog2 = 15,      // bytes of a port's frame store, 14 to 17
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
+  parameter bit Digest = 1'b1,
   parameter bit Trains = 1'b1,
   parameter Program = "",                    // of the soft core, see there
   parameter int unsigned DedupLog2 = 13,  // frames in the duplicate window, log2; 0: none, digests exact only
@@ -88,6 +89,7 @@ module twinstamp_card
   output logic [103:0] now_q72_o,
   input  logic [2:0]   late_i [Ports]   // simulation only, see sync_2ff; tie to 0
 );
+  if (DedupLog2 != 0 && !Digest) $fatal(1, "twinstamp_card: the duplicate window needs digests");
   if (Ports < 1 || Ports > 4) $fatal(1, "twinstamp_card: Ports must be 1 to 4");
   // From the reference byte's appearance on the pins to the stamp, in 2^-32 s (docs/card.md): 8 ns to its
   // sampling edge, 8 ns to the toggle, 4 +- 4 ns to the first flip-flop, 8 ns for the second, and card time
@@ -135,14 +137,21 @@ module twinstamp_card
   logic [63:0] hash_digest [Ports];
   logic [Ports-1:0] normal_valid, normal_end, normal_ready;
   logic [63:0] normal_word [Ports];
-  profile_digest #(.Ports(Ports), .Profiles(Dedup)) u_digest (
-    .clk_i, .rst_ni, .profile_i(profile),
-    .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
-    .done_o(hash_done), .digest_o(hash_digest), .normal_valid_i(normal_valid), .normal_end_i(normal_end),
-    .normal_word_i(normal_word), .normal_ready_o(normal_ready),
-    .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
-    .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
-  );
+  if (Digest) begin : gen_digest
+    profile_digest #(.Ports(Ports), .Profiles(Dedup)) u_digest (
+      .clk_i, .rst_ni, .profile_i(profile),
+      .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
+      .done_o(hash_done), .digest_o(hash_digest), .normal_valid_i(normal_valid), .normal_end_i(normal_end),
+      .normal_word_i(normal_word), .normal_ready_o(normal_ready),
+      .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
+      .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
+    );
+  end else begin : gen_no_digest
+    assign hash_ready = '1;
+    assign hash_done = '1;
+    assign hash_digest = '{default: '0};
+    assign normal_ready = '1;
+  end
   assign hwif_in.flow_key.wr_ack = hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr;
   assign hwif_in.digest_key.wr_ack = hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr;
 
@@ -497,7 +506,7 @@ module twinstamp_card
 
   assign hwif_in.id.build.value.next = BuildId;
   assign hwif_in.id.features.flow_hash.next = FlowHash;
-  assign hwif_in.id.features.digest.next = 1'b1;
+  assign hwif_in.id.features.digest.next = Digest;
   assign hwif_in.id.features.dedup.next = Dedup;
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
