@@ -21,7 +21,7 @@ PROOFS = [
     ("axi_stream_writer", "bmc"), ("axi_stream_writer", "cover"),
     ("block_packer", "bmc"), ("block_packer", "steady"), ("block_packer", "cover"),
     ("ring", "prove"), ("ring", "large"), ("ring", "bmc"), ("ring", "cover"),
-    ("tx_fetch", "prove"), ("tx_fetch", "cover"),
+    ("tx_fetch", "prove"), ("tx_fetch", "cover"), ("tx_fetch", "free"), ("tx_fetch", "free_cover"),
     ("bus_arbiter", "bmc"), ("bus_arbiter", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
@@ -42,7 +42,8 @@ SEEDS = [
      "if (read_q == words_q - 12'd1) begin"),
     ("ring", "bmc", "ring/block_packer", "end else if (place_q + 20'(words_q) > block_words_q ||",
      "end else if (place_q + 20'(words_q) > block_words_q + 20'd1 ||"),
-    ("ring", "bmc", "ring/block_packer", "block_address_q <= {base_q, 12'b0} +", "block_address_q <= base_i +"),
+    ("ring", "bmc", "ring/block_packer", "block_address_q <= {base_q, 12'b0} +",
+     "block_address_q <= base_i +"),
     ("ring", "bmc", "ring/axi_stream_writer", "address_q <= address_q + {56'b0, beats, 3'b000}",
      "address_q <= address_q + {56'b0, to_boundary, 3'b000}"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "to_boundary = 6'd32 - {1'b0, place_q[4:0]}", "to_boundary = 6'd32"),
