@@ -82,7 +82,8 @@ module soft_core #(
   logic read_ready_q;
   logic [3:0] core_write;
   logic [MemoryLog2-1:0] core_place;
-  assign core_write = strobe & {4{running_q && valid && in_memory}};
+  // Not all of the address: a core that writes where nothing is fails anyway, and must not hold the memory up.
+  assign core_write = strobe & {4{running_q && valid && address[31:30] == '0}};
   assign core_place = address[MemoryLog2+1:2];
   always_ff @(posedge cpu_clk_i) begin
     for (int i = 0; i < 4; i++) if (core_write[i]) memory[core_place][8*i +: 8] <= wdata[8*i +: 8];

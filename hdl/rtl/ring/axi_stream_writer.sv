@@ -65,6 +65,7 @@ module axi_stream_writer #(
       start_q <= 1'b0;
       beats_q <= '0;
       room_o <= (D+1)'(2**D);
+      empty_o <= 1'b1;
       aw_q <= 1'b0;
       awlen_q <= '0;
       issued_o <= '0;
@@ -73,6 +74,7 @@ module axi_stream_writer #(
     end else begin
       error_o <= 1'b0;
       room_o <= (D+1)'(2**D) - level;
+      empty_o <= level == '0 && left_q == '0 && !aw_q && !start_q && !valid_i;
       if (valid_i && ready_o) wptr_q <= wptr_q + (D+1)'(1);
       if (address_set_i) address_q <= address_i;
       start_q <= measure;
@@ -106,5 +108,4 @@ module axi_stream_writer #(
   assign wdata = memory[rptr_q[D-1:0]];
   assign wlast = left_q == 5'd1;
   assign bready = 1'b1;
-  assign empty_o = level == '0 && left_q == '0 && !aw_q;
 endmodule

@@ -62,7 +62,7 @@ module uart_bridge #(
   );
 
   typedef enum logic [3:0] {
-    Idle, Header, Payload, Check, Run, RunBus, RunMemory, RunMemoryTake, Head, Data, Tail
+    Idle, Header, Payload, Check, Run, RunBus, RunMemory, RunMemoryWait, RunMemoryTake, Head, Data, Tail
   } state_e;
   state_e state_q;
   logic [7:0] op_q, tag_q, last_q, status_q;   // last_q: words - 1
@@ -128,8 +128,17 @@ module uart_bridge #(
       buffer_in = {32'd0, m_axil_rdata};
     end else if (state_q == RunMemoryTake) begin
       buffer_write = is_read;
-      buffer_in = memory_data_i;
+      buffer_in = memory_q;
     end
+  end
+
+  // A word from far away, and a byte out of its word, each a cycle later.
+  logic [63:0] memory_q;
+  logic [7:0] byte_out_q;
+  logic picked_q;              // byte_out_q is the byte at byte_q
+  always_ff @(posedge clk_i) begin
+    memory_q <= memory_data_i;
+    byte_out_q <= buffer_q[8*byte_q +: 8];
   end
 
   logic [7:0] head_byte;
@@ -145,11 +154,11 @@ module uart_bridge #(
   always_comb begin
     unique case (state_q)
       Head: tx_data = head_byte;
-      Data: tx_data = buffer_q[8*byte_q +: 8];
+      Data: tx_data = byte_out_q;
       default: tx_data = check_high_q ? crc_q[15:8] : crc_q[7:0];
     endcase
   end
-  assign tx_write = !tx_full && (state_q == Head || (state_q == Data && fetched_q) || state_q == Tail);
+  assign tx_write = !tx_full && (state_q == Head || (state_q == Data && picked_q) || state_q == Tail);
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -169,6 +178,7 @@ module uart_bridge #(
       quiet_q <= '0;
       gather_q <= '0;
       fetched_q <= 1'b0;
+      picked_q <= 1'b0;
       {aw_q, w_q, b_q, ar_q, r_q} <= '0;
     end else begin
       if (rx_take) begin
@@ -177,6 +187,7 @@ module uart_bridge #(
       end
       quiet_q <= rx_take ? '0 : quiet_q + ($bits(quiet_q))'(1);
       fetched_q <= 1'b1;
+      picked_q <= state_q == Data && fetched_q && !tx_write;
       unique case (state_q)
         Idle: begin
           quiet_q <= '0;
@@ -264,8 +275,9 @@ module uart_bridge #(
         end
         RunMemory: begin
           // Reading: the address is out for a cycle. Writing: the word comes out of the buffer first.
-          if (is_read || fetched_q) state_q <= RunMemoryTake;
+          if (is_read || fetched_q) state_q <= RunMemoryWait;
         end
+        RunMemoryWait: state_q <= RunMemoryTake;
         RunMemoryTake: begin
           fetched_q <= 1'b0;
           word_q <= word_q + 8'd1;
