@@ -88,8 +88,8 @@ module gmii_tx
     .enable_i(state_q == StData || state_q == StPad), .crc_i(crc_q), .data_i(byte_now), .crc_o(crc_next)
   );
 
+  logic quiet, empty_q;
   // What is in the FIFO, a cycle late: a word that was just taken is looked for again only cycles later.
-  logic empty_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       level_q <= '0;
@@ -100,7 +100,6 @@ module gmii_tx
     end
   end
   // Between frames nothing moves: less to switch, and to simulate.
-  logic quiet;
   assign quiet = state_q == StIdle && !in_valid_i && gap_q == 4'd12 && !tx_en_o && !sent_o &&
                  !departure_valid_o && head_q == '0 && empty_q;
 

@@ -115,6 +115,15 @@ module uart_bridge #(
   assign memory_data_o = buffer_q;
   assign memory_write_o = state_q == RunMemory && is_write && fetched_q;
 
+  // A word from far away, and a byte out of its word, each a cycle later.
+  logic [63:0] memory_q;
+  logic [7:0] byte_out_q;
+  logic picked_q;              // byte_out_q is the byte at byte_q
+  always_ff @(posedge clk_i) begin
+    memory_q <= memory_data_i;
+    byte_out_q <= buffer_q[8*byte_q +: 8];
+  end
+
   assign buffer_address = word_q;
   assign rx_take = rx_valid && (state_q == Idle || state_q == Header || state_q == Payload || state_q == Check);
   always_comb begin
@@ -130,15 +139,6 @@ module uart_bridge #(
       buffer_write = is_read;
       buffer_in = memory_q;
     end
-  end
-
-  // A word from far away, and a byte out of its word, each a cycle later.
-  logic [63:0] memory_q;
-  logic [7:0] byte_out_q;
-  logic picked_q;              // byte_out_q is the byte at byte_q
-  always_ff @(posedge clk_i) begin
-    memory_q <= memory_data_i;
-    byte_out_q <= buffer_q[8*byte_q +: 8];
   end
 
   logic [7:0] head_byte;
