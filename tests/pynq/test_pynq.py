@@ -194,3 +194,17 @@ def test_by_name(tmp_path, monkeypatch):
         assert batch is not None and batch.port.tolist() == [3]
         batch.release()
     simulated.close()
+
+
+def test_phys_are_started_by_the_file_beside_the_bit_file(tmp_path, monkeypatch):
+    """The simulated PHY is none whose delays could be set: that is how one sees that it was tried."""
+    simulated = SimulatedCard()
+    monkeypatch.setattr(pynq.Device, "_active_device", SimDevice(simulated), raising=False)
+    place = tmp_path / "twinstamp.phys.toml"
+    place.write_text("receive_delay = true\ntransmit_delay = false\n")
+    with pytest.raises(DeviceError, match="0x00221622 delays its RGMII clocks"):
+        open_card(f"pynq:{bitfile(tmp_path)}")
+    place.write_text("receive_delay = 2\n")
+    with pytest.raises(ConfigError, match=r"phys\.toml"):
+        open_card(f"pynq:{bitfile(tmp_path)}")
+    simulated.close()

@@ -10,7 +10,8 @@
 // Watchdog: pet_i within watchdog_i cycles, or failed_o: the core goes into reset until run_i has been 0. An
 // illegal instruction or address does the same at once. MemoryLog2: words, 10 to 14.
 module soft_core #(
-  parameter int unsigned MemoryLog2 = 14
+  parameter int unsigned MemoryLog2 = 14,
+  parameter Program = ""             // what the memory holds after power-up: a file for $readmemh; "": nothing
 ) (
   input  logic        clk_i,
   input  logic        cpu_clk_i,
@@ -43,7 +44,7 @@ module soft_core #(
 );
   if (MemoryLog2 < 10 || MemoryLog2 > 14) $fatal(1, "soft_core: MemoryLog2 must be 10 to 14");
 
-  logic running_q;
+  logic running_q, resting_q;
   logic trap, valid, ready;
   logic [31:0] address, wdata, rdata;
   logic [3:0] strobe;
@@ -74,18 +75,22 @@ module soft_core #(
 
   // Memory, true dual port: the core on one side, the host on the other.
   logic [31:0] memory [2**MemoryLog2];
+  if (Program != "") begin : gen_program
+    initial $readmemh(Program, memory);
+  end
   logic [31:0] read_q, host_read_q;
   logic read_ready_q;
   logic [3:0] core_write;
   logic [MemoryLog2-1:0] core_place;
-  assign core_write = strobe & {4{running_q && valid && in_memory}};
+  // Not all of the address: a core that writes where nothing is fails anyway, and must not hold the memory up.
+  assign core_write = strobe & {4{running_q && valid && address[31:30] == '0}};
   assign core_place = address[MemoryLog2+1:2];
   always_ff @(posedge cpu_clk_i) begin
     for (int i = 0; i < 4; i++) if (core_write[i]) memory[core_place][8*i +: 8] <= wdata[8*i +: 8];
     read_q <= memory[core_place];
   end
   always_ff @(posedge clk_i) begin
-    if (host_request_i && host_write_i && !running_q) memory[host_address_i] <= host_data_i;
+    if (host_request_i && host_write_i && resting_q) memory[host_address_i] <= host_data_i;
     if (host_request_i) host_read_q <= memory[host_address_i];
   end
   assign host_data_o = host_read_q;
@@ -94,7 +99,7 @@ module soft_core #(
     else begin
       host_read_done_o <= host_request_i && !host_write_i;
       host_write_done_o <= host_request_i && host_write_i;
-      if (!running_q) write_refused_o <= 1'b0;
+      if (resting_q) write_refused_o <= 1'b0;
       else if (host_request_i && host_write_i) write_refused_o <= 1'b1;
     end
   end
@@ -103,8 +108,14 @@ module soft_core #(
     else read_ready_q <= running_q && valid && in_memory && !read_ready_q;
   end
 
-  assign ready = (in_memory && read_ready_q) || (in_bus && bus_done_i) || (in_wait && events_i);
-  assign rdata = in_bus ? bus_data_i : in_memory ? read_q : '0;
+  // Each of these is of a cycle in which the core asked for it: it need not be looked at what it asks for.
+  logic wait_ready_q;
+  always_ff @(posedge cpu_clk_i or negedge rst_ni) begin
+    if (!rst_ni) wait_ready_q <= 1'b0;
+    else wait_ready_q <= running_q && valid && in_wait && events_i && !wait_ready_q;
+  end
+  assign ready = read_ready_q || bus_done_i || wait_ready_q;
+  assign rdata = read_ready_q ? read_q : bus_done_i ? bus_data_i : '0;
   assign bus_request_o = running_q && valid && in_bus;
   assign bus_write_o = strobe != '0;
   assign bus_address_o = address[16:0];
@@ -134,7 +145,6 @@ module soft_core #(
   end
   assign running_o = running_q;
   // Asleep: a read that waits. In reset: one edge to take the reset in.
-  logic resting_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) resting_q <= 1'b0;
     else resting_q <= !running_q;

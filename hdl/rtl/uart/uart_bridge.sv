@@ -54,14 +54,15 @@ module uart_bridge #(
   logic [7:0] rx_data, tx_data;
   logic [15:0] unused_received, unused_framing, unused_overflow;
   logic unused_idle, unused_busy;
-  uart #(.RxLog2(9), .TxLog2(4)) u_uart (
+  // The host waits for an answer before it asks again, and what it sends is taken at once.
+  uart #(.RxLog2(5), .TxLog2(4)) u_uart (
     .clk_i, .rst_ni, .divider_i, .rx_i, .tx_o, .read_i(rx_take), .valid_o(rx_valid), .data_o(rx_data),
     .received_o(unused_received), .write_i(tx_write), .data_i(tx_data), .full_o(tx_full),
     .idle_o(unused_idle), .framing_o(unused_framing), .overflow_o(unused_overflow), .busy_o(unused_busy)
   );
 
   typedef enum logic [3:0] {
-    Idle, Header, Payload, Check, Run, RunBus, RunMemory, RunMemoryTake, Head, Data, Tail
+    Idle, Header, Payload, Check, Run, RunBus, RunMemory, RunMemoryWait, RunMemoryTake, Head, Data, Tail
   } state_e;
   state_e state_q;
   logic [7:0] op_q, tag_q, last_q, status_q;   // last_q: words - 1
@@ -127,8 +128,17 @@ module uart_bridge #(
       buffer_in = {32'd0, m_axil_rdata};
     end else if (state_q == RunMemoryTake) begin
       buffer_write = is_read;
-      buffer_in = memory_data_i;
+      buffer_in = memory_q;
     end
+  end
+
+  // A word from far away, and a byte out of its word, each a cycle later.
+  logic [63:0] memory_q;
+  logic [7:0] byte_out_q;
+  logic picked_q;              // byte_out_q is the byte at byte_q
+  always_ff @(posedge clk_i) begin
+    memory_q <= memory_data_i;
+    byte_out_q <= buffer_q[8*byte_q +: 8];
   end
 
   logic [7:0] head_byte;
@@ -144,11 +154,11 @@ module uart_bridge #(
   always_comb begin
     unique case (state_q)
       Head: tx_data = head_byte;
-      Data: tx_data = buffer_q[8*byte_q +: 8];
+      Data: tx_data = byte_out_q;
       default: tx_data = check_high_q ? crc_q[15:8] : crc_q[7:0];
     endcase
   end
-  assign tx_write = !tx_full && (state_q == Head || (state_q == Data && fetched_q) || state_q == Tail);
+  assign tx_write = !tx_full && (state_q == Head || (state_q == Data && picked_q) || state_q == Tail);
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -168,6 +178,7 @@ module uart_bridge #(
       quiet_q <= '0;
       gather_q <= '0;
       fetched_q <= 1'b0;
+      picked_q <= 1'b0;
       {aw_q, w_q, b_q, ar_q, r_q} <= '0;
     end else begin
       if (rx_take) begin
@@ -176,6 +187,7 @@ module uart_bridge #(
       end
       quiet_q <= rx_take ? '0 : quiet_q + ($bits(quiet_q))'(1);
       fetched_q <= 1'b1;
+      picked_q <= state_q == Data && fetched_q && !tx_write;
       unique case (state_q)
         Idle: begin
           quiet_q <= '0;
@@ -263,8 +275,9 @@ module uart_bridge #(
         end
         RunMemory: begin
           // Reading: the address is out for a cycle. Writing: the word comes out of the buffer first.
-          if (is_read || fetched_q) state_q <= RunMemoryTake;
+          if (is_read || fetched_q) state_q <= RunMemoryWait;
         end
+        RunMemoryWait: state_q <= RunMemoryTake;
         RunMemoryTake: begin
           fetched_q <= 1'b0;
           word_q <= word_q + 8'd1;

@@ -140,7 +140,8 @@ class CardRing {
                                      " is more than the ring's " + std::to_string(blocks_) +
                                      " blocks ahead of " + std::to_string(next_));
         }
-        if (constants.size() < kPorts) throw std::invalid_argument("a constant per port");
+        if (constants.empty() || constants.size() > kPorts) throw std::invalid_argument("a constant per port");
+        ports_ = constants.size();
         std::uint64_t n = 0;
         std::uint32_t last = next_, bound = 0;
         BlockHeader first{};
@@ -233,7 +234,7 @@ class CardRing {
             std::memcpy(&record, start + at, sizeof record);
             __builtin_prefetch(start + at + 1024);
             const std::uint64_t next = at + sizeof record + ((record.caplen + 7u) & ~7u);
-            if (next > header.used || record.port >= kPorts) overrun(index, r);
+            if (next > header.used || record.port >= ports_) overrun(index, r);
             if (record.flags & kDeparture) [[unlikely]] {
                 const std::uint64_t cookie = std::uint64_t{record.flow_hash} << 32 | record.sequence;
                 if (record.digest & kOfTrain) {
@@ -273,6 +274,7 @@ class CardRing {
     std::uint32_t next_ = 0;
     std::shared_ptr<Consumer> consumer_;
     std::uint32_t drops_[kPorts] = {};
+    std::size_t ports_ = kPorts;  // of this card
     std::vector<Departure> departures_;
     std::vector<TrainDeparture> train_departures_[kPorts][kSlots];
 };
