@@ -180,13 +180,19 @@ def block(folder: Path, ports: int) -> None:
     always_ff @(posedge clk) begin
         decoded_reg_strb <= decode_reg_strb;
         decoded_req_is_external <= decode_is_external;
-        decoded_addr <= cpuif_addr;
+        if (cpuif_req_masked) decoded_addr <= cpuif_addr;
         decoded_req <= cpuif_req_masked;
         decoded_req_is_wr <= cpuif_req_is_wr;
         decoded_wr_data <= cpuif_wr_data;
         decoded_wr_biten <= cpuif_wr_biten;
     end
 """,
+    )
+    # It stands until the next request: no need to choose between it and a copy.
+    change(r"assign rd_mux_addr = decoded_req \? decoded_addr : pending_rd_addr;", "assign rd_mux_addr = decoded_addr;")
+    change(
+        r"^    logic \[16:0\] pending_rd_addr;\n(?:.*\n)*?(?=    assign rd_mux_addr)",
+        "    // Stands still throughout any external access.\n",
     )
     path.write_text(text)
 

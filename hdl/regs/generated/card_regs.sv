@@ -526,7 +526,7 @@ module card_regs (
     always_ff @(posedge clk) begin
         decoded_reg_strb <= decode_reg_strb;
         decoded_req_is_external <= decode_is_external;
-        decoded_addr <= cpuif_addr;
+        if (cpuif_req_masked) decoded_addr <= cpuif_addr;
         decoded_req <= cpuif_req_masked;
         decoded_req_is_wr <= cpuif_req_is_wr;
         decoded_wr_data <= cpuif_wr_data;
@@ -3419,16 +3419,8 @@ module card_regs (
     end
 
     logic [16:0] rd_mux_addr;
-    logic [16:0] pending_rd_addr;
-    // Hold read mux address to guarantee it is stable throughout any external accesses
-    always_ff @(posedge clk or negedge arst_n) begin
-        if(~arst_n) begin
-            pending_rd_addr <= '0;
-        end else begin
-            if(decoded_req) pending_rd_addr <= decoded_addr;
-        end
-    end
-    assign rd_mux_addr = decoded_req ? decoded_addr : pending_rd_addr;
+    // Stands still throughout any external access.
+    assign rd_mux_addr = decoded_addr;
 
     logic readback_err;
     logic readback_done;

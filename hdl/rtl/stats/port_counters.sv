@@ -48,9 +48,8 @@ module port_counters
   logic bank_q;
   // The event under way, out of the queue, with its class.
   event_t next, head_q;
-  logic queued, waiting_q, full, noise_q, runt_q, bad_q, good, last;
+  logic queued_q, waiting_q, full, noise_q, runt_q, bad_q, good, last;
   logic [4:0] size_index, size_index_q;
-  assign queued = wptr_q != rptr_q;
   assign full = wptr_q == {~rptr_q[4], rptr_q[3:0]};
   assign next = queue[rptr_q[3:0]];
   always_ff @(posedge clk_i) begin
@@ -61,7 +60,9 @@ module port_counters
   end
 
   logic fetch;
-  assign fetch = queued && (!waiting_q || last);
+  logic [4:0] level, level_q;         // of the queue
+  assign level = level_q + 5'(event_i) - 5'(fetch);
+  assign fetch = queued_q && (!waiting_q || last);
   always_comb begin
     if (next.e.length <= 24'd64) size_index = 5'(CntSize64);
     else if (next.e.length <= 24'd127) size_index = 5'(CntSize127);
@@ -178,7 +179,7 @@ module port_counters
   assign old_bank = !bank_q;
   // Events from before the flip go first.
   logic old_left;
-  assign old_left = (waiting_q && head_q.bank == old_bank) || (queued && next.bank == old_bank) || (add_q && add_bank_q == old_bank);
+  assign old_left = (waiting_q && head_q.bank == old_bank) || (queued_q && next.bank == old_bank) || (add_q && add_bank_q == old_bank);
 
   logic [63:0] difference0 [32];
   logic [63:0] difference1 [32];
@@ -215,6 +216,8 @@ module port_counters
     if (!rst_ni) begin
       wptr_q <= '0;
       rptr_q <= '0;
+      level_q <= '0;
+      queued_q <= 1'b0;
       bank_q <= 1'b0;
       slot_q <= '0;
       for (int k = 0; k < int'(Kinds); k++) sum_q[k] <= '0;
@@ -242,6 +245,8 @@ module port_counters
       end
       if (waiting_q) slot_q <= last ? '0 : slot_q + 3'd1;
       if (fetch) rptr_q <= rptr_q + 5'd1;
+      level_q <= level;
+      queued_q <= level != '0;
       if (comes != '0 || has_q != '0) begin
         for (int k = 0; k < int'(Kinds); k++) sum_q[k] <= (take[k] ? '0 : sum_q[k]) + more[k];
         has_q <= (has_q & ~take) | comes;

@@ -94,10 +94,14 @@ module uart_bridge #(
   logic [63:0] buffer [256];
   logic buffer_write;
   logic [7:0] buffer_address;
-  logic [63:0] buffer_in, buffer_q;
+  logic [63:0] buffer_in, buffer_q, write_in_q;
+  logic write_q;
+  logic [7:0] write_at_q;
   logic [63:8] gather_q;
   always_ff @(posedge clk_i) begin
-    if (buffer_write) buffer[buffer_address] <= buffer_in;
+    // Written a cycle late; what is read was written long before.
+    {write_q, write_at_q, write_in_q} <= {buffer_write, buffer_address, buffer_in};
+    if (write_q) buffer[write_at_q] <= write_in_q;
     buffer_q <= buffer[buffer_address];
   end
   logic fetched_q;   // buffer_q is the word at word_q
