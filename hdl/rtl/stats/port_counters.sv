@@ -172,7 +172,10 @@ module port_counters
   assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
   // Between events nothing moves: less to switch, and to simulate.
   logic active;
-  assign active = event_i || waiting || add || add_q || discard_i || sent_i || flip_i || busy_o;
+  assign active = waiting || add || add_q || busy_o;
+  // Simulation: nothing moves until an input says so (tools/model_parts.py).
+  logic asleep;
+  assign asleep = !active;
   always_ff @(posedge clk_i) begin
     if (add || walking_q) begin
       read0_q <= difference0[ra0];
@@ -208,7 +211,7 @@ module port_counters
       step_q <= '0;
       flipped_q <= 1'b0;
       overflow_o <= 1'b0;
-    end else if (active) begin
+    end else if (active || event_i || discard_i || sent_i || flip_i) begin
       if (event_i) begin
         wptr_q <= wptr_q + 5'd1;
         if (full) overflow_o <= 1'b1;
