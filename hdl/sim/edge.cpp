@@ -32,7 +32,7 @@ void inputs(Vtwinstamp_card___024root* root) {
 
 constexpr uint32_t SENDERS = TRAIN_PORT_BIT | GMII_TX_BIT;
 constexpr uint32_t SLOW = SENDERS | GMII_LOOPBACK_BIT | PHY_LINK_BIT;
-constexpr uint32_t COUNTERS = ~(PORT_COUNTERS_BIT - 1);
+constexpr uint32_t COUNTERS = ((1u << PORTS) - 1) * PORT_COUNTERS_BIT;
 
 }  // namespace
 
@@ -49,9 +49,12 @@ void CardSim::wake(uint32_t bits) {
 inline void CardSim::rouse() {
     const auto* top = top_.get();
     if (register_edge_) {
+        // What the register block reads was left alone while its clock stood.
+        if (!(awake_ & REGISTERS_BIT)) settle();
         wake(~0u);
         return;
     }
+    awake_ &= ~REGISTERS_BIT;
     if (top->m_axi_arvalid || read_left_) wake(GMII_TX_BIT);
     if (!(awake_ & PHY_LINK_BIT)) {
         if (slept_ == sleep_) {
@@ -151,6 +154,10 @@ void CardSim::check_edges() {
     auto* root = top->rootp;
     static_assert(sizeof root->__VactTriggered == sizeof(uint64_t));
     rest();
+    if (!model_runs(root->vlSymsp)) {
+        std::fprintf(stderr, "simulated card: still in reset\n");
+        std::abort();
+    }
     for (int event = 0; event <= PORTS; ++event) {
         top->clk_i = top->clk_reg_i = top->aux_clk_i = event == 0;
         top->rx_clk_i = static_cast<uint8_t>(event ? 1u << (event - 1) : 0);
@@ -159,7 +166,7 @@ void CardSim::check_edges() {
         const uint64_t found = root->__VactTriggered[0];
         if (found != (event ? RX_EDGE[event - 1] : CORE_EDGE | REGISTER_EDGE | AUX_EDGE)) {
             std::fprintf(stderr,
-                         "simulated card: edge of clock %d has triggers %llx: see tools/model_parts.py\n",
+                         "simulated card: edge of clock %d has triggers %llx: see tools/model_edges.py\n",
                          event, static_cast<unsigned long long>(found));
             std::abort();
         }
