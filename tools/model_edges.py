@@ -148,8 +148,8 @@ def blocks(code: str, of: str) -> list[tuple[int, list[str]]]:
         found = re.match(
             rf"\s*if \(\((0x[0-9a-f]+|\d+)ULL & {re.escape(of)}\)\) \{{\n(.*)\n\s*\}}\s*$", part, re.S
         )
-        if not found:
-            die(f"{of}: {part[:200]}")
+        if found is None:
+            sys.exit(f"tools/model_edges.py: {of}: {part[:200]}")
         out.append((int(found[1], 0), found[2].split("\n")))
     return out
 

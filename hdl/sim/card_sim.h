@@ -177,7 +177,9 @@ class CardSim {
         Cloud* cloud = nullptr;      // where it came from
         uint64_t cloud_index = 0;
         bool active = false;
-        int64_t place = 0;  // of the next byte: negative: idle, then preamble, SFD, bytes, FCS
+        const uint8_t* next = nullptr;  // bytes that follow with nothing special about them
+        int64_t plain = 0;              // how many
+        int64_t place = 0;              // of the next byte: negative: idle, then preamble, SFD, bytes, FCS
         uint32_t gap_left = 0;
         uint32_t crc = 0;
         uint32_t idle = 1000;  // byte times since the last carrier
