@@ -4,7 +4,7 @@
 A module of its own, whose inputs stand in its own variables, is the same code for each port, a quarter of
 what has to go through the instruction cache each cycle. Otherwise Verilator reads what drives them, which is
 another variable for each port. Clocks and the common reset are left as they are: each would be one more
-trigger. What says that a module sleeps (tools/model_parts.py) is kept as a variable. Run by tools/verilate.sh
+trigger. What says that a module sleeps (tools/model_edges.py) is kept as a variable. Run by tools/verilate.sh
 (docs/decisions/0060-simulation-speed.md).
 """
 

@@ -58,7 +58,7 @@ module gmii_loopback (
   );
 
   logic rx_near_q, tx_far_q, tx_quiet_q;
-  // Simulation: only from the pins to the receive MAC something moves, without a register (tools/model_parts.py).
+  // Simulation: only from the pins to the receive MAC something moves, without a register (tools/model_edges.py).
   logic asleep;
   assign asleep = !near_i && !far_i && !near_rx && !near_tx && !far_rx && !far_tx && !rx_near_q && !tx_far_q &&
                   !tx_quiet_q && !far_open_q && near_idle && far_idle && !tx_en_o;

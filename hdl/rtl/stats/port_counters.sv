@@ -173,7 +173,7 @@ module port_counters
   // Between events nothing moves: less to switch, and to simulate.
   logic active;
   assign active = waiting || add || add_q || busy_o;
-  // Simulation: nothing moves until an input says so (tools/model_parts.py).
+  // Simulation: nothing moves until an input says so (tools/model_edges.py).
   logic asleep;
   assign asleep = !active;
   always_ff @(posedge clk_i) begin

@@ -92,7 +92,7 @@ module gmii_tx
   assign quiet = state_q == StIdle && !next_word && !in_valid_i && gap_q == 4'd12 && !tx_en_o && !sent_o &&
                  !departure_valid_o && head_q == '0 && (enable_i || level == '0);
 
-  // Simulation: nothing moves until a record comes (tools/model_parts.py).
+  // Simulation: nothing moves until a record comes (tools/model_edges.py).
   logic asleep;
   assign asleep = state_q == StIdle && level == '0 && gap_q == 4'd12 && !tx_en_o && !sent_o && !departure_valid_o &&
                   head_q == '0;

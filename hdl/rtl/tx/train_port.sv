@@ -81,7 +81,7 @@ module train_port (
   );
 
   assign end_late_o = late;
-  // Simulation: nothing moves until a register is written (tools/model_parts.py).
+  // Simulation: nothing moves until a register is written (tools/model_edges.py).
   logic asleep;
   assign asleep = quiet && active_o == '0 && !head_valid && idle && !departure_valid_o;
 
