@@ -152,7 +152,7 @@ WINDOW_BENCH := hdl/sim/dedup/window_bench.cpp
 hdl: $(SIM) $(HASH_SIM) $(WINDOW_SIM) $(UART_SIM) $(SERIAL_SIM) $(CLOCK_SIM) $(TRAIN_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
 
 # The card that writes waveforms is a library of its own, made where somebody asks for it.
-$(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
+$(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/model_edges.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
 	@echo "hdl: building $@"
 	@mkdir -p $(@D)
 	@TRACE=$(if $(filter %_trace.so,$@),1,0) bash tools/verilate.sh $@ > $@.log 2>&1 || { cat $@.log; exit 1; }

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What hdl/sim has to know about the Verilated model beyond its ports: python tools/model_parts.py FOLDER.
 
-Run by tools/verilate.sh. Two files, of what Verilator makes and does not hand out:
-
-model_edges.h, for hdl/sim/edge.cpp: Verilator's eval() looks at all clocks, before and after. The harness
-knows which clock has an edge; model_nba<TRIGGERED> is the model's own eval_nba with that as a constant.
+Run by tools/verilate.sh; of what Verilator makes and does not hand out.
 
 model_parts.h, for hdl/sim/warp.cpp: which members may change while the card is idle. Clocks, late inputs and
 Verilator's own; card time (WARP_TIME) and what follows it; timers of polls (WARP_POLL). Whatever else changes
@@ -57,39 +54,6 @@ def members(folder: Path, name: str) -> set[str]:
     return set(re.findall(r"(\w+)(?:\[\d+\])*;", text)) | set(ports)
 
 
-def edges(folder: Path) -> str:
-    sources = sorted(folder.glob(f"{PREFIX}_*.cpp"))
-    text = "\n".join(source.read_text() for source in sources)
-    if f"void {ROOT}___eval_act(" in text:
-        die("the model has an active region: hdl/sim/edge.cpp knows none")
-    found = re.findall(r"region trigger index (\d+) is active: @\(([^\\]*)\)\\n", text)
-    names = {what: int(index) for index, what in found}
-    if max(names.values()) > 63:
-        die("more than 64 triggers")
-    bits = [names["posedge clk_i"], names["posedge clk_reg_i"], names["posedge aux_clk_i"]]
-    for port in range(4):
-        which = [i for what, i in names.items() if re.match(rf"posedge (?=.*rx_).*\[{port}\]", what)]
-        if len(which) != 1:
-            die(f"{len(which)} triggers for the receive clock of port {port}: name each once")
-        bits += which
-    nba = body(text, f"void {ROOT}___eval_nba({ROOT}* vlSelf)")
-    nba = nba.replace("vlSelfRef.__VnbaTriggered[0U]", "TRIGGERED")
-    if "__VnbaTriggered" in nba:
-        die("eval_nba looks at its triggers in a new way")
-    nba = nba.replace(f"void {ROOT}___eval_nba(", "template <uint64_t TRIGGERED>\ninline void model_nba(", 1)
-    called = sorted(set(re.findall(rf"\b({PREFIX}_\w+?___\w+)\(", nba)))
-    lines = [f"void {name}({re.match(rf'({PREFIX}_.+?)___(?!024)', name)[1]}* vlSelf);" for name in called]  # type: ignore[index]
-    lines += [
-        f"void {ROOT}___eval_ico({ROOT}* vlSelf);",
-        f"void {ROOT}___eval_triggers_vec__act({ROOT}* vlSelf);",
-        f"constexpr uint64_t CORE_EDGE = 1ull << {bits[0]}, REGISTER_EDGE = 1ull << {bits[1]};",
-        f"constexpr uint64_t AUX_EDGE = 1ull << {bits[2]};",
-        f"constexpr uint64_t RX_EDGE[4] = {{{', '.join(f'1ull << {bit}' for bit in bits[3:])}}};",
-        nba,
-    ]
-    return "\n".join(lines)
-
-
 def warp(folder: Path) -> str:
     lines = []
     counts = dict.fromkeys(("WARP_FREE", "WARP_TIME", "WARP_DUE", "WARP_TARGET", "WARP_POLL"), 0)
@@ -136,7 +100,6 @@ def warp(folder: Path) -> str:
 def main() -> None:
     folder = Path(sys.argv[1])
     head = "// Made by tools/model_parts.py.\n"
-    (folder / "model_edges.h").write_text(head + "#pragma once\n" + edges(folder) + "\n")
     (folder / "model_parts.h").write_text(head + warp(folder) + "\n")
 
 

@@ -4,7 +4,8 @@
 A module of its own, whose inputs stand in its own variables, is the same code for each port, a quarter of
 what has to go through the instruction cache each cycle. Otherwise Verilator reads what drives them, which is
 another variable for each port. Clocks and the common reset are left as they are: each would be one more
-trigger. Run by tools/verilate.sh (docs/decisions/0060-simulation-speed.md).
+trigger. What says that a module sleeps (tools/model_edges.py) is kept as a variable. Run by tools/verilate.sh
+(docs/decisions/0060-simulation-speed.md).
 """
 
 import re
@@ -36,6 +37,8 @@ def main() -> None:
             sys.exit(f"tools/share_ports.py: {module}: an input that it cannot read")
         name = module.split("/")[1]
         lines.append(f'no_inline -module "{name}"')
+        if "logic asleep;" in text:
+            inputs.append("asleep")
         lines += [f'public_flat_rd -module "{name}" -var "{v}"' for v in inputs if v not in SHARED]
     sys.stdout.write("\n".join(lines) + "\n")
 

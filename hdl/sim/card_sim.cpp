@@ -387,6 +387,14 @@ uint64_t CardSim::truth(int port, WireTruth* out, uint64_t room) {
 // What the PHY puts on the pins right after the receive clock's edge.
 void CardSim::drive_wire(int port) {
     Wire& wire = wires_[port];
+    if (wire.plain > 0 && phys_[port].carries()) [[likely]] {
+        --wire.plain;
+        ++wire.place;
+        const uint8_t value = *wire.next++;
+        wire.crc = (wire.crc >> 8) ^ CRC[(wire.crc ^ value) & 0xFF];
+        top_->rxd_i[port] = value;
+        return;
+    }
     const uint8_t bit = static_cast<uint8_t>(1u << port);
     if (!wire.active) {
         if (wire.idle != UINT32_MAX) ++wire.idle;
@@ -458,6 +466,11 @@ void CardSim::drive_wire(int port) {
         if (data == 0 && sfd) {
             wire.truths.back().first_fs = now_fs_;
             pending_truths_.push_back({port, wire.started - 1, true, now_fs_});
+            // RX_DV is high by now and RX_ER low: up to the last byte of the item only data changes.
+            if (!(item.flags & WIRE_MARKS) && item.error_at >= item.length && item.length > 2) {
+                wire.next = (wire.cloud ? wire.bytes : wire.pools.front()).data() + item.offset + 1;
+                wire.plain = int64_t{item.length} - 2;
+            }
         }
     }
     if (data >= total - 1) leave_wire(port);  // the last byte: the carrier goes with the next edge
@@ -479,6 +492,7 @@ void CardSim::drive_wire(int port) {
 void CardSim::leave_wire(int port) {
     Wire& wire = wires_[port];
     wire.active = false;
+    wire.plain = 0;
     wire.idle = 0;
     if (wire.cloud) {
         wire.cloud = nullptr;
@@ -506,6 +520,7 @@ void CardSim::memory_edge(bool b) {
     const bool valid = !responses_.empty() && responses_.front().due <= cycles_;
     top->m_axi_bvalid = valid;
     if (valid) top->m_axi_bresp = responses_.front().code;
+    refused_ |= valid && responses_.front().code != OKAY;
 }
 
 void CardSim::resolve(const uint32_t before[4]) {

@@ -7,6 +7,7 @@
 // an edge's evaluation, as hardware behind registers does.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -151,7 +152,7 @@ class CardSim {
     void set_warp(bool on) { warping_ = on; }
     uint64_t warped() const { return warped_; }  // cycles that were not run one by one
     // The bytes of every signal in the model; returns how many.
-    uint64_t state(uint8_t* out, uint64_t room) const;
+    uint64_t state(uint8_t* out, uint64_t room);
     // Runs until the wire's queues are empty, or n cycles have passed; returns cycles run.
     uint64_t run_wires(uint64_t n);
     bool write(uint32_t address, uint32_t data, uint8_t strobe = 15);
@@ -176,7 +177,9 @@ class CardSim {
         Cloud* cloud = nullptr;      // where it came from
         uint64_t cloud_index = 0;
         bool active = false;
-        int64_t place = 0;  // of the next byte: negative: idle, then preamble, SFD, bytes, FCS
+        const uint8_t* next = nullptr;  // bytes that follow with nothing special about them
+        int64_t plain = 0;              // how many
+        int64_t place = 0;              // of the next byte: negative: idle, then preamble, SFD, bytes, FCS
         uint32_t gap_left = 0;
         uint32_t crc = 0;
         uint32_t idle = 1000;  // byte times since the last carrier
@@ -226,6 +229,12 @@ class CardSim {
     void step();
     void edge(int event);
     void rest();
+    void wake(uint32_t bits);
+    void rouse();
+    void doze();
+    void settle();
+    void move_polls(uint64_t cycles);
+    uint64_t until_poll() const;
     void check_edges();
     void warp(uint64_t end_cycles, int64_t end_fs);
     bool still() const;
@@ -263,9 +272,13 @@ class CardSim {
     Clock clocks_[1 + PORTS];
     int last_event_ = -1;
     bool plain_ = true;
-    bool register_edge_ = false;  // this core edge is one of the register block's clock too
-    bool aux_edge_ = false;       // … and of the clock of PPS, serial line and soft core
-    uint32_t stale_ = 0;          // ports whose inputs changed since the model saw them
+    bool register_edge_ = false;      // this core edge is one of the register block's clock too
+    bool aux_edge_ = false;           // … and of the clock of PPS, serial line and soft core
+    uint32_t awake_ = ~0u;            // parts of the model that are evaluated, see edge.cpp
+    std::array<uint32_t, 4> calm_{};  // what could have slept at the last looks
+    uint64_t slept_ = 0, sleep_ = 0;  // cycles that the PHYs' timers are behind, and may be
+    bool refused_ = false;            // the memory answered with an error
+    uint32_t stale_ = 0;              // ports whose inputs changed since the model saw them
     int64_t now_fs_ = 0;
     uint64_t cycles_ = 0;
     uint32_t register_cycles_ = 64;  // cycles that the register block's clock still runs

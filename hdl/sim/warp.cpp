@@ -167,6 +167,20 @@ void add_time(Model* model, u128 q72) {
 
 }  // namespace
 
+// The timers of polls that were not counted on while the PHYs slept.
+void CardSim::move_polls(uint64_t cycles) {
+    advance_polls(top_->rootp->vlSymsp, static_cast<uint32_t>(cycles));
+}
+
+// Cycles before the next poll.
+uint64_t CardSim::until_poll() const {
+    uint64_t k = UINT64_MAX;
+    for (const auto& [timer, poll] : polls(top_->rootp->vlSymsp)) {
+        if (poll) k = std::min(k, timer < poll ? uint64_t{poll} - timer : 0);
+    }
+    return k;
+}
+
 // What the harness knows: nothing on its way, and no other card to keep up with.
 bool CardSim::still() const {
     const auto* top = top_.get();
@@ -258,6 +272,7 @@ bool CardSim::leap(uint64_t end_cycles, int64_t end_fs) {
     const int64_t limit = std::min(end_fs, next_activity());
     if (end_cycles - cycles_ < 4 * MARGIN || limit - now_fs_ < 4 * MARGIN * 8'000'000) return false;
     if (!still()) return false;
+    settle();
     uint32_t time[2][4];
     std::memcpy(time[0], card_time(), sizeof time[0]);
     const uint64_t start = cycles_;
@@ -269,15 +284,12 @@ bool CardSim::leap(uint64_t end_cycles, int64_t end_fs) {
     uint64_t k = std::min(end_cycles - cycles_, limit == NEVER ? UINT64_MAX : clocks_[0].edges_until(limit));
     k = std::min(k, until_due(model, static_cast<uint64_t>(step >> 40)));
     if (link_due_ != Phy::NEVER_DUE) k = std::min(k, link_due_ > cycles_ ? link_due_ - cycles_ : 0);
-    uint64_t until_poll = UINT64_MAX;
-    for (const auto& [timer, poll] : polls(model)) {
-        if (poll) until_poll = std::min(until_poll, timer < poll ? uint64_t{poll} - timer : 0);
-    }
+    const uint64_t until = until_poll();
     bool rounds = false;
-    if (until_poll < k) {
+    if (until < k) {
         const uint64_t round = round_of_polls();
         rounds = round != 0 && k >= round + MARGIN;
-        k = rounds ? (k - MARGIN) / round * round : until_poll;
+        k = rounds ? (k - MARGIN) / round * round : until;
     }
     if (!rounds) {
         if (k < 2 * MARGIN) return false;
@@ -299,7 +311,8 @@ bool CardSim::leap(uint64_t end_cycles, int64_t end_fs) {
     return true;
 }
 
-uint64_t CardSim::state(uint8_t* out, uint64_t room) const {
+uint64_t CardSim::state(uint8_t* out, uint64_t room) {
+    settle();
     const Model* model = top_->rootp->vlSymsp;
     uint64_t size = 0;
     for (const Range& part : instances(model)) {

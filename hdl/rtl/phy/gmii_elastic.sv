@@ -18,6 +18,7 @@ module gmii_elastic #(
   output logic [7:0] data_o,
   output logic       en_o,
   output logic       er_o,
+  output logic       idle_o,  // simulation: empty, on both sides
   input  logic [1:0] late_i   // simulation: [0] into in_clk_i, [1] into out_clk_i
 );
   // One entry for each byte, one without en behind the last.
@@ -35,6 +36,7 @@ module gmii_elastic #(
     .rlate_i(late_i[1])
   );
   assign ready = running_q;
+  assign idle_o = !en_i && !en_q && !valid && !running_q && !en_o;
   always_ff @(posedge out_clk_i or negedge out_rst_ni) begin
     if (!out_rst_ni) begin
       running_q <= 1'b0;

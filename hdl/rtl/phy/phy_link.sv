@@ -92,6 +92,9 @@ module phy_link #(
   logic quiet, fires;
   assign fires = poll_i != '0 && timer_q >= poll_i - 32'd1;
   assign quiet = state_q == StWait && !pending_q && !command_i && !fires && ready && !done;
+  // Simulation: nothing but the timer moves until it fires, or a register is written (tools/model_edges.py).
+  logic asleep;
+  assign asleep = quiet;
   assign busy_o = pending_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin

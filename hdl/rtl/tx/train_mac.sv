@@ -59,7 +59,8 @@ module train_mac (
 
   output logic        end_o,               // pulse: the frame has left; what the others say is still its
   output logic        end_multicast_o,     // of its destination; broadcast too
-  output logic        end_broadcast_o
+  output logic        end_broadcast_o,
+  output logic        idle_o               // no frame is under way
 );
   localparam logic [31:0] Ns = 32'd1_000_000_000;
   localparam logic [31:0] NtpUnix = 32'd2_208_988_800;  // 1900 to 1970, s
@@ -381,6 +382,7 @@ module train_mac (
       endcase
     end
   end
+  assign idle_o = state_q == StIdle && !sent_o && !end_o;
   assign sent_train_o = train_q;
   assign sent_sequence_o = sequence_q;
   assign sent_length_o = 16'(size_q) + 16'd4;

@@ -65,7 +65,7 @@ module train_port (
     .head_port_o(head_port), .head_law_o(head_law), .head_sums_o(head_sums)
   );
 
-  logic sent, report, late;
+  logic sent, report, late, idle;
   logic [1:0] train;
   logic [31:0] sequence_number;
   logic [63:0] q32, delay_q32;
@@ -78,10 +78,13 @@ module train_port (
     .host_busy_i, .host_length_i, .hold_host_o, .txd_o, .tx_en_o,
     .sent_o(sent), .sent_train_o(train), .sent_sequence_o(sequence_number), .sent_length_o(end_length_o),
     .sent_q32_o(q32), .sent_report_o(report), .late_o(late), .delay_q32_o(delay_q32), .end_o,
-    .end_multicast_o, .end_broadcast_o
+    .end_multicast_o, .end_broadcast_o, .idle_o(idle)
   );
 
   assign end_late_o = late;
+  // Simulation: nothing moves until a register is written (tools/model_edges.py).
+  logic asleep;
+  assign asleep = quiet && active_o == '0 && !head_valid && idle && !departure_valid_o;
 
   logic [31:0] sent_q [4];
   logic [31:0] late_q [4];
