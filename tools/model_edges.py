@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Verilated model as hdl/sim/edge.cpp runs it: python tools/model_edges.py FOLDER.
 
-Run by tools/verilate.sh (docs/decisions/0099-parts-that-sleep.md). Verilator's eval() looks at all clocks,
+Run by tools/verilate.sh (docs/decisions/0104-parts-that-sleep.md). Verilator's eval() looks at all clocks,
 before and after each edge, knows of a reset, and evaluates everything. Made from its text, in
 model_edges.h and model_ports.cpp:
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts that sleep (decision 0099): the same as with everything evaluated always."""
+"""Parts that sleep (decision 0104): the same as with everything evaluated always."""
 
 from __future__ import annotations
 
