@@ -60,8 +60,7 @@ module port_counters
   end
 
   logic fetch;
-  logic [4:0] level, level_q;         // of the queue
-  assign level = level_q + 5'(event_i) - 5'(fetch);
+  logic [4:0] level_q;                // of the queue
   assign fetch = queued_q && (!waiting_q || last);
   always_comb begin
     if (next.e.length <= 24'd64) size_index = 5'(CntSize64);
@@ -93,22 +92,12 @@ module port_counters
   // What can wait is gathered, and picked, one kind after the other, for the cycles that events leave. Wide enough for
   // all that comes while the others have their turn.
   localparam int unsigned Kinds = 7;
-  logic [19:0] more [Kinds];         // of this cycle
-  logic [Kinds-1:0] comes, has_q, take;
+  logic [Kinds-1:0] has_q, take;
   logic [19:0] sum_q [Kinds];
   logic pick_q, pick_now, picks;
   logic [4:0] pick_index, pick_index_q;
   logic [19:0] pick_amount, pick_amount_q;
   always_comb begin
-    more[0] = 20'(sent_i);
-    more[1] = sent_i ? 20'(sent_length_i) : '0;
-    more[2] = 20'(sent_i && sent_broadcast_i);
-    more[3] = 20'(sent_i && sent_multicast_i && !sent_broadcast_i);
-    more[4] = 20'(sent_i && sent_late_i);
-    more[5] = 20'(discard_i);
-    more[6] = 20'(duplicate_i);
-    comes = {duplicate_i, discard_i, sent_i && sent_late_i, sent_i && sent_multicast_i && !sent_broadcast_i,
-             sent_i && sent_broadcast_i, sent_i, sent_i};
     pick_now = pick_q && !waiting_q;
     picks = !pick_q || pick_now;
     take = '0;
@@ -248,12 +237,19 @@ module port_counters
       end
       if (waiting_q) slot_q <= last ? '0 : slot_q + 3'd1;
       if (fetch) rptr_q <= rptr_q + 5'd1;
-      level_q <= level;
-      queued_q <= level != '0;
-      if (comes != '0 || has_q != '0) begin
-        for (int k = 0; k < int'(Kinds); k++) sum_q[k] <= (take[k] ? '0 : sum_q[k]) + more[k];
-        has_q <= (has_q & ~take) | comes;
-      end
+      level_q <= level_q + 5'(event_i) - 5'(fetch);
+      queued_q <= level_q + 5'(event_i) != 5'(fetch);
+      // From the inputs themselves: a simulation that left this module out has not worked out more.
+      sum_q[0] <= (take[0] ? '0 : sum_q[0]) + 20'(sent_i);
+      sum_q[1] <= (take[1] ? '0 : sum_q[1]) + (sent_i ? 20'(sent_length_i) : '0);
+      sum_q[2] <= (take[2] ? '0 : sum_q[2]) + 20'(sent_i && sent_broadcast_i);
+      sum_q[3] <= (take[3] ? '0 : sum_q[3]) + 20'(sent_i && sent_multicast_i && !sent_broadcast_i);
+      sum_q[4] <= (take[4] ? '0 : sum_q[4]) + 20'(sent_i && sent_late_i);
+      sum_q[5] <= (take[5] ? '0 : sum_q[5]) + 20'(discard_i);
+      sum_q[6] <= (take[6] ? '0 : sum_q[6]) + 20'(duplicate_i);
+      has_q <= (has_q & ~take) | {duplicate_i, discard_i, sent_i && sent_late_i,
+                                  sent_i && sent_multicast_i && !sent_broadcast_i, sent_i && sent_broadcast_i,
+                                  sent_i, sent_i};
       if (picks) begin
         pick_q <= take != '0;
         pick_index_q <= pick_index;
@@ -287,6 +283,6 @@ module port_counters
       end
     end
   end
-  assign ready_o = has_q == '0 && comes == '0 && !pick_q && !busy_o;
+  assign ready_o = has_q == '0 && !sent_i && !discard_i && !duplicate_i && !pick_q && !busy_o;
   assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
 endmodule
