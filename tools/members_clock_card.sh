@@ -19,8 +19,8 @@ list() { # PATTERN COUNT
 }
 list '__V\w*' 3
 for port in clk_i reg_clk_i cpu_clk_i aux_clk_i now_q72_o; do echo "CLOCK_FREE($port)"; done
-list '\w+__DOT__u_clock__DOT__(now_q|left_q|left)' 3
+list '\w+__DOT__u_clock__DOT__(now_q|next_q|left_q)' 3
 list '\w+__DOT__u_capture__DOT__(now_q|since_q|due_q)' 3
-list '\w+__DOT__u_output__DOT__end_q' 1
+list '\w+__DOT__u_output__DOT__(end_q|past1_q|past2_q)' 3
 list '\w+__DOT__(tick_q|u_core__DOT__left_q|u_core__DOT__memory)' 3
 for field in now slew_left; do echo "CLOCK_FREE(clock_card__DOT__hwif_in.__PVT__clock.__PVT__$field)"; done

@@ -30,6 +30,8 @@ from model_parts import PREFIX, ROOT, body, die, instances, members
 SLEEPERS = {"train_port": 0, "gmii_tx": 1, "gmii_loopback": 2, "phy_link": 3, "port_counters": 4}
 COUNTERS = SLEEPERS["port_counters"]
 REGISTERS = 1 << 31
+# What wakes the counters of a port, beside senders and registers.
+COUNTED = ("event_i", "discard_i", "duplicate_i", "flip_i")
 # From the pins to the receive MAC it goes through gmii_loopback, asleep or not: only these stand still.
 TO_PINS = {"tx_en_o", "tx_er_o", "txd_o", "mac_tx_en_i", "mac_txd_i", "mac_tx_er_i"}
 REGISTER_INPUTS = "twinstamp_card__DOT__hwif_in"
@@ -243,7 +245,7 @@ def edges(folder: Path) -> tuple[str, str]:
         else:
             lines.append(f"    if (syms->{member}.asleep) bits |= {1 << bit}u;")
     events = [
-        f"(syms->{member}.event_i | syms->{member}.flip_i ? {1 << bit}u : 0u)"
+        f"({' | '.join(f'syms->{member}.{name}' for name in COUNTED)} ? {1 << bit}u : 0u)"
         for member, bit in beds.items()
         if bit >= COUNTERS
     ]

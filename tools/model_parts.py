@@ -21,7 +21,8 @@ ROOT = f"{PREFIX}___024root"
 FREE = (
     r"^__V(trigprevexpr|act|nba|ico|stl)|"
     r"(^|__)(clk_i|clk_reg_i|aux_clk_i|rx_clk_i|tx_clk_i|late_i|wlate_i|rlate_i|now_q72_o|now_q32|now_q32_i|now_half_i|now_fraction|now_fraction_i|"
-    r"soon_q|soon_q64|soon_q64_i|before_q64|before_q64_i)$|u_train_time__DOT__before_q$"
+    r"next_q32|next_q32_o|lead_q32_q|lead_q32_i|next_q64|next_q64_i|soon_q|soon_q64|soon_q64_i|before_q64|before_q64_i)$|"
+    r"u_train_time__DOT__(next|before)_q$|u_mac__DOT__left_q$|u_clock__DOT__adding_q$"
 )
 
 
@@ -73,7 +74,7 @@ def warp(folder: Path) -> str:
             full = f"{name}.{member}"
             if re.search(FREE, plain):
                 put("WARP_FREE", full)
-            elif plain.endswith("u_clock__DOT__now_q"):
+            elif re.search(r"u_clock__DOT__(now|next)_q$", plain):
                 put("WARP_TIME", full)
             elif re.search(r"(^|u_tx__DOT__)due$", plain):
                 put("WARP_DUE", full)
@@ -86,7 +87,7 @@ def warp(folder: Path) -> str:
     lines.append("#endif")
     for kind, least in (
         ("WARP_FREE", 20),
-        ("WARP_TIME", 1),
+        ("WARP_TIME", 2),
         ("WARP_DUE", 4),
         ("WARP_TARGET", 4),
         ("WARP_POLL", 4),

@@ -44,6 +44,7 @@ if [ "${CI:-}" = true ]; then
     program gpsd gpsd wanted
     program chronyd chrony wanted
 fi
+program tclsh tcl wanted  # runs the scripts for Vivado in a stand-in for it
 # Waveforms of the simulated card.
 [ -e /usr/include/zlib.h ] || wanted+=(zlib1g-dev)
 [ -e /usr/include/lz4.h ] || wanted+=(liblz4-dev)

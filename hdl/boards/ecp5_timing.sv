@@ -2,6 +2,7 @@
 // The card between flip-flops on an ECP5, for tools/synth.sh --timing; no board. Its buses have more signals than
 // any package has pins: what goes in comes from a shift register, what comes out is loaded into another one.
 //
+// Without the duplicate window, which has no room in the largest one beside four ports (docs/hdl-dedup.md).
 // GMII and MDIO are at pins, through a register in their own clock each way, as on a board.
 module ecp5_timing (
   input  logic       clk_i,
@@ -55,7 +56,7 @@ module ecp5_timing (
           m_arready, m_rvalid, m_rlast, m_rdata, m_bresp, m_rresp, pps_in, uart_in} = in_q;
   assign out = {awready, wready, bvalid, arready, rvalid, rdata, bresp, rresp, m_awvalid, m_wvalid, m_wlast, m_bready,
                 m_arvalid, m_rready, m_awaddr, m_wdata, m_araddr, m_awlen, m_arlen, pps_out, uart_out, irq};
-  twinstamp_card u_card (
+  twinstamp_card #(.DedupLog2(0)) u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni, .reg_active_o(), .aux_active_o(),
     .pps_word_i(pps_in), .pps_word_o(pps_out), .uart_rx_i(uart_in), .uart_tx_o(uart_out), .rx_clk_i, .rxd_i(rxd), .rx_dv_i(rx_dv), .rx_er_i(rx_er),
     .txd_o, .tx_en_o, .tx_er_o, .mdc_o, .mdio_o, .mdio_oe_o, .mdio_i(mdio_q),

@@ -4,6 +4,7 @@
 (* blackbox *)
 module picorv32 #(
   parameter bit ENABLE_COUNTERS = 1'b1, ENABLE_COUNTERS64 = 1'b1, BARREL_SHIFTER = 1'b0, ENABLE_MUL = 1'b0,
+  parameter bit ENABLE_PCPI = 1'b0, TWO_CYCLE_COMPARE = 1'b0, TWO_CYCLE_ALU = 1'b0,
   parameter bit ENABLE_FAST_MUL = 1'b0, ENABLE_DIV = 1'b0, CATCH_MISALIGN = 1'b1, CATCH_ILLINSN = 1'b1,
   parameter bit REGS_INIT_ZERO = 1'b0,
   parameter logic [31:0] STACKADDR = 32'hFFFFFFFF

@@ -30,6 +30,7 @@ module block_packer_formal
     .idle_o(), .store_o(), .now_q32_i('0), .epoch_i('0), .bound_ns_i('0), .utc_offset_i('0), .utc_valid_i(1'b0), .servo_i('0), .locked_i(1'b0),
     .slewing_i(1'b0), .drops_i(drops), .committed_i(committed_q), .taken_o(taken), .read_o(read),
     .read_address_o(read_address), .read_data_i(data_q), .discard_o(discard),
+    .more_i(1'b0), .mark_i(1'b0), .drop_i(1'b0), .duplicate_o(),
     .awvalid, .awready, .awaddr(), .awlen(), .wvalid(), .wready, .wdata(), .wlast(), .bvalid, .bready(),
     .bresp(2'b00)
   );

@@ -13,8 +13,13 @@ hdl/rtl/hash/mul32.sv
 hdl/rtl/hash/token_fifo.sv
 hdl/rtl/hash/flow_hash.sv
 hdl/rtl/hash/flow_stream.sv
+hdl/rtl/dedup/frame_normaliser.sv
 hdl/rtl/rx/rx_port.sv
 hdl/rtl/hash/frame_digest.sv
+hdl/rtl/dedup/profile_digest.sv
+hdl/rtl/dedup/stamp_ns.sv
+hdl/rtl/dedup/duplicate_window.sv
+hdl/rtl/dedup/record_judge.sv
 hdl/rtl/phy/mdio_master.sv
 hdl/rtl/phy/phy_link.sv
 hdl/rtl/phy/gmii_elastic.sv
@@ -32,6 +37,7 @@ hdl/rtl/clock/pps_capture.sv
 hdl/rtl/clock/pps_output.sv
 hdl/rtl/uart/uart.sv
 hdl/rtl/cpu/bus_arbiter.sv
+hdl/rtl/cpu/core_multiplier.sv
 hdl/rtl/cpu/soft_core.sv
 hdl/rtl/clock/discipline.sv
 hdl/rtl/ring/axi_stream_writer.sv

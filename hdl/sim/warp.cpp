@@ -122,7 +122,8 @@ uint64_t card_q32(const Model* model) {
     u128 now = 0;
 #define WARP_DUE(member)
 #define WARP_TARGET(member)
-#define WARP_TIME(member) now = wide(model->member.data());
+// Of card time and what it will be a cycle later, the earlier one.
+#define WARP_TIME(member) now = now ? std::min(now, wide(model->member.data())) : wide(model->member.data());
 #include "model_parts.h"
 #undef WARP_TIME
 #undef WARP_DUE
@@ -150,10 +151,12 @@ uint64_t until_due(const Model* model, uint64_t step_q32) {
 void add_time(Model* model, u128 q72) {
 #define WARP_DUE(member)
 #define WARP_TARGET(member)
-#define WARP_TIME(member)                                                         \
-    const u128 now = (wide(model->member.data()) + q72) & ((u128{1} << 104) - 1); \
-    for (int i = 0; i < 4; ++i)                                                   \
-        model->member[static_cast<size_t>(i)] = static_cast<uint32_t>(now >> (32 * i));
+#define WARP_TIME(member)                                                                   \
+    {                                                                                       \
+        const u128 now = (wide(model->member.data()) + q72) & ((u128{1} << 104) - 1);       \
+        for (int i = 0; i < 4; ++i)                                                         \
+            model->member[static_cast<size_t>(i)] = static_cast<uint32_t>(now >> (32 * i)); \
+    }
 #include "model_parts.h"
 #undef WARP_TIME
 #undef WARP_DUE

@@ -96,12 +96,14 @@ def check(card: Card, port: int, heard: Heard, counters: dict[str, int], got, ke
         "stored",
         "dropped",
         "discarded",
+        "duplicates_dropped",
         "not_wanted",
     }
     expected = {name: heard.counters[name] for name in counters if name not in sent}
     assert {name: counters[name] for name in expected} == expected, f"port {port}"
     wanted = [f for f in heard.frames if keep or not f[1]]
     assert counters["stored"] == len(wanted) and counters["dropped"] == counters["discarded"] == 0
+    assert counters["duplicates_dropped"] == 0
     assert counters["not_wanted"] == len(heard.frames) - len(wanted)
     assert got.frames == [content for content, _, _ in wanted]
     assert got.record_flags == [flags for _, flags, _ in wanted]

@@ -3,12 +3,12 @@
 // steps of a nanosecond; and a word through the serialiser.
 `timescale 1ps/1ps
 module ecp5_pps_bench;
-  logic clk = 0, eclk = 0, rst_n = 0, pps = 0, out;
+  logic clk = 0, fast_clk = 0, rst_n = 0, pps = 0, out;
   logic [7:0] word, sent = 0;
-  always #2000 eclk = ~eclk;
-  always #4000 clk = ~clk;  // from eclk by division: its edges are rising ones of eclk
-  pps_sampler u_sampler (.clk_i(clk), .eclk_i(eclk), .rst_ni(rst_n), .pps_i({pps, pps}), .word_o(word));
-  pps_serialiser u_serialiser (.clk_i(clk), .eclk_i(eclk), .rst_ni(rst_n), .word_i(sent), .pps_o(out));
+  always #2000 fast_clk = ~fast_clk;
+  always #4000 clk = ~clk;  // from the same PLL: its edges are rising ones of fast_clk
+  pps_sampler u_sampler (.clk_i(clk), .fast_clk_i(fast_clk), .rst_ni(rst_n), .pps_i({pps, pps}), .word_o(word));
+  pps_serialiser u_serialiser (.clk_i(clk), .fast_clk_i(fast_clk), .rst_ni(rst_n), .word_i(sent), .pps_o(out));
 
   longint edge_ps, place, first, least, most, rise;
   longint out_ps;

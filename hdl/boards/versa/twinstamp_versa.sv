@@ -2,7 +2,8 @@
 // Lattice ECP5 Versa-5G (LFE5UM5G-45F-8BG381C): two gigabit ports over RGMII, GPS receiver on the expansion header,
 // the host on the USB serial line (docs/board-versa.md). Not run on a board.
 module twinstamp_versa #(
-  parameter logic [31:0] BuildId = 32'd0
+  parameter logic [31:0] BuildId = 32'd0,
+  parameter Program = ""     // of the soft core: the firmware's words for $readmemh
 ) (
   input  logic       clk100_i,
   input  logic       rst_ni,
@@ -26,13 +27,13 @@ module twinstamp_versa #(
   output logic [1:0] mdc_o,
   inout  wire  [1:0] mdio_io
 );
-  logic clk, eclk, locked, rst_n;
-  ecp5_clocks u_clocks (.clk100_i, .rst_ni, .eclk_o(eclk), .clk_o(clk), .locked_o(locked));
+  logic clk, fast_clk, locked, rst_n;
+  ecp5_clocks u_clocks (.clk100_i, .rst_ni, .fast_clk_o(fast_clk), .clk_o(clk), .locked_o(locked));
   reset_sync u_reset (.clk_i(clk), .rst_ni(locked), .rst_no(rst_n));
 
   logic [7:0] pps_word_in, pps_word_out;
-  pps_sampler u_sampler (.clk_i(clk), .eclk_i(eclk), .rst_ni(rst_n), .pps_i, .word_o(pps_word_in));
-  pps_serialiser u_serialiser (.clk_i(clk), .eclk_i(eclk), .rst_ni(rst_n), .word_i(pps_word_out), .pps_o);
+  pps_sampler u_sampler (.clk_i(clk), .fast_clk_i(fast_clk), .rst_ni(rst_n), .pps_i, .word_o(pps_word_in));
+  pps_serialiser u_serialiser (.clk_i(clk), .fast_clk_i(fast_clk), .rst_ni(rst_n), .word_i(pps_word_out), .pps_o);
 
   logic [7:0] rxd [2];
   logic [7:0] txd [2];
@@ -44,8 +45,10 @@ module twinstamp_versa #(
   assign rgmii_txd0_o = rgmii_txd[0];
   assign rgmii_txd1_o = rgmii_txd[1];
   for (genvar p = 0; p < 2; p++) begin : gen_port
+    logic rx_rst_n;
+    reset_sync u_rx_reset (.clk_i(rgmii_rxc_i[p]), .rst_ni(rst_n), .rst_no(rx_rst_n));
     rgmii_pins u_pins (
-      .clk_i(clk), .rst_ni(rst_n), .rx_clk_i(rgmii_rxc_i[p]), .rxd_i(rgmii_rxd[p]), .rx_ctl_i(rgmii_rx_ctl_i[p]),
+      .clk_i(clk), .rst_ni(rst_n), .rx_clk_i(rgmii_rxc_i[p]), .rx_rst_ni(rx_rst_n), .rxd_i(rgmii_rxd[p]), .rx_ctl_i(rgmii_rx_ctl_i[p]),
       .txc_o(rgmii_txc_o[p]), .txd_o(rgmii_txd[p]), .tx_ctl_o(rgmii_tx_ctl_o[p]),
       .gmii_rxd_o(rxd[p]), .gmii_rx_dv_o(rx_dv[p]), .gmii_rx_er_o(rx_er[p]),
       .gmii_txd_i(txd[p]), .gmii_tx_en_i(tx_en[p]), .gmii_tx_er_i(tx_er[p])
@@ -66,7 +69,7 @@ module twinstamp_versa #(
   logic host_rx, gps_rx;
   sync_2ff u_host (.clk_i(clk), .rst_ni(rst_n), .late_i(1'b0), .d_i(host_rx_i), .q_o(host_rx));
   sync_2ff u_gps (.clk_i(clk), .rst_ni(rst_n), .late_i(1'b0), .d_i(gps_rx_i), .q_o(gps_rx));
-  serial_card #(.BuildId(BuildId)) u_card (
+  serial_card #(.BuildId(BuildId), .Program(Program)) u_card (
     .clk_i(clk), .rst_ni(rst_n), .divider_i(16'd42), .host_rx_i(host_rx), .host_tx_o,
     .pps_word_i(pps_word_in), .pps_word_o(pps_word_out), .uart_rx_i(gps_rx), .uart_tx_o(gps_tx_o),
     .rx_clk_i(rgmii_rxc_i), .rxd_i(rxd), .rx_dv_i(rx_dv), .rx_er_i(rx_er), .txd_o(txd), .tx_en_o(tx_en),

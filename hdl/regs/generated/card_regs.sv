@@ -307,6 +307,16 @@ module card_regs (
             logic mailbox;
         } cpu;
         struct {
+            logic control;
+            logic count;
+            logic [1:0] window;
+            logic status;
+            logic judged;
+            logic duplicates;
+            logic limited;
+            logic longest;
+        } dedup;
+        struct {
             logic rx_control;
             logic rx_limit;
             logic rx_constant;
@@ -318,6 +328,7 @@ module card_regs (
             logic tx_status;
             logic tx_lost;
             logic loopback;
+            logic dedup_constant;
             struct {
                 logic control;
                 logic poll;
@@ -433,6 +444,15 @@ module card_regs (
         decoded_reg_strb.cpu.argument[1] = cpuif_req_masked & (cpuif_addr == 17'h52c);
         decoded_reg_strb.cpu.answer = cpuif_req_masked & (cpuif_addr == 17'h530);
         decoded_reg_strb.cpu.mailbox = cpuif_req_masked & (cpuif_addr == 17'h534);
+        decoded_reg_strb.dedup.control = cpuif_req_masked & (cpuif_addr == 17'h600);
+        decoded_reg_strb.dedup.count = cpuif_req_masked & (cpuif_addr == 17'h604);
+        decoded_reg_strb.dedup.window[0] = cpuif_req_masked & (cpuif_addr == 17'h608);
+        decoded_reg_strb.dedup.window[1] = cpuif_req_masked & (cpuif_addr == 17'h60c);
+        decoded_reg_strb.dedup.status = cpuif_req_masked & (cpuif_addr == 17'h610) & !cpuif_req_is_wr;
+        decoded_reg_strb.dedup.judged = cpuif_req_masked & (cpuif_addr == 17'h614) & !cpuif_req_is_wr;
+        decoded_reg_strb.dedup.duplicates = cpuif_req_masked & (cpuif_addr == 17'h618) & !cpuif_req_is_wr;
+        decoded_reg_strb.dedup.limited = cpuif_req_masked & (cpuif_addr == 17'h61c) & !cpuif_req_is_wr;
+        decoded_reg_strb.dedup.longest = cpuif_req_masked & (cpuif_addr == 17'h620) & !cpuif_req_is_wr;
         for(int i0=0; i0<4; i0++) begin
             decoded_reg_strb.port[i0].rx_control = cpuif_req_masked & (cpuif_addr == 17'h1000 + (17)'(i0) * 17'h100);
             decoded_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 17'h1004 + (17)'(i0) * 17'h100);
@@ -446,6 +466,7 @@ module card_regs (
             decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 17'h1024 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
             decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 17'h1028 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
             decoded_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 17'h102c + (17)'(i0) * 17'h100);
+            decoded_reg_strb.port[i0].dedup_constant = cpuif_req_masked & (cpuif_addr == 17'h1030 + (17)'(i0) * 17'h100);
             decoded_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 17'h1040 + (17)'(i0) * 17'h100);
             decoded_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 17'h1044 + (17)'(i0) * 17'h100);
             decoded_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 17'h1048 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
@@ -546,6 +567,14 @@ module card_regs (
                 logic trigger_q;
             } argument;
         } cpu;
+        struct {
+            struct {
+                logic [63:0] data;
+                logic [63:0] biten;
+                logic pending;
+                logic trigger_q;
+            } window;
+        } dedup;
         struct {
             struct {
                 logic [63:0] data;
@@ -705,6 +734,31 @@ module card_regs (
                 wbuf_storage.cpu.argument.biten[63:32] <= wbuf_storage.cpu.argument.biten[63:32] | decoded_wr_biten;
             end
             wbuf_storage.cpu.argument.trigger_q <= decoded_reg_strb.cpu.argument[1] && decoded_req_is_wr;
+        end
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            wbuf_storage.dedup.window.pending <= '0;
+            wbuf_storage.dedup.window.data <= '0;
+            wbuf_storage.dedup.window.biten <= '0;
+            wbuf_storage.dedup.window.trigger_q <= '0;
+        end else begin
+            if(wbuf_storage.dedup.window.trigger_q) begin
+                wbuf_storage.dedup.window.pending <= '0;
+                wbuf_storage.dedup.window.data <= '0;
+                wbuf_storage.dedup.window.biten <= '0;
+            end
+            if(decoded_reg_strb.dedup.window[0] && decoded_req_is_wr) begin
+                wbuf_storage.dedup.window.pending <= '1;
+                wbuf_storage.dedup.window.data[31:0] <= (wbuf_storage.dedup.window.data[31:0] & ~decoded_wr_biten) | (decoded_wr_data & decoded_wr_biten);
+                wbuf_storage.dedup.window.biten[31:0] <= wbuf_storage.dedup.window.biten[31:0] | decoded_wr_biten;
+            end
+            if(decoded_reg_strb.dedup.window[1] && decoded_req_is_wr) begin
+                wbuf_storage.dedup.window.pending <= '1;
+                wbuf_storage.dedup.window.data[63:32] <= (wbuf_storage.dedup.window.data[63:32] & ~decoded_wr_biten) | (decoded_wr_data & decoded_wr_biten);
+                wbuf_storage.dedup.window.biten[63:32] <= wbuf_storage.dedup.window.biten[63:32] | decoded_wr_biten;
+            end
+            wbuf_storage.dedup.window.trigger_q <= decoded_reg_strb.dedup.window[1] && decoded_req_is_wr;
         end
     end
     for(genvar i0=0; i0<4; i0++) begin
@@ -1007,6 +1061,38 @@ module card_regs (
         struct {
             struct {
                 struct {
+                    logic [1:0] next;
+                    logic load_next;
+                } profile;
+                struct {
+                    logic next;
+                    logic load_next;
+                } drop;
+                struct {
+                    logic next;
+                    logic load_next;
+                } by_count;
+                struct {
+                    logic next;
+                    logic load_next;
+                } by_time;
+            } control;
+            struct {
+                struct {
+                    logic [16:0] next;
+                    logic load_next;
+                } frames;
+            } count;
+            struct {
+                struct {
+                    logic [61:0] next;
+                    logic load_next;
+                } ns;
+            } window;
+        } dedup;
+        struct {
+            struct {
+                struct {
                     logic next;
                     logic load_next;
                 } enable;
@@ -1065,6 +1151,12 @@ module card_regs (
                     logic load_next;
                 } far;
             } loopback;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } q32;
+            } dedup_constant;
             struct {
                 struct {
                     struct {
@@ -1348,6 +1440,32 @@ module card_regs (
         struct {
             struct {
                 struct {
+                    logic [1:0] value;
+                } profile;
+                struct {
+                    logic value;
+                } drop;
+                struct {
+                    logic value;
+                } by_count;
+                struct {
+                    logic value;
+                } by_time;
+            } control;
+            struct {
+                struct {
+                    logic [16:0] value;
+                } frames;
+            } count;
+            struct {
+                struct {
+                    logic [61:0] value;
+                } ns;
+            } window;
+        } dedup;
+        struct {
+            struct {
+                struct {
                     logic value;
                 } enable;
                 struct {
@@ -1394,6 +1512,11 @@ module card_regs (
                     logic value;
                 } far;
             } loopback;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } q32;
+            } dedup_constant;
             struct {
                 struct {
                     struct {
@@ -2498,6 +2621,144 @@ module card_regs (
             end
         end
     end
+    // Field: twinstamp_card.dedup.control.profile
+    always_comb begin
+        automatic logic [1:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.dedup.control.profile.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.dedup.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.dedup.control.profile.value & ~decoded_wr_biten[1:0]) | (decoded_wr_data[1:0] & decoded_wr_biten[1:0]);
+            load_next_c = '1;
+        end
+        field_combo.dedup.control.profile.next = next_c;
+        field_combo.dedup.control.profile.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.dedup.control.profile.value <= 2'h0;
+        end else begin
+            if(field_combo.dedup.control.profile.load_next) begin
+                field_storage.dedup.control.profile.value <= field_combo.dedup.control.profile.next;
+            end
+        end
+    end
+    assign hwif_out.dedup.control.profile.value = field_storage.dedup.control.profile.value;
+    // Field: twinstamp_card.dedup.control.drop
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.dedup.control.drop.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.dedup.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.dedup.control.drop.value & ~decoded_wr_biten[4:4]) | (decoded_wr_data[4:4] & decoded_wr_biten[4:4]);
+            load_next_c = '1;
+        end
+        field_combo.dedup.control.drop.next = next_c;
+        field_combo.dedup.control.drop.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.dedup.control.drop.value <= 1'h0;
+        end else begin
+            if(field_combo.dedup.control.drop.load_next) begin
+                field_storage.dedup.control.drop.value <= field_combo.dedup.control.drop.next;
+            end
+        end
+    end
+    assign hwif_out.dedup.control.drop.value = field_storage.dedup.control.drop.value;
+    // Field: twinstamp_card.dedup.control.by_count
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.dedup.control.by_count.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.dedup.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.dedup.control.by_count.value & ~decoded_wr_biten[5:5]) | (decoded_wr_data[5:5] & decoded_wr_biten[5:5]);
+            load_next_c = '1;
+        end
+        field_combo.dedup.control.by_count.next = next_c;
+        field_combo.dedup.control.by_count.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.dedup.control.by_count.value <= 1'h0;
+        end else begin
+            if(field_combo.dedup.control.by_count.load_next) begin
+                field_storage.dedup.control.by_count.value <= field_combo.dedup.control.by_count.next;
+            end
+        end
+    end
+    assign hwif_out.dedup.control.by_count.value = field_storage.dedup.control.by_count.value;
+    // Field: twinstamp_card.dedup.control.by_time
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.dedup.control.by_time.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.dedup.control && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.dedup.control.by_time.value & ~decoded_wr_biten[6:6]) | (decoded_wr_data[6:6] & decoded_wr_biten[6:6]);
+            load_next_c = '1;
+        end
+        field_combo.dedup.control.by_time.next = next_c;
+        field_combo.dedup.control.by_time.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.dedup.control.by_time.value <= 1'h0;
+        end else begin
+            if(field_combo.dedup.control.by_time.load_next) begin
+                field_storage.dedup.control.by_time.value <= field_combo.dedup.control.by_time.next;
+            end
+        end
+    end
+    assign hwif_out.dedup.control.by_time.value = field_storage.dedup.control.by_time.value;
+    // Field: twinstamp_card.dedup.count.frames
+    always_comb begin
+        automatic logic [16:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.dedup.count.frames.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.dedup.count && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.dedup.count.frames.value & ~decoded_wr_biten[16:0]) | (decoded_wr_data[16:0] & decoded_wr_biten[16:0]);
+            load_next_c = '1;
+        end
+        field_combo.dedup.count.frames.next = next_c;
+        field_combo.dedup.count.frames.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.dedup.count.frames.value <= 17'h0;
+        end else begin
+            if(field_combo.dedup.count.frames.load_next) begin
+                field_storage.dedup.count.frames.value <= field_combo.dedup.count.frames.next;
+            end
+        end
+    end
+    assign hwif_out.dedup.count.frames.value = field_storage.dedup.count.frames.value;
+    // Field: twinstamp_card.dedup.window.ns
+    always_comb begin
+        automatic logic [61:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.dedup.window.ns.value;
+        load_next_c = '0;
+        if(wbuf_storage.dedup.window.pending && wbuf_storage.dedup.window.trigger_q) begin // SW write
+            next_c = (field_storage.dedup.window.ns.value & ~wbuf_storage.dedup.window.biten[61:0]) | (wbuf_storage.dedup.window.data[61:0] & wbuf_storage.dedup.window.biten[61:0]);
+            load_next_c = '1;
+        end
+        field_combo.dedup.window.ns.next = next_c;
+        field_combo.dedup.window.ns.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.dedup.window.ns.value <= 62'h0;
+        end else begin
+            if(field_combo.dedup.window.ns.load_next) begin
+                field_storage.dedup.window.ns.value <= field_combo.dedup.window.ns.next;
+            end
+        end
+    end
+    assign hwif_out.dedup.window.ns.value = field_storage.dedup.window.ns.value;
     for(genvar i0=0; i0<4; i0++) begin
         // Field: twinstamp_card.port[].rx_control.enable
         always_comb begin
@@ -2775,6 +3036,29 @@ module card_regs (
             end
         end
         assign hwif_out.port[i0].loopback.far.value = field_storage.port[i0].loopback.far.value;
+        // Field: twinstamp_card.port[].dedup_constant.q32
+        always_comb begin
+            automatic logic [31:0] next_c;
+            automatic logic load_next_c;
+            next_c = field_storage.port[i0].dedup_constant.q32.value;
+            load_next_c = '0;
+            if(decoded_reg_strb.port[i0].dedup_constant && decoded_req_is_wr) begin // SW write
+                next_c = (field_storage.port[i0].dedup_constant.q32.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+                load_next_c = '1;
+            end
+            field_combo.port[i0].dedup_constant.q32.next = next_c;
+            field_combo.port[i0].dedup_constant.q32.load_next = load_next_c;
+        end
+        always_ff @(posedge clk or negedge arst_n) begin
+            if(~arst_n) begin
+                field_storage.port[i0].dedup_constant.q32.value <= 32'h78;
+            end else begin
+                if(field_combo.port[i0].dedup_constant.q32.load_next) begin
+                    field_storage.port[i0].dedup_constant.q32.value <= field_combo.port[i0].dedup_constant.q32.next;
+                end
+            end
+        end
+        assign hwif_out.port[i0].dedup_constant.q32.value = field_storage.port[i0].dedup_constant.q32.value;
         // Field: twinstamp_card.port[].phy.control.address
         always_comb begin
             automatic logic [4:0] next_c;
@@ -3138,7 +3422,7 @@ module card_regs (
             readback_data_var[31:0] = 32'h54574e53;
         end
         if(rd_mux_addr == 17'h4) begin
-            readback_data_var[15:0] = 16'h6;
+            readback_data_var[15:0] = 16'h7;
             readback_data_var[31:16] = 16'h1;
         end
         if(rd_mux_addr == 17'h8) begin
@@ -3153,6 +3437,7 @@ module card_regs (
             readback_data_var[5] = hwif_in.id.features.loopback.next;
             readback_data_var[6] = hwif_in.id.features.discipline.next;
             readback_data_var[7] = hwif_in.id.features.trains.next;
+            readback_data_var[8] = hwif_in.id.features.dedup.next;
         end
         if(rd_mux_addr == 17'h10) begin
             readback_data_var[7:0] = hwif_in.id.size.ports.next;
@@ -3379,6 +3664,37 @@ module card_regs (
         if(rd_mux_addr == 17'h534) begin
             readback_data_var[31:0] = field_storage.cpu.mailbox.address.value;
         end
+        if(rd_mux_addr == 17'h600) begin
+            readback_data_var[1:0] = field_storage.dedup.control.profile.value;
+            readback_data_var[4] = field_storage.dedup.control.drop.value;
+            readback_data_var[5] = field_storage.dedup.control.by_count.value;
+            readback_data_var[6] = field_storage.dedup.control.by_time.value;
+        end
+        if(rd_mux_addr == 17'h604) begin
+            readback_data_var[16:0] = field_storage.dedup.count.frames.value;
+        end
+        if(rd_mux_addr == 17'h608) begin
+            readback_data_var[31:0] = field_storage.dedup.window.ns.value[31:0];
+        end
+        if(rd_mux_addr == 17'h60c) begin
+            readback_data_var[29:0] = field_storage.dedup.window.ns.value[61:32];
+        end
+        if(rd_mux_addr == 17'h610) begin
+            readback_data_var[4:0] = hwif_in.dedup.status.size_log2.next;
+            readback_data_var[8] = hwif_in.dedup.status.active.next;
+        end
+        if(rd_mux_addr == 17'h614) begin
+            readback_data_var[31:0] = hwif_in.dedup.judged.frames.next;
+        end
+        if(rd_mux_addr == 17'h618) begin
+            readback_data_var[31:0] = hwif_in.dedup.duplicates.frames.next;
+        end
+        if(rd_mux_addr == 17'h61c) begin
+            readback_data_var[31:0] = hwif_in.dedup.limited.frames.next;
+        end
+        if(rd_mux_addr == 17'h620) begin
+            readback_data_var[15:0] = hwif_in.dedup.longest.cycles.next;
+        end
         for(int i0=0; i0<4; i0++) begin
             if(rd_mux_addr == 17'h1000 + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = field_storage.port[i0].rx_control.enable.value;
@@ -3422,6 +3738,9 @@ module card_regs (
             if(rd_mux_addr == 17'h102c + (17)'(i0) * 17'h100) begin
                 readback_data_var[0] = field_storage.port[i0].loopback.near.value;
                 readback_data_var[1] = field_storage.port[i0].loopback.far.value;
+            end
+            if(rd_mux_addr == 17'h1030 + (17)'(i0) * 17'h100) begin
+                readback_data_var[31:0] = field_storage.port[i0].dedup_constant.q32.value;
             end
             if(rd_mux_addr == 17'h1040 + (17)'(i0) * 17'h100) begin
                 readback_data_var[4:0] = field_storage.port[i0].phy.control.address.value;

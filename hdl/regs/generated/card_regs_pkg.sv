@@ -49,6 +49,10 @@ package card_regs_pkg;
     } id_regs__features__trains__in_t;
 
     typedef struct {
+        logic next;
+    } id_regs__features__dedup__in_t;
+
+    typedef struct {
         id_regs__features__flow_hash__in_t flow_hash;
         id_regs__features__digest__in_t digest;
         id_regs__features__transmit__in_t transmit;
@@ -57,6 +61,7 @@ package card_regs_pkg;
         id_regs__features__loopback__in_t loopback;
         id_regs__features__discipline__in_t discipline;
         id_regs__features__trains__in_t trains;
+        id_regs__features__dedup__in_t dedup;
     } id_regs__features__in_t;
 
     typedef struct {
@@ -426,6 +431,59 @@ package card_regs_pkg;
     } cpu_regs__in_t;
 
     typedef struct {
+        logic [4:0] next;
+    } dedup_regs__status__size_log2__in_t;
+
+    typedef struct {
+        logic next;
+    } dedup_regs__status__active__in_t;
+
+    typedef struct {
+        dedup_regs__status__size_log2__in_t size_log2;
+        dedup_regs__status__active__in_t active;
+    } dedup_regs__status__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } dedup_regs__judged__frames__in_t;
+
+    typedef struct {
+        dedup_regs__judged__frames__in_t frames;
+    } dedup_regs__judged__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } dedup_regs__duplicates__frames__in_t;
+
+    typedef struct {
+        dedup_regs__duplicates__frames__in_t frames;
+    } dedup_regs__duplicates__in_t;
+
+    typedef struct {
+        logic [31:0] next;
+    } dedup_regs__limited__frames__in_t;
+
+    typedef struct {
+        dedup_regs__limited__frames__in_t frames;
+    } dedup_regs__limited__in_t;
+
+    typedef struct {
+        logic [15:0] next;
+    } dedup_regs__longest__cycles__in_t;
+
+    typedef struct {
+        dedup_regs__longest__cycles__in_t cycles;
+    } dedup_regs__longest__in_t;
+
+    typedef struct {
+        dedup_regs__status__in_t status;
+        dedup_regs__judged__in_t judged;
+        dedup_regs__duplicates__in_t duplicates;
+        dedup_regs__limited__in_t limited;
+        dedup_regs__longest__in_t longest;
+    } dedup_regs__in_t;
+
+    typedef struct {
         logic [31:0] next;
     } port_regs__rx_constant__q32__in_t;
 
@@ -631,6 +689,7 @@ package card_regs_pkg;
         pps_regs__in_t pps;
         uart_regs__in_t uart;
         cpu_regs__in_t cpu;
+        dedup_regs__in_t dedup;
         port_regs__in_t port[4];
         twinstamp_card__counter_memory__external__in_t counter_memory;
         twinstamp_card__digest_key__external__in_t digest_key;
@@ -1006,6 +1065,51 @@ package card_regs_pkg;
     } cpu_regs__out_t;
 
     typedef struct {
+        logic [1:0] value;
+    } dedup_regs__control__profile__out_t;
+
+    typedef struct {
+        logic value;
+    } dedup_regs__control__drop__out_t;
+
+    typedef struct {
+        logic value;
+    } dedup_regs__control__by_count__out_t;
+
+    typedef struct {
+        logic value;
+    } dedup_regs__control__by_time__out_t;
+
+    typedef struct {
+        dedup_regs__control__profile__out_t profile;
+        dedup_regs__control__drop__out_t drop;
+        dedup_regs__control__by_count__out_t by_count;
+        dedup_regs__control__by_time__out_t by_time;
+    } dedup_regs__control__out_t;
+
+    typedef struct {
+        logic [16:0] value;
+    } dedup_regs__count__frames__out_t;
+
+    typedef struct {
+        dedup_regs__count__frames__out_t frames;
+    } dedup_regs__count__out_t;
+
+    typedef struct {
+        logic [61:0] value;
+    } dedup_regs__window__ns__out_t;
+
+    typedef struct {
+        dedup_regs__window__ns__out_t ns;
+    } dedup_regs__window__out_t;
+
+    typedef struct {
+        dedup_regs__control__out_t control;
+        dedup_regs__count__out_t count;
+        dedup_regs__window__out_t window;
+    } dedup_regs__out_t;
+
+    typedef struct {
         logic value;
     } port_regs__rx_control__enable__out_t;
 
@@ -1084,6 +1188,14 @@ package card_regs_pkg;
     } port_regs__loopback__out_t;
 
     typedef struct {
+        logic [31:0] value;
+    } port_regs__dedup_constant__q32__out_t;
+
+    typedef struct {
+        port_regs__dedup_constant__q32__out_t q32;
+    } port_regs__dedup_constant__out_t;
+
+    typedef struct {
         logic [4:0] value;
     } phy_regs__control__address__out_t;
 
@@ -1153,6 +1265,7 @@ package card_regs_pkg;
         port_regs__tx_control__out_t tx_control;
         port_regs__tx_producer__out_t tx_producer;
         port_regs__loopback__out_t loopback;
+        port_regs__dedup_constant__out_t dedup_constant;
         phy_regs__out_t phy;
         train_regs__out_t train[4];
     } port_regs__out_t;
@@ -1204,6 +1317,7 @@ package card_regs_pkg;
         pps_regs__out_t pps;
         uart_regs__out_t uart;
         cpu_regs__out_t cpu;
+        dedup_regs__out_t dedup;
         port_regs__out_t port[4];
         twinstamp_card__counter_memory__external__out_t counter_memory;
         twinstamp_card__digest_key__external__out_t digest_key;

@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x6
+#define ID_REGS__VERSION__MINOR_reset 0x7
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -76,6 +76,9 @@ typedef union {
 #define ID_REGS__FEATURES__TRAINS_bm 0x80
 #define ID_REGS__FEATURES__TRAINS_bp 7
 #define ID_REGS__FEATURES__TRAINS_bw 1
+#define ID_REGS__FEATURES__DEDUP_bm 0x100
+#define ID_REGS__FEATURES__DEDUP_bp 8
+#define ID_REGS__FEATURES__DEDUP_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t flow_hash :1;
@@ -86,7 +89,8 @@ typedef union {
         uint32_t loopback :1;
         uint32_t discipline :1;
         uint32_t trains :1;
-        uint32_t :24;
+        uint32_t dedup :1;
+        uint32_t :23;
     } f;
     uint32_t w;
 } id_regs__features_t;
@@ -1032,6 +1036,135 @@ typedef struct __attribute__ ((__packed__)) {
     cpu_regs__mailbox_t mailbox;
 } cpu_regs_t;
 
+// reg - dedup_regs::control
+#define DEDUP_REGS__CONTROL__PROFILE_bm 0x3
+#define DEDUP_REGS__CONTROL__PROFILE_bp 0
+#define DEDUP_REGS__CONTROL__PROFILE_bw 2
+#define DEDUP_REGS__CONTROL__PROFILE_reset 0x0
+#define DEDUP_REGS__CONTROL__DROP_bm 0x10
+#define DEDUP_REGS__CONTROL__DROP_bp 4
+#define DEDUP_REGS__CONTROL__DROP_bw 1
+#define DEDUP_REGS__CONTROL__DROP_reset 0x0
+#define DEDUP_REGS__CONTROL__BY_COUNT_bm 0x20
+#define DEDUP_REGS__CONTROL__BY_COUNT_bp 5
+#define DEDUP_REGS__CONTROL__BY_COUNT_bw 1
+#define DEDUP_REGS__CONTROL__BY_COUNT_reset 0x0
+#define DEDUP_REGS__CONTROL__BY_TIME_bm 0x40
+#define DEDUP_REGS__CONTROL__BY_TIME_bp 6
+#define DEDUP_REGS__CONTROL__BY_TIME_bw 1
+#define DEDUP_REGS__CONTROL__BY_TIME_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t profile :2;
+        uint32_t :2;
+        uint32_t drop :1;
+        uint32_t by_count :1;
+        uint32_t by_time :1;
+        uint32_t :25;
+    } f;
+    uint32_t w;
+} dedup_regs__control_t;
+
+// reg - dedup_regs::count
+#define DEDUP_REGS__COUNT__FRAMES_bm 0x1ffff
+#define DEDUP_REGS__COUNT__FRAMES_bp 0
+#define DEDUP_REGS__COUNT__FRAMES_bw 17
+#define DEDUP_REGS__COUNT__FRAMES_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :17;
+        uint32_t :15;
+    } f;
+    uint32_t w;
+} dedup_regs__count_t;
+
+// reg - dedup_regs::window
+#define DEDUP_REGS__WINDOW__NS_bm 0x3fffffffffffffff
+#define DEDUP_REGS__WINDOW__NS_bp 0
+#define DEDUP_REGS__WINDOW__NS_bw 62
+#define DEDUP_REGS__WINDOW__NS_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint64_t ns :62;
+        uint64_t :2;
+    } f;
+    uint64_t w;
+} dedup_regs__window_t;
+
+// reg - dedup_regs::status
+#define DEDUP_REGS__STATUS__SIZE_LOG2_bm 0x1f
+#define DEDUP_REGS__STATUS__SIZE_LOG2_bp 0
+#define DEDUP_REGS__STATUS__SIZE_LOG2_bw 5
+#define DEDUP_REGS__STATUS__ACTIVE_bm 0x100
+#define DEDUP_REGS__STATUS__ACTIVE_bp 8
+#define DEDUP_REGS__STATUS__ACTIVE_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t size_log2 :5;
+        uint32_t :3;
+        uint32_t active :1;
+        uint32_t :23;
+    } f;
+    uint32_t w;
+} dedup_regs__status_t;
+
+// reg - dedup_regs::judged
+#define DEDUP_REGS__JUDGED__FRAMES_bm 0xffffffff
+#define DEDUP_REGS__JUDGED__FRAMES_bp 0
+#define DEDUP_REGS__JUDGED__FRAMES_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :32;
+    } f;
+    uint32_t w;
+} dedup_regs__judged_t;
+
+// reg - dedup_regs::duplicates
+#define DEDUP_REGS__DUPLICATES__FRAMES_bm 0xffffffff
+#define DEDUP_REGS__DUPLICATES__FRAMES_bp 0
+#define DEDUP_REGS__DUPLICATES__FRAMES_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :32;
+    } f;
+    uint32_t w;
+} dedup_regs__duplicates_t;
+
+// reg - dedup_regs::limited
+#define DEDUP_REGS__LIMITED__FRAMES_bm 0xffffffff
+#define DEDUP_REGS__LIMITED__FRAMES_bp 0
+#define DEDUP_REGS__LIMITED__FRAMES_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :32;
+    } f;
+    uint32_t w;
+} dedup_regs__limited_t;
+
+// reg - dedup_regs::longest
+#define DEDUP_REGS__LONGEST__CYCLES_bm 0xffff
+#define DEDUP_REGS__LONGEST__CYCLES_bp 0
+#define DEDUP_REGS__LONGEST__CYCLES_bw 16
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :16;
+        uint32_t :16;
+    } f;
+    uint32_t w;
+} dedup_regs__longest_t;
+
+// regfile - dedup_regs
+typedef struct __attribute__ ((__packed__)) {
+    dedup_regs__control_t control;
+    dedup_regs__count_t count;
+    dedup_regs__window_t window;
+    dedup_regs__status_t status;
+    dedup_regs__judged_t judged;
+    dedup_regs__duplicates_t duplicates;
+    dedup_regs__limited_t limited;
+    dedup_regs__longest_t longest;
+} dedup_regs_t;
+
 // reg - port_regs::rx_control
 #define PORT_REGS__RX_CONTROL__ENABLE_bm 0x1
 #define PORT_REGS__RX_CONTROL__ENABLE_bp 0
@@ -1199,6 +1332,18 @@ typedef union {
     } f;
     uint32_t w;
 } port_regs__loopback_t;
+
+// reg - port_regs::dedup_constant
+#define PORT_REGS__DEDUP_CONSTANT__Q32_bm 0xffffffff
+#define PORT_REGS__DEDUP_CONSTANT__Q32_bp 0
+#define PORT_REGS__DEDUP_CONSTANT__Q32_bw 32
+#define PORT_REGS__DEDUP_CONSTANT__Q32_reset 0x78
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t q32 :32;
+    } f;
+    uint32_t w;
+} port_regs__dedup_constant_t;
 
 // reg - phy_regs::control
 #define PHY_REGS__CONTROL__ADDRESS_bm 0x1f
@@ -1443,7 +1588,8 @@ typedef struct __attribute__ ((__packed__)) {
     port_regs__tx_status_t tx_status;
     port_regs__tx_lost_t tx_lost;
     port_regs__loopback_t loopback;
-    uint8_t RESERVED_30_3f[0x10];
+    port_regs__dedup_constant_t dedup_constant;
+    uint8_t RESERVED_34_3f[0xc];
     phy_regs_t phy;
     uint8_t RESERVED_5c_7f[0x24];
     train_regs__stride20_t train[4];
@@ -1482,6 +1628,7 @@ static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(pps_regs_t) == 0x4c, "Packing error");
 static_assert(sizeof(uart_regs_t) == 0x14, "Packing error");
 static_assert(sizeof(cpu_regs_t) == 0x38, "Packing error");
+static_assert(sizeof(dedup_regs_t) == 0x24, "Packing error");
 static_assert(sizeof(port_regs_t) == 0x100, "Packing error");
 static_assert(sizeof(twinstamp_card__counter_memory_t) == 0x400, "Packing error");
 static_assert(sizeof(twinstamp_card__digest_key_t) == 0x800, "Packing error");

@@ -65,7 +65,7 @@ module clock_card #(
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(hwif_out.clock.control.locked.value && !failed),
     .armed_i(1'b0),
-    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .next_q32_o(), .now_fraction_o(), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 

@@ -9,7 +9,10 @@ module serial_card #(
   parameter int unsigned StoreLog2 = 14,
   parameter int unsigned MemoryLog2 = 13,     // 64-bit words that stand for the host's memory
   parameter logic [31:0] BuildId = 32'd0,
-  parameter bit FlowHash = 1'b1,
+  parameter bit FlowHash = 1'b0,
+  parameter bit Trains = 1'b0,
+  parameter int unsigned DedupLog2 = 0,
+  parameter Program = "",
   parameter bit Simulated = 1'b0
 ) (
   input  logic              clk_i,
@@ -49,10 +52,11 @@ module serial_card #(
   logic [MemoryLog2-1:0] memory_address;
   logic [63:0] memory_in, memory_out;
   logic [103:0] unused_now;
-  logic unused_reg_active, unused_aux_active;
+  logic unused_reg_active, unused_aux_active, unused_irq;
 
   twinstamp_card #(
-    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Simulated(Simulated)
+    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Trains(Trains), .Program(Program),
+    .DedupLog2(DedupLog2), .Simulated(Simulated)
   ) u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni,
     .reg_active_o(unused_reg_active), .aux_active_o(unused_aux_active),
@@ -68,7 +72,7 @@ module serial_card #(
     .m_axi_bvalid(m_bvalid), .m_axi_bready(m_bready), .m_axi_bresp(m_bresp),
     .m_axi_arvalid(m_arvalid), .m_axi_arready(m_arready), .m_axi_araddr(m_araddr), .m_axi_arlen(m_arlen),
     .m_axi_rvalid(m_rvalid), .m_axi_rready(m_rready), .m_axi_rdata(m_rdata), .m_axi_rresp(m_rresp),
-    .m_axi_rlast(m_rlast), .now_q72_o(unused_now), .late_i('{default: '0})
+    .m_axi_rlast(m_rlast), .irq_o(unused_irq), .now_q72_o(unused_now), .late_i('{default: '0})
   );
 
   card_memory #(.WordsLog2(MemoryLog2)) u_memory (

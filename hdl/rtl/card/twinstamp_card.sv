@@ -12,6 +12,9 @@ module twinstamp_card
   parameter int unsigned StoreLog2 = 15,      // bytes of a port's frame store, 14 to 17
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
+  parameter bit Trains = 1'b1,
+  parameter Program = "",                    // of the soft core, see there
+  parameter int unsigned DedupLog2 = 13,  // frames in the duplicate window, log2; 0: none, digests exact only
   parameter bit Simulated = 1'b0
 ) (
   input  logic        clk_i,
@@ -115,16 +118,28 @@ module twinstamp_card
   logic [StoreLog2-3:0] committed [Sources];
   logic [StoreLog2-3:0] taken [Sources];
   logic [Sources-1:0] store_read, discard_source;
-  logic [StoreLog2-4:0] store_address;
+  logic [StoreLog2-4:0] store_address [Sources];
   logic [63:0] store_data [Sources];
   assign discard = discard_source[Ports-1:0];
+  // The packer's side of the duplicate window; the same as the stores' where there is none.
+  logic [StoreLog2-3:0] offered [Sources];
+  logic [Sources-1:0] packer_read, duplicate_source;
+  logic [StoreLog2-4:0] packer_address;
+  logic more, mark_duplicate, drop_duplicate;
+  localparam bit Dedup = DedupLog2 != 0;
+  logic [1:0] profile;
+  assign profile = Dedup ? hwif_out.dedup.control.profile.value : '0;
 
   logic [Ports-1:0] hash_valid, hash_end, hash_ready, hash_done;
   logic [63:0] hash_word [Ports];
-  logic [63:0] hash_digest;
-  frame_digest #(.Ports(Ports)) u_digest (
-    .clk_i, .rst_ni, .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
-    .done_o(hash_done), .digest_o(hash_digest),
+  logic [63:0] hash_digest [Ports];
+  logic [Ports-1:0] normal_valid, normal_end, normal_ready;
+  logic [63:0] normal_word [Ports];
+  profile_digest #(.Ports(Ports), .Profiles(Dedup)) u_digest (
+    .clk_i, .rst_ni, .profile_i(profile),
+    .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
+    .done_o(hash_done), .digest_o(hash_digest), .normal_valid_i(normal_valid), .normal_end_i(normal_end),
+    .normal_word_i(normal_word), .normal_ready_o(normal_ready),
     .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
     .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
   );
@@ -174,7 +189,7 @@ module twinstamp_card
   end
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-    rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash)) u_rx (
+    rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash), .Profiles(Dedup)) u_rx (
       .port_i(8'(p)),
       .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
       .clk_i, .rst_ni, .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
@@ -187,20 +202,28 @@ module twinstamp_card
       .limit_i(hwif_out.port[p].rx_limit.bytes.value),
       .store_i(store), .overflow_o(overflow[p]),
       .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
-      .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest),
+      .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest[p]),
+      .profile_i(profile), .normal_valid_o(normal_valid[p]), .normal_end_o(normal_end[p]),
+      .normal_word_o(normal_word[p]), .normal_ready_i(normal_ready[p]),
       .flow_key_write_i(hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr),
       .flow_key_address_i(hwif_out.flow_key.addr[6:2]), .flow_key_data_i(hwif_out.flow_key.wr_data),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
       .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
       .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
-      .read_address_i(store_address), .read_data_o(store_data[p]),
+      .read_address_i(store_address[p]), .read_data_o(store_data[p]),
       .late_i(late_i[p])
     );
     assign hwif_in.port[p].rx_constant.q32.next = RxConstantQ32;
     assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p];
   end
 
-  // Transmit.
+  // Transmit. From the decision to let a frame go to its SFD on the pins it takes ten cycles, 343 * 2^-32 s.
+  localparam logic [63:0] LeadQ32 = 64'd343;
+  logic [63:0] next_q32, lead_q32_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) lead_q32_q <= '0;
+    else lead_q32_q <= next_q32 + LeadQ32;
+  end
   localparam int unsigned TxDepthLog2 = 11;
   logic [Ports-1:0] tx_enable, tx_valid, sent;
   // Departures: of the host's frames, then of the trains' packets.
@@ -231,7 +254,7 @@ module twinstamp_card
     assign hwif_in.port[p].tx_status.error.next = tx_error;
     assign hwif_in.port[p].tx_status.bad_shape.next = tx_bad_shape[p];
     gmii_tx #(.DepthLog2(TxDepthLog2)) u_tx (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .enable_i(tx_enable[p]),
+      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .lead_q32_i(lead_q32_q), .enable_i(tx_enable[p]),
       .hold_i(hold_host[p]), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
       .room_o(tx_room[p]), .busy_o(host_busy[p]), .length_o(host_length[p]),
       .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
@@ -245,17 +268,20 @@ module twinstamp_card
   end
 
   // Packet trains; the wire is shared with the host's frames.
-  logic [95:0] soon_q64, before_q64;
+  logic [95:0] next_q64, soon_q64, before_q64;
   logic [15:0] estimate_ntp, estimate_ptp;
   logic [3:0] train_active [Ports];
   logic any_train, train_write;
   assign train_write = hwif_out.train_memory.req && hwif_out.train_memory.req_is_wr;
   assign hwif_in.train_memory.wr_ack = train_write;
-  train_time u_train_time (
-    .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72), .bound_ns_i(hwif_out.clock.bound.ns.value),
-    .locked_i(hwif_out.clock.control.locked.value), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
-    .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
-  );
+  if (Trains) begin : gen_train_time
+    train_time u_train_time (
+      .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72),
+      .bound_ns_i(hwif_out.clock.bound.ns.value), .locked_i(hwif_out.clock.control.locked.value),
+      .next_q64_o(next_q64), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
+      .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
+    );
+  end
   always_comb begin
     any_train = 1'b0;
     for (int p = 0; p < int'(Ports); p++) if (train_active[p] != '0) any_train = 1'b1;
@@ -280,22 +306,39 @@ module twinstamp_card
       assign hwif_in.port[p].train[t].worst.q32.next = worst[t];
       assign hwif_in.port[p].train[t].unreported.count.next = unreported[t];
     end
-    train_port u_trains (
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .soon_q64_i(soon_q64),
-      .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
-      .utc_offset_i(hwif_out.clock.utc_offset.s.value),
-      .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
-      .write_address_i(hwif_out.train_memory.addr[12:2]), .write_data_i(hwif_out.train_memory.wr_data),
-      .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
-      .sent_o(sent_count), .late_o(late_count), .worst_q32_o(worst), .unreported_o(unreported),
-      .host_busy_i(host_busy[p]), .host_length_i(host_length[p]), .hold_host_o(hold_host[p]),
-      .txd_o(train_txd), .tx_en_o(train_tx_en), .end_o(train_end), .end_length_o(train_length),
-      .end_multicast_o(train_multicast), .end_broadcast_o(train_broadcast), .end_late_o(train_late),
-      .departure_valid_o(departure_valid[Ports+p]), .departure_ready_i(departure_ready[Ports+p]),
-      .departure_q32_o(departure_q32[Ports+p]), .departure_cookie_o(departure_cookie[Ports+p]),
-      .departure_length_o(departure_length[Ports+p]), .departure_late_o(departure_late[Ports+p]),
-      .departure_delay_q32_o(departure_delay[p])
-    );
+    if (Trains) begin : gen_port
+      train_port u_trains (
+        .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .next_q64_i(next_q64), .soon_q64_i(soon_q64),
+        .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
+        .utc_offset_i(hwif_out.clock.utc_offset.s.value),
+        .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
+        .write_address_i(hwif_out.train_memory.addr[12:2]), .write_data_i(hwif_out.train_memory.wr_data),
+        .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
+        .sent_o(sent_count), .late_o(late_count), .worst_q32_o(worst), .unreported_o(unreported),
+        .host_busy_i(host_busy[p]), .host_length_i(host_length[p]), .hold_host_o(hold_host[p]),
+        .txd_o(train_txd), .tx_en_o(train_tx_en), .end_o(train_end), .end_length_o(train_length),
+        .end_multicast_o(train_multicast), .end_broadcast_o(train_broadcast), .end_late_o(train_late),
+        .departure_valid_o(departure_valid[Ports+p]), .departure_ready_i(departure_ready[Ports+p]),
+        .departure_q32_o(departure_q32[Ports+p]), .departure_cookie_o(departure_cookie[Ports+p]),
+        .departure_length_o(departure_length[Ports+p]), .departure_late_o(departure_late[Ports+p]),
+        .departure_delay_q32_o(departure_delay[p])
+      );
+    end else begin : gen_none
+      assign train_active[p] = '0;
+      assign {done, refused} = '0;
+      assign sent_count = '{default: '0};
+      assign late_count = '{default: '0};
+      assign worst = '{default: '0};
+      assign unreported = '{default: '0};
+      assign hold_host[p] = 1'b0;
+      assign {train_txd, train_tx_en, train_end, train_multicast, train_broadcast, train_late} = '0;
+      assign train_length = '0;
+      assign {departure_valid[Ports+p], departure_late[Ports+p]} = '0;
+      assign departure_q32[Ports+p] = '0;
+      assign departure_cookie[Ports+p] = '0;
+      assign departure_length[Ports+p] = '0;
+      assign departure_delay[p] = '0;
+    end
     // Idle, either of them sends zeros.
     assign mac_txd[p] = host_txd[p] | train_txd;
     assign mac_tx_en[p] = host_tx_en[p] || train_tx_en;
@@ -320,7 +363,7 @@ module twinstamp_card
     .cookie_i(departure_cookie), .length_i(departure_length), .late_i(departure_late),
     .delay_q32_i(departure_delay),
     .committed_o(committed[Ports]), .taken_i(taken[Ports]), .read_i(store_read[Ports]),
-    .read_address_i(store_address), .read_data_o(store_data[Ports])
+    .read_address_i(store_address[Ports]), .read_data_o(store_data[Ports])
   );
 
   card_clock u_clock (
@@ -334,7 +377,7 @@ module twinstamp_card
     .load_q32_i(hwif_out.clock.load_time.q32.value),
     .locked_i(locked),
     .armed_i(any_train),
-    .now_q72_o, .now_q32_o(now_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
+    .now_q72_o, .now_q32_o(now_q32), .next_q32_o(next_q32), .now_fraction_o(now_fraction), .added_q72_o(added_q72), .slew_left_q64_o(slew_left), .epoch_o(epoch),
     .load_refused_o(load_refused), .increment_refused_o(increment_refused)
   );
 
@@ -356,8 +399,9 @@ module twinstamp_card
     .servo_i({hwif_out.clock.control.disciplined.value, core_failed ? 3'd5 : hwif_out.clock.control.state.value}),
     .locked_i(locked),
     .slewing_i(slew_left != '0),
-    .drops_i(drops), .committed_i(committed), .taken_o(taken), .read_o(store_read),
-    .read_address_o(store_address), .read_data_i(store_data), .discard_o(discard_source),
+    .drops_i(drops), .committed_i(offered), .taken_o(taken), .read_o(packer_read),
+    .read_address_o(packer_address), .read_data_i(store_data), .discard_o(discard_source),
+    .more_i(more), .mark_i(mark_duplicate), .drop_i(drop_duplicate), .duplicate_o(duplicate_source),
     .awvalid(m_axi_awvalid), .awready(m_axi_awready), .awaddr(m_axi_awaddr), .awlen(m_axi_awlen),
     .wvalid(m_axi_wvalid), .wready(m_axi_wready), .wdata(m_axi_wdata), .wlast(m_axi_wlast),
     .bvalid(m_axi_bvalid), .bready(m_axi_bready), .bresp(m_axi_bresp)
@@ -368,6 +412,40 @@ module twinstamp_card
     else irq_o <= hwif_out.ring.interrupt.enable.value && producer != hwif_out.ring.seen.index.value;
   end
   assign hwif_in.ring.interrupt.pending.next = irq_o;
+
+  // The duplicate window, between the stores and the packer.
+  assign hwif_in.dedup.status.size_log2.next = 5'(DedupLog2);
+  if (Dedup) begin : gen_dedup
+    logic [31:0] constants [Ports];
+    for (genvar p = 0; p < int'(Ports); p++) begin : gen_constant
+      assign constants[p] = hwif_out.port[p].dedup_constant.q32.value;
+    end
+    record_judge #(.Ports(Ports), .Sources(Sources), .StoreLog2(StoreLog2), .WindowLog2(DedupLog2)) u_judge (
+      .clk_i, .rst_ni, .idle_i(ring_idle), .enable_i(profile != '0),
+      .drop_duplicates_i(hwif_out.dedup.control.drop.value),
+      .by_count_i(hwif_out.dedup.control.by_count.value),
+      .count_i(hwif_out.dedup.count.frames.value[DedupLog2:0]),
+      .by_time_i(hwif_out.dedup.control.by_time.value), .window_ns_i(hwif_out.dedup.window.ns.value),
+      .constant_q32_i(constants), .active_o(hwif_in.dedup.status.active.next),
+      .judged_o(hwif_in.dedup.judged.frames.next), .duplicates_o(hwif_in.dedup.duplicates.frames.next),
+      .limited_o(hwif_in.dedup.limited.frames.next), .cycles_o(hwif_in.dedup.longest.cycles.next),
+      .committed_i(committed), .read_o(store_read), .read_address_o(store_address), .read_data_i(store_data),
+      .committed_o(offered), .more_o(more), .duplicate_o(mark_duplicate), .drop_o(drop_duplicate),
+      .taken_i(taken), .read_i(packer_read), .read_address_i(packer_address)
+    );
+  end else begin : gen_no_dedup
+    assign store_read = packer_read;
+    assign {more, mark_duplicate, drop_duplicate} = '0;
+    for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
+      assign offered[s] = committed[s];
+      assign store_address[s] = packer_address;
+    end
+    assign hwif_in.dedup.status.active.next = 1'b0;
+    assign hwif_in.dedup.judged.frames.next = '0;
+    assign hwif_in.dedup.duplicates.frames.next = '0;
+    assign hwif_in.dedup.limited.frames.next = '0;
+    assign hwif_in.dedup.longest.cycles.next = '0;
+  end
 
   // Counters: one latch for all ports, as soon as all are ready.
   logic latch_q, flip;
@@ -382,6 +460,7 @@ module twinstamp_card
     port_counters u_counters (
       .clk_i, .rst_ni, .event_i(ev[p]), .event_end_i(ev_end[p]), .event_giant_i(ev_giant[p]),
       .event_stored_i(ev_stored[p]), .event_dropped_i(ev_dropped[p]), .discard_i(discard[p]),
+      .duplicate_i(duplicate_source[p]),
       .sent_i(sent[p]), .sent_length_i(sent_length[p]), .sent_multicast_i(sent_multicast[p]),
       .sent_broadcast_i(sent_broadcast[p]), .sent_late_i(sent_late[p]),
       .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
@@ -407,17 +486,22 @@ module twinstamp_card
     end
   end
   assign hwif_in.counter_memory.rd_ack = counter_read_q;
-  assign hwif_in.counter_memory.rd_data =
-      counter_half_q ? counter_data[counter_port_q][63:32] : counter_data[counter_port_q][31:0];
+  logic [63:0] counter_word;
+  always_comb begin
+    counter_word = '0;
+    for (int p = 0; p < int'(Ports); p++) if (counter_port_q == 2'(p)) counter_word = counter_data[p];
+  end
+  assign hwif_in.counter_memory.rd_data = counter_half_q ? counter_word[63:32] : counter_word[31:0];
   assign hwif_in.counter_memory.wr_ack =
       hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
 
   assign hwif_in.id.build.value.next = BuildId;
   assign hwif_in.id.features.flow_hash.next = FlowHash;
   assign hwif_in.id.features.digest.next = 1'b1;
+  assign hwif_in.id.features.dedup.next = Dedup;
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
-  assign hwif_in.id.features.trains.next = 1'b1;
+  assign hwif_in.id.features.trains.next = Trains;
   assign hwif_in.id.features.transmit.next = 1'b1;
   assign hwif_in.id.features.discipline.next = 1'b1;
   assign hwif_in.id.features.simulated.next = Simulated;
@@ -445,7 +529,7 @@ module twinstamp_card
   logic [31:0] wdata, rdata;
   logic [3:0] wstrb;
   logic [1:0] bresp, rresp;
-  discipline u_discipline (
+  discipline #(.Program(Program)) u_discipline (
     .clk_i, .reg_clk_i(clk_reg_i), .cpu_clk_i(aux_clk_i), .aux_clk_i, .rst_ni, .reg_active_o, .cpu_active_o(),
     .aux_active_o, .now_q72_i(now_q72_o), .added_q72_i(added_q72), .failed_o(core_failed),
     .pps_word_i, .pps_word_o, .uart_rx_i, .uart_tx_o,

@@ -8,7 +8,9 @@
 // Registers that are read are a cycle old, as all of the register block's inputs.
 module discipline
   import card_regs_pkg::*;
-(
+#(
+  parameter Program = ""     // see soft_core
+) (
   input  logic         clk_i,
   input  logic         reg_clk_i,
   input  logic         cpu_clk_i,
@@ -154,7 +156,7 @@ module discipline
   logic [31:0] bus_wdata, bus_rdata;
   logic [3:0] bus_strobe;
   logic awake;
-  soft_core u_core (
+  soft_core #(.Program(Program)) u_core (
     .clk_i, .cpu_clk_i, .rst_ni, .run_i(cpu_i.control.run.value),
     .watchdog_i(cpu_i.watchdog.cycles.value), .pet_i(pet_q),
     .events_i(pps_event_q || tick_event_q || command_event_q || uart_valid),

@@ -8,7 +8,7 @@
 // and z; its time is the middle of the two, interpolated between the card times of the cycle's ends, less
 // antenna and cable delay. Error: half a sample and the jitter of the sampler; a bit that the sampler caught
 // in its change moves it by at most one sample. z counts zeros, so the place of a wrong bit does not matter.
-// Latency: published after filter_i cycles of high line (at least one) and five more.
+// Latency: published after filter_i cycles of high line (at least five) and five more.
 // Policy: a line that falls within filter_i cycles is a glitch: counted, not published. A later edge overwrites
 // what stands. N: 2, 4 or 8 samples per cycle.
 module pps_capture #(
@@ -66,17 +66,23 @@ module pps_capture #(
   logic [AddendBits-1:0] step_q;
   logic [3:0] zeros_q;
   // 2 z - (2 N - 1): half samples from the cycle's end back to the middle of the edge's two samples.
-  logic signed [AddendBits+5:0] product_q;
+  // Multiplied in three pieces.
+  localparam int unsigned Piece = 17, Pieces = (AddendBits + Piece - 1) / Piece;
+  logic signed [Piece+6:0] part_q [Pieces];
+  logic signed [AddendBits+5:0] product, product_q;
+  always_comb begin
+    product = '0;
+    for (int i = 0; i < int'(Pieces); i++) product += (AddendBits+6)'(part_q[i]) <<< (i * int'(Piece));
+  end
   logic signed [5:0] halves;
   assign halves = $signed({1'b0, zeros_q, 1'b0}) - $signed(6'(2 * N - 1));
   logic signed [49:0] delays_q;  // 2^-64 s
   logic signed [33:0] delays_q48;
   assign delays_q48 = 34'($signed(antenna_q48_i)) + 34'($signed(cable_q48_i));
   logic [95:0] edge_q;
-  logic [103:0] sampled;
+  logic [103:0] sampled_q;
   logic signed [AddendBits+5-Log2N-1:0] back;
   assign back = (AddendBits+5-Log2N)'(product_q >>> (Log2N + 1));
-  assign sampled = at_q + 104'(back);
 
   // Cycles since the last accepted edge, and since the last one that was on time.
   logic [31:0] since_q, due_q;
@@ -84,7 +90,8 @@ module pps_capture #(
   logic [31:0] candidate_since_q, candidate_due_q;
   logic on_time, doubled;
   assign doubled = anchored_q && candidate_due_q < {1'b0, period_i[31:1]};
-  assign on_time = candidate_due_q >= period_i - tolerance_i;
+  logic [31:0] earliest_q, latest_q;
+  assign on_time = candidate_due_q >= earliest_q;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -96,7 +103,11 @@ module pps_capture #(
       at_q <= '0;
       step_q <= '0;
       zeros_q <= '0;
+      part_q <= '{default: '0};
       product_q <= '0;
+      sampled_q <= '0;
+      earliest_q <= '0;
+      latest_q <= '0;
       delays_q <= '0;
       edge_q <= '0;
       since_q <= '0;
@@ -127,16 +138,22 @@ module pps_capture #(
       if (since_q != '1) since_q <= since_q + 32'd1;
       due_q <= due_q + 32'd1;
       // Not while a candidate waits for the filter: it may have been in time.
-      if (seen_q && state_q != StRise && !accept_q && due_q > period_i + tolerance_i) begin
+      if (seen_q && state_q != StRise && !accept_q && due_q > latest_q) begin
         anchored_q <= 1'b0;
         missing_o <= missing_o + 32'd1;
         due_q <= due_q - period_i + 32'd1;
       end
 
-      // Time of the candidate, in three steps.
-      product_q <= (AddendBits+6)'($signed({1'b0, step_q})) * (AddendBits+6)'(halves);
+      earliest_q <= period_i - tolerance_i;
+      latest_q <= period_i + tolerance_i;
+      // Time of the candidate, in four steps, done by the fifth cycle.
+      for (int i = 0; i < int'(Pieces); i++) begin
+        part_q[i] <= (Piece+7)'($signed({1'b0, Piece'(step_q >> (i * int'(Piece)))})) * (Piece+7)'(halves);
+      end
+      product_q <= product;
       delays_q <= 50'(delays_q48) <<< 16;
-      edge_q <= 96'(sampled >> 8) - 96'(delays_q);
+      sampled_q <= at_q + 104'(back);
+      edge_q <= 96'(sampled_q >> 8) - 96'(delays_q);
 
       unique case (state_q)
         // A pulse under way when it began to look is none.
@@ -165,7 +182,7 @@ module pps_capture #(
             count_q <= '0;
             glitches_o <= glitches_o + 32'd1;
             since_q <= candidate_since_q + 32'(count_q) + 32'd2;
-          end else if (count_q >= filter && count_q >= 16'd3) begin
+          end else if (count_q >= filter && count_q >= 16'd5) begin
             state_q <= StHigh;
             count_q <= '0;
             accept_q <= 1'b1;

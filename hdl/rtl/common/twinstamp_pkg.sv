@@ -37,6 +37,7 @@ package twinstamp_pkg;
   parameter int unsigned FlagTx = 6;       // departure stamp of a frame sent by the host
 
   parameter int unsigned FlagLate = 7;     // it missed its launch time
+  parameter int unsigned FlagDuplicate = 7;  // of a frame, not a departure: judged a duplicate
 
   // Flags of a record to be sent.
   parameter int unsigned TxLaunch = 0;     // wait for the launch time
@@ -50,9 +51,9 @@ package twinstamp_pkg;
     CntNotWanted = 15, CntSize64 = 16, CntSize127 = 17, CntSize255 = 18, CntSize511 = 19,
     CntSize1023 = 20, CntSize1518 = 21, CntSizeLarger = 22, CntTagged = 23, CntTxFrames = 24,
     CntTxOctets = 25, CntTxBroadcast = 26, CntTxMulticast = 27, CntTxLate = 28, CntPause = 29,
-    CntSymbolErrors = 30
+    CntSymbolErrors = 30, CntDuplicatesDropped = 31
   } counter_e;
-  parameter int unsigned CountersUsed = 31;
+  parameter int unsigned CountersUsed = 32;
 
   // State after a frame followed by its own FCS.
   parameter logic [31:0] CrcResidue = 32'hDEBB20E3;

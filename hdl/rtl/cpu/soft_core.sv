@@ -5,11 +5,13 @@
 // changes nothing). What the core sees: its memory at 0, the card's registers at 0x40000000, and at 0x80000000
 // a place whose read waits until events_i is not 0: that is how the firmware sleeps. Anything else stops it.
 // The memory has a second port for the host: words are written while the core is in reset only
-// (write_refused_o says that one was not), read at any time, a cycle later.
+// (write_refused_o says that one was not), read at any time, a cycle later; a word that the core writes in that very
+// cycle may read as anything.
 // Watchdog: pet_i within watchdog_i cycles, or failed_o: the core goes into reset until run_i has been 0. An
 // illegal instruction or address does the same at once. MemoryLog2: words, 10 to 14.
 module soft_core #(
-  parameter int unsigned MemoryLog2 = 14
+  parameter int unsigned MemoryLog2 = 14,
+  parameter Program = ""             // what the memory holds after power-up: a file for $readmemh; "": nothing
 ) (
   input  logic        clk_i,
   input  logic        cpu_clk_i,
@@ -42,7 +44,7 @@ module soft_core #(
 );
   if (MemoryLog2 < 10 || MemoryLog2 > 14) $fatal(1, "soft_core: MemoryLog2 must be 10 to 14");
 
-  logic running_q;
+  logic running_q, resting_q;
   logic trap, valid, ready;
   logic [31:0] address, wdata, rdata;
   logic [3:0] strobe;
@@ -52,42 +54,51 @@ module soft_core #(
   assign in_wait = address == 32'h80000000;
   assign in_nothing = valid && !in_memory && !in_bus && !in_wait;
 
+  logic co_valid, co_ready;
+  logic [31:0] co_insn, co_rs1, co_rs2, co_rd;
   picorv32 #(
     .ENABLE_COUNTERS(1'b0), .ENABLE_COUNTERS64(1'b0), .BARREL_SHIFTER(1'b1), .ENABLE_MUL(1'b0),
-    .ENABLE_FAST_MUL(1'b1), .ENABLE_DIV(1'b1), .CATCH_MISALIGN(1'b1), .CATCH_ILLINSN(1'b1),
-    .REGS_INIT_ZERO(1'b1), .STACKADDR(32'hFFFFFFFF)
+    .ENABLE_FAST_MUL(1'b0), .ENABLE_PCPI(1'b1), .ENABLE_DIV(1'b1), .TWO_CYCLE_COMPARE(1'b1), .TWO_CYCLE_ALU(1'b1),
+    .CATCH_MISALIGN(1'b1), .CATCH_ILLINSN(1'b1), .REGS_INIT_ZERO(1'b1), .STACKADDR(32'hFFFFFFFF)
   ) u_cpu (
     .clk(cpu_clk_i), .resetn(running_q), .trap,
     .mem_valid(valid), .mem_instr(), .mem_ready(ready), .mem_addr(address), .mem_wdata(wdata),
     .mem_wstrb(strobe), .mem_rdata(rdata),
     .mem_la_read(), .mem_la_write(), .mem_la_addr(), .mem_la_wdata(), .mem_la_wstrb(),
-    .pcpi_valid(), .pcpi_insn(), .pcpi_rs1(), .pcpi_rs2(), .pcpi_wr(1'b0), .pcpi_rd('0), .pcpi_wait(1'b0),
-    .pcpi_ready(1'b0), .irq('0), .eoi(), .trace_valid(), .trace_data()
+    .pcpi_valid(co_valid), .pcpi_insn(co_insn), .pcpi_rs1(co_rs1), .pcpi_rs2(co_rs2), .pcpi_wr(co_ready),
+    .pcpi_rd(co_rd), .pcpi_wait(1'b0), .pcpi_ready(co_ready), .irq('0), .eoi(), .trace_valid(), .trace_data()
+  );
+  core_multiplier u_multiplier (
+    .clk_i(cpu_clk_i), .rst_ni, .valid_i(co_valid), .insn_i(co_insn), .rs1_i(co_rs1), .rs2_i(co_rs2),
+    .ready_o(co_ready), .rd_o(co_rd)
   );
 
-  // Memory: a port for the core, one to read for the host; the host writes through the core's while it rests.
+  // Memory, true dual port: the core on one side, the host on the other.
   logic [31:0] memory [2**MemoryLog2];
-  logic [31:0] read_q, host_read_q;
-  logic read_ready_q, host_write;
-  logic [3:0] write;
-  logic [MemoryLog2-1:0] place;
-  logic [31:0] write_data;
-  assign host_write = host_request_i && host_write_i && !running_q;
-  assign write = running_q ? strobe & {4{valid && in_memory}} : {4{host_write}};
-  assign place = running_q ? address[MemoryLog2+1:2] : host_address_i;
-  assign write_data = running_q ? wdata : host_data_i;
-  always_ff @(posedge clk_i) begin
-    for (int i = 0; i < 4; i++) if (write[i]) memory[place][8*i +: 8] <= write_data[8*i +: 8];
+  if (Program != "") begin : gen_program
+    initial $readmemh(Program, memory);
   end
-  always_ff @(posedge cpu_clk_i) read_q <= memory[place];
-  always_ff @(posedge clk_i) if (host_request_i && !host_write_i) host_read_q <= memory[host_address_i];
+  logic [31:0] read_q, host_read_q;
+  logic read_ready_q;
+  logic [3:0] core_write;
+  logic [MemoryLog2-1:0] core_place;
+  assign core_write = strobe & {4{running_q && valid && in_memory}};
+  assign core_place = address[MemoryLog2+1:2];
+  always_ff @(posedge cpu_clk_i) begin
+    for (int i = 0; i < 4; i++) if (core_write[i]) memory[core_place][8*i +: 8] <= wdata[8*i +: 8];
+    read_q <= memory[core_place];
+  end
+  always_ff @(posedge clk_i) begin
+    if (host_request_i && host_write_i && resting_q) memory[host_address_i] <= host_data_i;
+    if (host_request_i) host_read_q <= memory[host_address_i];
+  end
   assign host_data_o = host_read_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) {host_read_done_o, host_write_done_o, write_refused_o} <= '0;
     else begin
       host_read_done_o <= host_request_i && !host_write_i;
       host_write_done_o <= host_request_i && host_write_i;
-      if (!running_q) write_refused_o <= 1'b0;
+      if (resting_q) write_refused_o <= 1'b0;
       else if (host_request_i && host_write_i) write_refused_o <= 1'b1;
     end
   end
@@ -127,7 +138,6 @@ module soft_core #(
   end
   assign running_o = running_q;
   // Asleep: a read that waits. In reset: one edge to take the reset in.
-  logic resting_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) resting_q <= 1'b0;
     else resting_q <= !running_q;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Half 0 of the keyed digest of docs/decisions/0001-keyed-digest.md, over the captured bytes of all ports'
-// frames (profile exact, domain 0), by one engine.
+// Half 0 of the keyed digest of docs/decisions/0001-keyed-digest.md, over all ports' frames, or messages made of
+// them, by one engine.
 //
-// Clock: the core clock. Each port hands over its words and, at a frame's end, the length in bytes; done_o
-// then pulses with the digest. One word a cycle for all ports together (four ports at line rate bring half
-// of that); a block of 128 words or a frame's end takes 12 cycles of level 2. Latency from the end: 20
-// cycles alone, at most about 70 when all ports end at once. So frames of at least 64 bytes are kept up with,
+// Clock: the core clock. Each port hands over its words and, at a frame's end, its length in bytes and domain; done_o
+// then pulses with the digest. One word a cycle for all ports together, of a port one every other cycle (four ports
+// at line rate bring one every other cycle together); a block of 128 words or a frame's end takes 18 cycles of
+// level 2. Latency from the end: 28 cycles alone, at most about 82 when all four ports end at once. So frames of at
+// least 64 bytes, 84 cycles apart, are kept up with,
 // and shorter ones must be forgotten, which costs nothing. Back-pressure: ready_o, a FIFO of four a port.
 // Key, written through key_*: 32-bit words 0..257 are nh[0..257], words 320..399 are limbs[0][0..19], four
 // words each, lowest first. Change it while no port receives. Longest frame: nine blocks.
@@ -17,7 +18,7 @@ module frame_digest #(
 
   input  logic [Ports-1:0] valid_i,
   input  logic [Ports-1:0] end_i,
-  input  logic [63:0]      word_i [Ports],   // with end_i: the length; bit 63: forget the frame, no digest
+  input  logic [63:0]      word_i [Ports],   // with end_i: length, domain in 39:32; bit 63: forget, no digest
   output logic [Ports-1:0] ready_o,
   output logic [Ports-1:0] done_o,
   output logic [63:0]      digest_o,
@@ -58,7 +59,7 @@ module frame_digest #(
   end
 
   // Words waiting, per port; a port rests from its block's or frame's last word until level 2 is done.
-  logic [Ports-1:0] ready_now, head_end, resting_q, word_taken, job_now;
+  logic [Ports-1:0] waits, head_end, resting_q, job_now;
   logic [63:0] head [Ports];
   logic [6:0] index_q [Ports];    // of the next word within its block
   logic [4:0] limb_q [Ports];     // of its block's first coefficient
@@ -67,7 +68,24 @@ module frame_digest #(
   logic [127:0] total_q [Ports];
   logic [Ports-1:0] at_end_q;     // the job is a frame's end
   logic [Ports-1:0] any_q;        // the block has a word
-  logic [15:0] length_q [Ports];
+  logic [23:0] length_q [Ports];  // domain, length
+
+  // Level 1. Steps: 0 a port is chosen, its word leaves the FIFO; 1 the word and its key pairs are read; 2 sums;
+  // 3 to 5 products; 6 added to the block's. A step's registers have the number of the step that reads them.
+  localparam int unsigned Steps = 6;
+  typedef struct packed {
+    logic                word;    // not an end
+    logic                last;    // of a block or a frame: level 2 comes next
+    logic                forget;
+    logic [PortBits-1:0] port;
+  } step_t;
+  logic take1_q;
+  logic [PortBits-1:0] port1_q, turn_q, port0;
+  logic [1:0] slot1_q;
+  step_t step1;
+  step_t [Steps:2] step_q;
+  logic take;
+  logic [1:0] slots [Ports];
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_fifo
     logic [63:0] fifo [4];
@@ -76,9 +94,11 @@ module frame_digest #(
     logic full;
     assign full = wptr_q == {~rptr_q[2], rptr_q[1:0]};
     assign ready_o[p] = !full;
-    assign head[p] = fifo[rptr_q[1:0]];
-    assign head_end[p] = fifo_end[rptr_q[1:0]];
-    assign ready_now[p] = wptr_q != rptr_q && !resting_q[p];
+    assign slots[p] = rptr_q[1:0];
+    // A word that is on its way may be the last one of its block: the port has to wait until that is known.
+    assign waits[p] = wptr_q != rptr_q && !resting_q[p] && !(take1_q && port1_q == PortBits'(p));
+    assign head[p] = fifo[slot1_q];
+    assign head_end[p] = fifo_end[slot1_q];
     always_ff @(posedge clk_i) begin
       if (valid_i[p] && !full) begin
         fifo[wptr_q[1:0]] <= word_i[p];
@@ -91,68 +111,80 @@ module frame_digest #(
         rptr_q <= '0;
       end else begin
         if (valid_i[p] && !full) wptr_q <= wptr_q + 3'd1;
-        if (word_taken[p]) rptr_q <= rptr_q + 3'd1;
+        if (take && port0 == PortBits'(p)) rptr_q <= rptr_q + 3'd1;
       end
     end
   end
 
-  // Level 1. Stage 0: a port's head is taken, its key pairs are read. 1: sums. 2: products. 3: added.
-  logic [PortBits-1:0] turn_q, port0, port1_q, port2_q, port3_q;
-  logic take, mul1_q, mul2_q, mul3_q, last1_q, last2_q, last3_q, forget1_q, forget2_q, forget3_q;
-  logic forget;
   always_comb begin
     port0 = turn_q;
     for (int unsigned i = Ports; i > 0; i--) begin
       automatic logic [PortBits:0] sum = (PortBits+1)'(turn_q) + (PortBits+1)'(i);
       automatic logic [PortBits-1:0] candidate =
           PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
-      if (ready_now[candidate]) port0 = candidate;
+      if (waits[candidate]) port0 = candidate;
     end
-    word_taken = '0;
-    word_taken[port0] = ready_now[port0];
   end
-  assign take = ready_now[port0];
-  assign forget = head_end[port0] && head[port0][63];
+  assign take = waits != '0;
+  always_comb begin
+    step1.word = take1_q && !head_end[port1_q];
+    step1.forget = take1_q && head_end[port1_q] && head[port1_q][63];
+    step1.last = take1_q && (head_end[port1_q] ? !head[port1_q][63] : index_q[port1_q] == '1);
+    step1.port = port1_q;
+  end
 
   logic [63:0] word_q;
   logic [31:0] k0lo_q, k0hi_q, k1lo_q, k1hi_q;
   logic [31:0] a0_q, b0_q, a1_q, b1_q;
-  logic [63:0] p0_q, p1_q;
+  logic [63:0] p0, p1;
+  logic multiplies;
   always_ff @(posedge clk_i) begin
-    if (take) begin
-      word_q <= head[port0];
-      k0lo_q <= pair0_lo[index_q[port0]];
-      k0hi_q <= pair0_hi[index_q[port0]];
-      k1lo_q <= pair1_lo[index_q[port0]];
-      k1hi_q <= pair1_hi[index_q[port0]];
+    if (take1_q) begin
+      word_q <= head[port1_q];
+      k0lo_q <= pair0_lo[index_q[port1_q]];
+      k0hi_q <= pair0_hi[index_q[port1_q]];
+      k1lo_q <= pair1_lo[index_q[port1_q]];
+      k1hi_q <= pair1_hi[index_q[port1_q]];
     end
-    if (mul1_q) begin
+    if (step_q[2].word) begin
       a0_q <= word_q[31:0] + k0lo_q;
       b0_q <= word_q[63:32] + k0hi_q;
       a1_q <= word_q[31:0] + k1lo_q;
       b1_q <= word_q[63:32] + k1hi_q;
     end
-    if (mul2_q) begin
-      p0_q <= 64'(a0_q) * 64'(b0_q);
-      p1_q <= 64'(a1_q) * 64'(b1_q);
-    end
   end
+  assign multiplies = step_q[3].word || step_q[4].word || step_q[5].word;
+  mul32 u_product0 (.clk_i, .enable_i(multiplies), .a_i(a0_q), .b_i(b0_q), .product_o(p0));
+  mul32 u_product1 (.clk_i, .enable_i(multiplies), .a_i(a1_q), .b_i(b1_q), .product_o(p1));
 
   // Level 2: sum of limb * coefficient modulo 2^128, two slots for each of up to four products:
-  // 0 limb 0 * 1, 1 limb 1 * length (both at a frame's end), 2 and 3 the block's two sums.
+  // 0 limb 0 * 1, 1 limb 1 * length (both at a frame's end), 2 and 3 the block's two sums. A slot takes the lower or
+  // the upper half of a limb. Steps: 0 limb and coefficient are read; 1 to 3 four products; 4 the middle ones are
+  // added; 5 to the outer ones; 6 and 7 to the total, its lower half first.
+  localparam int unsigned Slots = 7;
+  typedef struct packed {
+    logic valid;
+    logic high;
+    logic last;
+  } slot_t;
   logic [Ports-1:0] job_q;        // level 1 is through, level 2 has something to do
-  logic busy_q, slot1_q, slot2_q, high1_q, high2_q, final1_q, final2_q;
+  logic busy_q, busy;
+  slot_t slot0;
+  slot_t [Slots:1] slots_q;
   logic [2:0] slot_q, slot_last_q;
   logic [PortBits-1:0] job_port_q, next_job;
-  logic [127:0] limb_read_q;
+  logic [63:0] limb_half_q;
   logic [63:0] coefficient_q;
-  logic [63:0] x0_q, x1_q, x2_q, x3_q;
-  logic [127:0] total_q2;
-  logic issue;
-  assign issue = busy_q;
+  logic [63:0] x0, x1, x2, x3;
+  logic multiplies2;
   always_comb begin
     next_job = '0;
     for (int unsigned i = 0; i < Ports; i++) if (job_q[i]) next_job = PortBits'(i);
+    slot0.valid = busy_q;
+    slot0.high = slot_q[0];
+    slot0.last = busy_q && slot_q == slot_last_q;
+    busy = busy_q;
+    for (int i = 1; i <= int'(Slots); i++) if (slots_q[i].valid) busy = 1'b1;
   end
   logic [4:0] limb_address;
   always_comb begin
@@ -163,53 +195,57 @@ module frame_digest #(
       default: limb_address = limb_q[job_port_q] + 5'd1;
     endcase
   end
-  logic [31:0] c0, c1, l0, l1;
-  assign {c1, c0} = coefficient_q;
-  assign {l1, l0} = high1_q ? limb_read_q[127:64] : limb_read_q[63:0];
-  // The lower half of the limb counts whole, of the upper one what stays below 2^128.
-  function automatic logic [127:0] partial(input logic high, input logic [63:0] x0, input logic [63:0] x1,
-                                           input logic [63:0] x2, input logic [63:0] x3);
-    if (high) return {x0 + {x1[31:0] + x2[31:0], 32'b0}, 64'b0};
-    return 128'(x0) + ((128'(x1) + 128'(x2)) << 32) + {x3, 64'b0};
-  endfunction
   always_ff @(posedge clk_i) begin
-    if (issue) begin
-      limb_read_q <= {limb3[limb_address], limb2[limb_address], limb1[limb_address], limb0[limb_address]};
+    if (busy_q) begin
+      limb_half_q <= slot_q[0] ? {limb3[limb_address], limb2[limb_address]}
+                               : {limb1[limb_address], limb0[limb_address]};
       unique case (slot_q[2:1])
         2'd0: coefficient_q <= 64'd1;
-        2'd1: coefficient_q <= 64'(length_q[job_port_q]);
+        2'd1: coefficient_q <= {24'b0, length_q[job_port_q][23:16], 16'b0, length_q[job_port_q][15:0]};
         2'd2: coefficient_q <= sum0_q[job_port_q];
         default: coefficient_q <= sum1_q[job_port_q];
       endcase
     end
-    if (slot1_q) begin
-      x0_q <= 64'(l0) * 64'(c0);
-      x1_q <= 64'(l0) * 64'(c1);
-      x2_q <= 64'(l1) * 64'(c0);
-      x3_q <= 64'(l1) * 64'(c1);
+  end
+  assign multiplies2 = slots_q[1].valid || slots_q[2].valid || slots_q[3].valid;
+  mul32 u_x0 (.clk_i, .enable_i(multiplies2), .a_i(limb_half_q[31:0]), .b_i(coefficient_q[31:0]), .product_o(x0));
+  mul32 u_x1 (.clk_i, .enable_i(multiplies2), .a_i(limb_half_q[31:0]), .b_i(coefficient_q[63:32]), .product_o(x1));
+  mul32 u_x2 (.clk_i, .enable_i(multiplies2), .a_i(limb_half_q[63:32]), .b_i(coefficient_q[31:0]), .product_o(x2));
+  mul32 u_x3 (.clk_i, .enable_i(multiplies2), .a_i(limb_half_q[63:32]), .b_i(coefficient_q[63:32]), .product_o(x3));
+
+  // The lower half of a limb counts whole, of the upper one what stays below 2^128.
+  logic [127:0] outer_q, term_q;
+  logic [64:0] middle_q;
+  logic [63:0] low_q, high_q, high_term_q;
+  logic [64:0] low_sum;
+  logic [63:0] high_sum;
+  logic carry_q;
+  assign low_sum = {1'b0, low_q} + {1'b0, slots_q[6].high ? 64'b0 : term_q[63:0]};
+  assign high_sum = 64'(({high_q, 1'b1} + {high_term_q, carry_q}) >> 1);   // the carry comes in from below
+  always_ff @(posedge clk_i) begin
+    if (slots_q[4].valid) begin
+      outer_q <= {x3, x0};
+      middle_q <= {1'b0, x1} + {1'b0, x2};
+    end
+    if (slots_q[5].valid) term_q <= {outer_q[127:32] + {31'b0, middle_q}, outer_q[31:0]};
+    if (slots_q[6].valid) begin
+      carry_q <= low_sum[64];
+      high_term_q <= slots_q[6].high ? term_q[63:0] : term_q[127:64];
     end
   end
 
   always_comb begin
     job_now = '0;
-    job_now[port3_q] = last3_q;
+    job_now[step_q[Steps].port] = step_q[Steps].last;
   end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       turn_q <= '0;
+      take1_q <= 1'b0;
       port1_q <= '0;
-      port2_q <= '0;
-      port3_q <= '0;
-      mul1_q <= 1'b0;
-      mul2_q <= 1'b0;
-      mul3_q <= 1'b0;
-      last1_q <= 1'b0;
-      last2_q <= 1'b0;
-      last3_q <= 1'b0;
-      forget1_q <= 1'b0;
-      forget2_q <= 1'b0;
-      forget3_q <= 1'b0;
+      slot1_q <= '0;
+      step_q <= '0;
       resting_q <= '0;
       at_end_q <= '0;
       any_q <= '0;
@@ -225,91 +261,78 @@ module frame_digest #(
       busy_q <= 1'b0;
       slot_q <= '0;
       slot_last_q <= '0;
-      slot1_q <= 1'b0;
-      slot2_q <= 1'b0;
-      high1_q <= 1'b0;
-      high2_q <= 1'b0;
-      final1_q <= 1'b0;
-      final2_q <= 1'b0;
+      slots_q <= '0;
       job_port_q <= '0;
-      total_q2 <= '0;
+      low_q <= '0;
+      high_q <= '0;
       done_o <= '0;
       digest_o <= '0;
     end else begin
       // Level 1.
-      mul1_q <= take && !head_end[port0];
-      last1_q <= take && !forget && (head_end[port0] || index_q[port0] == '1);
-      forget1_q <= take && forget;
-      forget2_q <= forget1_q;
-      forget3_q <= forget2_q;
-      port1_q <= port0;
-      mul2_q <= mul1_q;
-      last2_q <= last1_q;
-      port2_q <= port1_q;
-      mul3_q <= mul2_q;
-      last3_q <= last2_q;
-      port3_q <= port2_q;
+      take1_q <= take;
       if (take) begin
         turn_q <= port0;
-        if (head_end[port0]) begin
-          length_q[port0] <= head[port0][15:0];
-          at_end_q[port0] <= !forget;
-          resting_q[port0] <= 1'b1;
+        port1_q <= port0;
+        slot1_q <= slots[port0];
+      end
+      step_q <= {step_q[Steps-1:2], step1};
+      if (take1_q) begin
+        if (head_end[port1_q]) begin
+          length_q[port1_q] <= {head[port1_q][39:32], head[port1_q][15:0]};
+          at_end_q[port1_q] <= !head[port1_q][63];
+          resting_q[port1_q] <= 1'b1;
         end else begin
-          any_q[port0] <= 1'b1;
-          index_q[port0] <= index_q[port0] + 7'd1;
-          if (index_q[port0] == '1) resting_q[port0] <= 1'b1;
+          any_q[port1_q] <= 1'b1;
+          index_q[port1_q] <= index_q[port1_q] + 7'd1;
+          if (index_q[port1_q] == '1) resting_q[port1_q] <= 1'b1;
         end
       end
-      if (mul3_q) begin
-        sum0_q[port3_q] <= sum0_q[port3_q] + p0_q;
-        sum1_q[port3_q] <= sum1_q[port3_q] + p1_q;
+      if (step_q[Steps].word) begin
+        sum0_q[step_q[Steps].port] <= sum0_q[step_q[Steps].port] + p0;
+        sum1_q[step_q[Steps].port] <= sum1_q[step_q[Steps].port] + p1;
       end
-      if (forget3_q) begin
-        sum0_q[port3_q] <= '0;
-        sum1_q[port3_q] <= '0;
-        any_q[port3_q] <= 1'b0;
-        index_q[port3_q] <= '0;
-        resting_q[port3_q] <= 1'b0;
+      if (step_q[Steps].forget) begin
+        sum0_q[step_q[Steps].port] <= '0;
+        sum1_q[step_q[Steps].port] <= '0;
+        any_q[step_q[Steps].port] <= 1'b0;
+        total_q[step_q[Steps].port] <= '0;
+        index_q[step_q[Steps].port] <= '0;
+        limb_q[step_q[Steps].port] <= 5'd2;
+        resting_q[step_q[Steps].port] <= 1'b0;
       end
       job_q <= job_q | job_now;
 
       // Level 2.
       done_o <= '0;
-      slot1_q <= issue;
-      high1_q <= slot_q[0];
-      final1_q <= issue && slot_q == slot_last_q;
-      slot2_q <= slot1_q;
-      high2_q <= high1_q;
-      final2_q <= final1_q;
-      if (!busy_q && !slot1_q && !slot2_q && job_q != '0) begin
+      slots_q <= {slots_q[Slots-1:1], slot0};
+      if (!busy && job_q != '0) begin
         busy_q <= 1'b1;
         job_port_q <= next_job;
-        job_q[next_job] <= 1'b0;
-        total_q2 <= total_q[next_job];
+        job_q[next_job] <= job_now[next_job];
+        {high_q, low_q} <= total_q[next_job];
         slot_q <= at_end_q[next_job] ? 3'd0 : 3'd4;
         slot_last_q <= any_q[next_job] ? 3'd7 : 3'd3;
-      end else if (issue) begin
+      end else if (busy_q) begin
         slot_q <= slot_q + 3'd1;
         if (slot_q == slot_last_q) busy_q <= 1'b0;
       end
-      if (slot2_q) begin
-        automatic logic [127:0] total = total_q2 + partial(high2_q, x0_q, x1_q, x2_q, x3_q);
-        total_q2 <= total;
-        if (final2_q) begin
+      if (slots_q[6].valid) low_q <= low_sum[63:0];
+      if (slots_q[7].valid) begin
+        high_q <= high_sum;
+        if (slots_q[7].last) begin
           resting_q[job_port_q] <= 1'b0;
           sum0_q[job_port_q] <= '0;
           sum1_q[job_port_q] <= '0;
           any_q[job_port_q] <= 1'b0;
           if (at_end_q[job_port_q]) begin
             done_o[job_port_q] <= 1'b1;
-            digest_o <= total[127:64];
+            digest_o <= high_sum;
             total_q[job_port_q] <= '0;
             index_q[job_port_q] <= '0;
             limb_q[job_port_q] <= 5'd2;
             at_end_q[job_port_q] <= 1'b0;
           end else begin
-            total_q[job_port_q] <= total;
+            total_q[job_port_q] <= {high_sum, low_q};
             if (limb_q[job_port_q] != 5'd18) limb_q[job_port_q] <= limb_q[job_port_q] + 5'd2;
           end
         end

@@ -53,6 +53,13 @@ module block_packer
   input  logic [63:0]          read_data_i [Sources],
   output logic [Sources-1:0]   discard_o,
 
+  // Of record_judge, which offers one record at a time: others are still to come, and the one offered is a
+  // duplicate, to be marked or dropped (a pulse of duplicate_o).
+  input  logic                 more_i,
+  input  logic                 mark_i,
+  input  logic                 drop_i,
+  output logic [Sources-1:0]   duplicate_o,
+
   output logic        awvalid,
   input  logic        awready,
   output logic [63:0] awaddr,
@@ -71,7 +78,8 @@ module block_packer
   localparam int unsigned PortBits = Sources > 1 ? $clog2(Sources) : 1;
 
   typedef enum logic [3:0] {
-    StOff, StIdle, StPeek, StJudge, StCopy, StDrain, StHeadSet, StHead, StHeadDrain, StMark, StFault
+    StOff, StSettle, StIdle, StPeek, StWeigh, StJudge, StCopy, StDrain, StHeadSet, StHead, StHeadDrain, StMark,
+    StFault
   } state_e;
   state_e state_q;
 
@@ -105,21 +113,36 @@ module block_packer
   logic [63:12] base_q;
   logic [4:0] size_log2_q;
   logic [3:0] count_log2_q;
-  logic [19:0] block_words;
-  assign block_words = 20'd1 << (size_log2_q - 5'd3);
-  logic [63:0] block_address;
-  logic [31:0] block_index;
-  assign block_index = opened_q & ((32'd1 << count_log2_q) - 32'd1);
-  assign block_address = {base_q, 12'b0} + (64'(block_index) << size_log2_q);
-  logic room_in_ring, expired;
-  assign room_in_ring = (opened_q - consumer_i) < (32'd1 << count_log2_q);
-  assign expired = open_q && (flush_q || (timeout_i != '0 && timer_q >= timeout_i) ||
-                              (!enable_i && waiting == '0));
+  // Where the block lies and whether it is free: in steps, all of them done when a record is judged, three cycles
+  // after opened_q changed at the earliest (StSettle, StIdle, StPeek). The ring can only get more room meanwhile.
+  logic [19:0] block_words_q;
+  logic [63:0] block_address_q;
+  logic [37:0] block_offset_q;
+  logic [15:0] block_index_q;
+  logic room_q, timed_q, expired;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      block_words_q <= '0;
+      block_address_q <= '0;
+      block_offset_q <= '0;
+      block_index_q <= '0;
+      {room_q, timed_q} <= '0;
+    end else if (state_q != StOff) begin
+      block_words_q <= 20'd1 << (size_log2_q - 5'd3);
+      block_index_q <= 16'(opened_q & ((32'd1 << count_log2_q) - 32'd1));
+      block_offset_q <= 38'(block_index_q) << size_log2_q;
+      block_address_q <= {base_q, 12'b0} + 64'(block_offset_q);
+      room_q <= (opened_q - consumer_i) < (32'd1 << count_log2_q);
+      timed_q <= open_q && timeout_i != '0 && timer_q >= timeout_i;
+    end
+  end
+  assign expired = open_q && (flush_q || timed_q || (!enable_i && waiting == '0 && !more_i));
 
   // Record under way.
   logic [63:0] head;
   assign head = read_data_i[port_q];
   logic [11:0] record_words, words_q, read_q;
+  logic [7:0] record_epoch_q;
   assign record_words = 12'(RecordHeaderWords) + 12'((head[15:0] + 16'd7) >> 3);
   logic [A-1:0] start;
   assign start = taken_q[port_q][A-1:0];
@@ -130,6 +153,7 @@ module block_packer
   logic [WriterLog2:0] s_room;
   logic [31:0] issued, acked;
   logic data_valid_q;         // a word read last cycle
+  logic first_q;              // it is the record's first
   logic read_now;
   assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > (WriterLog2+1)'(2));
   always_comb begin
@@ -159,10 +183,12 @@ module block_packer
   end
 
   assign s_valid = state_q == StHead || (state_q == StCopy && data_valid_q);
-  assign s_data = state_q == StHead ? head_word : head;
+  logic [63:0] mark;
+  assign mark = 64'(first_q && mark_i) << (48 + FlagDuplicate);
+  assign s_data = state_q == StHead ? head_word : head | mark;
   assign s_flush = state_q == StDrain || state_q == StHeadDrain || state_q == StFault;
   assign s_set = (state_q == StJudge && !open_q) || state_q == StHeadSet;
-  assign s_address = state_q == StHeadSet ? block_address : block_address + 64'(8 * BlockHeaderWords);
+  assign s_address = state_q == StHeadSet ? block_address_q : block_address_q + 64'(8 * BlockHeaderWords);
 
   // Closed blocks whose writes are not all acknowledged.
   logic [31:0] marks [4];
@@ -193,14 +219,19 @@ module block_packer
       error_q <= 1'b0;
       bad_shape_q <= 1'b0;
       words_q <= '0;
+      record_epoch_q <= '0;
       read_q <= '0;
       data_valid_q <= 1'b0;
       head_q <= '0;
       mark_w_q <= '0;
       mark_r_q <= '0;
       discard_o <= '0;
+      duplicate_o <= '0;
+      first_q <= 1'b0;
     end else begin
       discard_o <= '0;
+      duplicate_o <= '0;
+      if (state_q == StJudge || data_valid_q) first_q <= state_q == StJudge;
       data_valid_q <= read_now && state_q == StCopy;
       timer_q <= open_q ? timer_q + 32'd1 : '0;
       if (!open_q || bound_ns_i > bound_q) bound_q <= bound_ns_i;
@@ -227,28 +258,39 @@ module block_packer
               count_log2_q <= count_log2_i;
               opened_q <= '0;
               producer_q <= '0;
-              state_q <= StIdle;
+              state_q <= StSettle;
             end
           end
         end
 
+        StSettle: state_q <= StIdle;
+
         StIdle: begin
           if (error_q && (enable_i || open_q)) state_q <= StFault;
           else if (expired) state_q <= StDrain;
-          else if (waiting != '0 && (open_q || room_in_ring || !enable_i)) begin
+          else if (waiting != '0 && (open_q || room_q || !enable_i)) begin
             port_q <= next_port;
             state_q <= StPeek;
-          end else if (settled_q == '1 && (!marks_any || error_q) && !open_q) state_q <= StOff;
+          end else if (settled_q == '1 && (!marks_any || error_q) && !open_q && !more_i) state_q <= StOff;
           if (!open_q) flush_q <= 1'b0;
         end
 
-        StPeek: state_q <= StJudge;
+        StPeek: state_q <= StWeigh;
+
+        StWeigh: begin
+          words_q <= record_words;
+          record_epoch_q <= head[47:40];
+          state_q <= StJudge;
+        end
 
         StJudge: begin
-          words_q <= record_words;
           read_q <= '0;
-          if (!open_q && (!room_in_ring || error_q)) begin  // only when disabled, or after a fault
-            taken_q[port_q] <= taken_q[port_q] + (A+1)'(record_words);
+          if (drop_i) begin
+            taken_q[port_q] <= taken_q[port_q] + (A+1)'(words_q);
+            duplicate_o[port_q] <= 1'b1;
+            state_q <= StIdle;
+          end else if (!open_q && (!room_q || error_q)) begin  // only when disabled, or after a fault
+            taken_q[port_q] <= taken_q[port_q] + (A+1)'(words_q);
             discard_o[port_q] <= 1'b1;
             state_q <= StIdle;
           end else if (!open_q) begin
@@ -256,9 +298,9 @@ module block_packer
             records_q <= '0;
             place_q <= 20'(BlockHeaderWords);
             locked_q <= locked_i;
-            epoch_q <= epoch_i - {24'b0, epoch_i[7:0] - head[47:40]};
+            epoch_q <= epoch_i - {24'b0, epoch_i[7:0] - record_epoch_q};
             state_q <= StCopy;
-          end else if (place_q + 20'(record_words) > block_words || head[47:40] != epoch_q[7:0]) begin
+          end else if (place_q + 20'(words_q) > block_words_q || record_epoch_q != epoch_q[7:0]) begin
             state_q <= StDrain;
           end else state_q <= StCopy;
         end
@@ -289,7 +331,7 @@ module block_packer
           opened_q <= opened_q + 32'd1;
           open_q <= 1'b0;
           flush_q <= 1'b0;
-          state_q <= StIdle;
+          state_q <= StSettle;
         end
 
         StFault: if (!enable_i && s_empty && acked == issued) begin

@@ -2,7 +2,7 @@
 // Holds one port's frames as finished records until the packer fetches them; drops whole frames when full.
 //
 // Clock: the core clock. Takes an entry every cycle while the digest engine does; the end of a frame waits for
-// its digest (20 to 70 cycles) and flow hash (30 to 80), and five cycles more, in which the crossing's FIFO holds
+// its digest (20 to 70 cycles) and flow hash (30 to 80), and six cycles more, in which the crossing's FIFO holds
 // what comes. A record is four header words and the frame's words (docs/card.md); the header is written behind
 // the frame, in front of it, when all is known, and only then becomes visible (`committed_o`).
 // Overflow: a frame that finds too little room is left out whole and counted; it takes a sequence number,
@@ -74,7 +74,7 @@ module frame_store
     if (read_i) read_data_o <= memory[read_address_i];
   end
 
-  logic [A:0] committed_q, used, needed;
+  logic [A:0] committed_q, committed, used_q, needed, needed_q;
   logic [10:0] words_q;
   logic full_q;      // this frame found no room
   logic skip_q;      // the ring did not run for all of it
@@ -82,54 +82,47 @@ module frame_store
   logic heading_q;
   logic [31:0] sequence_q, drops_q;
 
-  rx_end_t frame_end;
+  rx_end_t frame_end, end_q;
   assign frame_end = rx_end_t'(entry_i.data[$bits(rx_end_t)-1:0]);
 
-  // Judgement at the end.
-  logic frame, runt, giant, bad, wanted, cut, keep, drop;
-  logic [23:0] limit, payload;
-  logic [15:0] caplen;
-  always_comb begin
-    // Zeros while there is none: less to switch, and to simulate.
-    {frame, runt, giant, bad, wanted, cut, limit, payload, caplen} = '0;
-    if (entry_i.is_end) begin
-      frame = !frame_end.preamble_error && !frame_end.no_sfd;
-      limit = 24'(limit_i) + {20'b0, frame_end.tags, 2'b00};
-      runt = frame_end.length < 24'd64;
-      giant = frame_end.length > limit;
-      bad = !frame_end.fcs_ok || frame_end.rx_er;
-      wanted = frame && frame_end.has_stamp && store_i && !skip_q && (!bad || keep_bad_i) &&
-               (!runt || keep_runt_i) && (!giant || keep_giant_i);
-      payload = frame_end.length < 24'd4 ? '0 : frame_end.length - 24'd4;
-      cut = payload > 24'(8 * MaxStoredWords);
-      caplen = cut ? 16'(8 * MaxStoredWords) : payload[15:0];
-    end
-  end
-  assign used = committed_q - taken_i;
-  assign needed = used + (A+1)'(words_q) + (A+1)'(RecordHeaderWords);
+  // Judgement at the end, in two steps: the end as it comes, measured; then what becomes of the frame.
+  logic judging_q, frame_q, runt_q, cut_q;
+  logic giant;
+  logic bad, wanted, keep, drop;
+  logic [23:0] limit_q;
+  logic [15:0] caplen_q;
+  logic [23:0] payload;
+  assign payload = frame_end.length < 24'd4 ? '0 : frame_end.length - 24'd4;
+  assign bad = !end_q.fcs_ok || end_q.rx_er;
+  assign giant = end_q.length > limit_q;
+  assign wanted = frame_q && end_q.has_stamp && store_i && !skip_q && (!bad || keep_bad_i) &&
+                  (!runt_q || keep_runt_i) && (!giant || keep_giant_i);
+  assign needed = used_q + (A+1)'(words_q) + (A+1)'(RecordHeaderWords);
 
   logic no_room;
   assign no_room = needed >= (A+1)'(2**A);  // this word would not fit
 
   logic end_now;
   assign end_now = valid_i && entry_i.is_end && ready_o;
-  assign keep = wanted && !full_q && needed <= (A+1)'(2**A);
+  assign keep = wanted && !full_q && needed_q <= (A+1)'(2**A);
   assign drop = wanted && !keep;
 
   logic [63:0] head0_q;
   logic [15:0] flags;
   always_comb begin
     flags = '0;
-    flags[FlagBadFcs] = !frame_end.fcs_ok;
-    flags[FlagRxEr] = frame_end.rx_er;
-    flags[FlagRunt] = runt;
+    flags[FlagBadFcs] = !end_q.fcs_ok;
+    flags[FlagRxEr] = end_q.rx_er;
+    flags[FlagRunt] = runt_q;
     flags[FlagGiant] = giant;
-    flags[FlagCut] = cut;
+    flags[FlagCut] = cut_q;
     flags[FlagFirstByte] = first_byte_i;
     flags[15:8] = link_epoch_i;
   end
 
   logic [63:0] stamp_q;
+  logic [7:0] stamp_epoch_q;
+  logic [15:0] payload_q;
   logic [10:0] kept_words_q;
   logic keep_q, digest_wait_q, flow_wait_q;
   logic [31:0] flow_q;
@@ -154,19 +147,33 @@ module frame_store
 
   // An end waits for its stamp, which is always under way already. The engine gets every word that a frame
   // may store and every end, also of frames that are not kept.
-  logic hashed;
-  assign hashed = entry_i.is_end || words_q < 11'(MaxStoredWords);
-  assign ready_o = !heading_q && !digest_wait_q && !flow_wait_q && hash_ready_i &&
+  assign ready_o = !judging_q && !heading_q && !digest_wait_q && !flow_wait_q && hash_ready_i &&
                    (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);
-  assign hash_valid_o = valid_i && ready_o && hashed && (!entry_i.is_end || frame);
-  assign hash_end_o = entry_i.is_end;
+  // An end goes to the engine a cycle after it was taken: what was free then still is.
+  assign hash_valid_o = judging_q ? frame_q
+                                  : valid_i && ready_o && !entry_i.is_end && words_q < 11'(MaxStoredWords);
+  assign hash_end_o = judging_q;
   assign flow_ready_o = flow_wait_q;
-  assign hash_word_o = entry_i.is_end ? {runt, 47'b0, caplen} : entry_i.data;
+  assign hash_word_o = judging_q ? {runt_q, 47'b0, caplen_q} : entry_i.data;
   assign stamp_ready_o = end_now && frame_end.has_stamp;
+  always_comb begin
+    committed = committed_q;
+    if (heading_q && head_q == 2'd3) begin
+      committed = committed_q + (A+1)'(RecordHeaderWords) + (A+1)'(kept_words_q);
+    end
+  end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       committed_q <= '0;
+      used_q <= '0;
+      needed_q <= '0;
+      judging_q <= 1'b0;
+      {frame_q, runt_q, cut_q} <= '0;
+      end_q <= '0;
+      limit_q <= '0;
+      caplen_q <= '0;
+      payload_q <= '0;
       words_q <= '0;
       full_q <= 1'b0;
       skip_q <= 1'b0;
@@ -181,6 +188,7 @@ module frame_store
       event_dropped_o <= 1'b0;
       head0_q <= '0;
       stamp_q <= '0;
+      stamp_epoch_q <= '0;
       kept_words_q <= '0;
       digest_wait_q <= 1'b0;
       flow_wait_q <= 1'b0;
@@ -189,6 +197,8 @@ module frame_store
       digest_q <= '0;
     end else begin
       event_o <= 1'b0;
+      committed_q <= committed;
+      used_q <= committed - taken_i;
       if (digest_wait_q || flow_wait_q) begin
         if (digest_wait_q && hash_done_i) begin
           digest_wait_q <= 1'b0;
@@ -203,26 +213,24 @@ module frame_store
         head_q <= head_q + 2'd1;
         if (head_q == 2'd3) begin
           heading_q <= 1'b0;
-          committed_q <= committed_q + (A+1)'(RecordHeaderWords) + (A+1)'(kept_words_q);
           sequence_q <= sequence_q + 32'd1;
         end
-      end else if (end_now) begin
+      end else if (judging_q) begin
+        judging_q <= 1'b0;
         words_q <= '0;
         full_q <= 1'b0;
         skip_q <= 1'b0;
         event_o <= 1'b1;
-        event_end_o <= frame_end;
+        event_end_o <= end_q;
         event_giant_o <= giant;
         event_stored_o <= keep;
         event_dropped_o <= drop;
         kept_words_q <= words_q;
-        head0_q <= {flags, stamp_epoch_i, port_i,
-                    frame_end.length > 24'd65539 ? 16'hFFFF : payload[15:0], caplen};
-        stamp_q <= stamp_q32_i;
+        head0_q <= {flags, stamp_epoch_q, port_i, end_q.length > 24'd65539 ? 16'hFFFF : payload_q, caplen_q};
         // Runts have no digest: they may come faster than the engine could follow.
-        digest_wait_q <= frame && !runt;
-        flow_wait_q <= frame && frame_end.length > 24'd4;
-        heading_q <= keep && runt && frame_end.length <= 24'd4;
+        digest_wait_q <= frame_q && !runt_q;
+        flow_wait_q <= frame_q && end_q.length > 24'd4;
+        heading_q <= keep && runt_q && end_q.length <= 24'd4;
         flow_q <= '0;
         digest_q <= '0;
         keep_q <= keep;
@@ -230,6 +238,18 @@ module frame_store
           sequence_q <= sequence_q + 32'd1;
           drops_q <= drops_q + 32'd1;
         end
+      end else if (end_now) begin
+        judging_q <= 1'b1;
+        end_q <= frame_end;
+        frame_q <= !frame_end.preamble_error && !frame_end.no_sfd;
+        runt_q <= frame_end.length < 24'd64;
+        limit_q <= 24'(limit_i) + {20'b0, frame_end.tags, 2'b00};
+        cut_q <= payload > 24'(8 * MaxStoredWords);
+        caplen_q <= payload > 24'(8 * MaxStoredWords) ? 16'(8 * MaxStoredWords) : payload[15:0];
+        payload_q <= payload[15:0];
+        needed_q <= needed;
+        stamp_q <= stamp_q32_i;
+        stamp_epoch_q <= stamp_epoch_i;
       end else if (valid_i && ready_o && !entry_i.is_end) begin
         if (!store_i) skip_q <= 1'b1;
         if (words_q < 11'(MaxStoredWords) && !full_q) begin

@@ -7,7 +7,8 @@ module rx_port
   import twinstamp_pkg::*;
 #(
   parameter int unsigned StoreLog2 = 15,
-  parameter bit FlowHash = 1'b1
+  parameter bit FlowHash = 1'b1,
+  parameter bit Profiles = 1'b1
 ) (
   input  logic [7:0]  port_i,      // for records; an input, so that all ports are the same module
   input  logic        rx_clk_i,
@@ -37,6 +38,13 @@ module rx_port
   input  logic        hash_ready_i,
   input  logic        hash_done_i,
   input  logic [63:0] hash_digest_i,
+
+  // The frame's message under duplicate profile 2 or 3 (frame_normaliser).
+  input  logic [1:0]  profile_i,
+  output logic        normal_valid_o,
+  output logic        normal_end_o,
+  output logic [63:0] normal_word_o,
+  input  logic        normal_ready_i,
 
   input  logic        flow_key_write_i,   // in clk_i, while the port does not receive
   input  logic [4:0]  flow_key_address_i,
@@ -89,7 +97,7 @@ module rx_port
     .rlate_i(late_i[1])
   );
 
-  logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow;
+  logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow, normal_overflow;
   logic [63:0] stamp_q32;
   logic [7:0] stamp_epoch;
   stamp_capture u_stamp (
@@ -98,7 +106,7 @@ module rx_port
     .overflow_o(stamp_overflow)
   );
   sync_2ff u_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(full_seen_q), .q_o(fifo_overflow));
-  assign overflow_o = stamp_overflow || fifo_overflow;
+  assign overflow_o = stamp_overflow || fifo_overflow || normal_overflow;
 
   // A result for each frame that has more than an FCS; 0 for one that came too close behind others.
   logic flow_valid, flow_ready;
@@ -125,6 +133,35 @@ module rx_port
                       flow_key_address_i, flow_key_data_i};
     assign flow_valid = 1'b1;
     assign flow = '0;
+  end
+
+  if (Profiles) begin : gen_profiles
+    logic [1:0] profile;
+    logic words_valid, words_end, words_full, words_lost_q;
+    logic [63:0] words;
+    sync_2ff #(.Width(2)) u_profile (
+      .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .late_i(late_i[2]), .d_i(profile_i), .q_o(profile)
+    );
+    frame_normaliser u_normaliser (
+      .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .profile_i(profile),
+      .valid_i(byte_valid), .data_i(byte_data), .first_i(byte_first), .last_i(byte_last),
+      .valid_o(words_valid), .end_o(words_end), .word_o(words)
+    );
+    async_fifo #(.Width(65), .DepthLog2(6)) u_normal_fifo (
+      .wclk_i(rx_clk_i), .wrst_ni(rx_rst_ni), .wvalid_i(words_valid), .wdata_i({words_end, words}),
+      .wfull_o(words_full), .wlate_i(late_i[2]),
+      .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(normal_valid_o), .rdata_o({normal_end_o, normal_word_o}),
+      .rready_i(normal_ready_i), .rlate_i(late_i[1])
+    );
+    always_ff @(posedge rx_clk_i or negedge rx_rst_ni) begin
+      if (!rx_rst_ni) words_lost_q <= 1'b0;
+      else if (words_valid && words_full) words_lost_q <= 1'b1;
+    end
+    sync_2ff u_normal_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(words_lost_q), .q_o(normal_overflow));
+  end else begin : gen_no_profiles
+    logic unused_normal;
+    assign unused_normal = ^{profile_i, normal_ready_i};
+    assign {normal_valid_o, normal_end_o, normal_word_o, normal_overflow} = '0;
   end
 
   frame_store #(.StoreLog2(StoreLog2)) u_store (

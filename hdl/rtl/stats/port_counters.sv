@@ -18,6 +18,7 @@ module port_counters
   input  logic        event_stored_i,
   input  logic        event_dropped_i,
   input  logic        discard_i,
+  input  logic        duplicate_i,   // dropped
   input  logic        sent_i,
   input  logic [15:0] sent_length_i,
   input  logic        sent_multicast_i,   // with sent_i; broadcast too
@@ -45,11 +46,13 @@ module port_counters
   event_t queue [16];
   logic [4:0] wptr_q, rptr_q;
   logic bank_q;
-  event_t head;
-  logic waiting, full;
-  assign waiting = wptr_q != rptr_q;
+  // The event under way, out of the queue, with its class.
+  event_t next, head_q;
+  logic queued, waiting_q, full, noise_q, runt_q, bad_q, good, last;
+  logic [4:0] size_index, size_index_q;
+  assign queued = wptr_q != rptr_q;
   assign full = wptr_q == {~rptr_q[4], rptr_q[3:0]};
-  assign head = queue[rptr_q[3:0]];
+  assign next = queue[rptr_q[3:0]];
   always_ff @(posedge clk_i) begin
     if (event_i) begin
       queue[wptr_q[3:0]] <= '{bank: bank_q, e: event_end_i, giant: event_giant_i,
@@ -57,9 +60,37 @@ module port_counters
     end
   end
 
-  // What the event at the head adds in this cycle.
+  logic fetch;
+  assign fetch = queued && (!waiting_q || last);
+  always_comb begin
+    if (next.e.length <= 24'd64) size_index = 5'(CntSize64);
+    else if (next.e.length <= 24'd127) size_index = 5'(CntSize127);
+    else if (next.e.length <= 24'd255) size_index = 5'(CntSize255);
+    else if (next.e.length <= 24'd511) size_index = 5'(CntSize511);
+    else if (next.e.length <= 24'd1023) size_index = 5'(CntSize1023);
+    else if (next.e.length <= 24'd1518) size_index = 5'(CntSize1518);
+    else size_index = 5'(CntSizeLarger);
+  end
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      waiting_q <= 1'b0;
+      head_q <= '0;
+      {noise_q, runt_q, bad_q} <= '0;
+      size_index_q <= '0;
+    end else if (fetch) begin
+      waiting_q <= 1'b1;
+      head_q <= next;
+      noise_q <= next.e.no_sfd || next.e.preamble_error;
+      runt_q <= next.e.length < 24'd64;
+      bad_q <= !next.e.fcs_ok || next.e.rx_er;
+      size_index_q <= size_index;
+    end else if (last) waiting_q <= 1'b0;
+  end
+
+  // What the event under way adds in this cycle.
   logic [2:0] slot_q;
   logic [9:0] discards_q;     // not yet added
+  logic [9:0] duplicates_q;
   // What is sent, each at its turn: frames, octets, broadcast, multicast, late. Wide enough for all that is
   // sent while discards, 1023 at most with a cycle in twelve, have their turn.
   localparam int unsigned SentKinds = 5;
@@ -67,16 +98,17 @@ module port_counters
   logic [SentKinds-1:0] sent_waits, sent_now;
   logic [19:0] sent_amount;
   logic [4:0] sent_index;
-  logic discard_now;
+  logic discard_now, duplicate_now;
   for (genvar k = 0; k < int'(SentKinds); k++) begin : gen_sent
     assign sent_waits[k] = sent_q[k] != '0;
   end
-  assign discard_now = !waiting && discards_q != '0;
+  assign discard_now = !waiting_q && discards_q != '0;
+  assign duplicate_now = !waiting_q && discards_q == '0 && duplicates_q != '0;
   always_comb begin
     sent_now = '0;
     sent_amount = '0;
     sent_index = 5'(CntTxFrames);
-    if (!waiting && discards_q == '0) begin
+    if (!waiting_q && discards_q == '0 && duplicates_q == '0) begin
       for (int k = int'(SentKinds) - 1; k >= 0; k--) begin
         if (sent_waits[k]) begin
           sent_now = SentKinds'(1) << k;
@@ -86,62 +118,53 @@ module port_counters
       end
     end
   end
-  logic noise, runt, bad, good, last, add;
+  logic add;
   logic [4:0] index;
   logic [23:0] amount;
-  assign noise = head.e.no_sfd || head.e.preamble_error;
-  assign runt = head.e.length < 24'd64;
-  assign bad = !head.e.fcs_ok || head.e.rx_er;
-  assign good = !runt && !bad && !head.giant;
-  assign last = noise || slot_q == 3'd5;
+  assign good = !runt_q && !bad_q && !head_q.giant;
+  assign last = waiting_q && (noise_q || slot_q == 3'd5);
   always_comb begin
     add = 1'b1;
     amount = 24'd1;
     index = '0;
-    if (!waiting) begin
+    if (!waiting_q) begin
       // What can wait, in the cycles that are left.
-      index = discard_now ? 5'(CntDiscarded) : sent_index;
-      amount = discard_now ? 24'd1 : 24'(sent_amount);
-      add = discard_now || sent_now != '0;
-    end else if (noise) begin
-      index = head.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
+      index = discard_now ? 5'(CntDiscarded) : duplicate_now ? 5'(CntDuplicatesDropped) : sent_index;
+      amount = discard_now || duplicate_now ? 24'd1 : 24'(sent_amount);
+      add = discard_now || duplicate_now || sent_now != '0;
+    end else if (noise_q) begin
+      index = head_q.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
     end else begin
       unique case (slot_q)
         3'd0: begin
           index = good ? 5'(CntOctetsGood) : 5'(CntOctetsBad);
-          amount = head.e.length;
+          amount = head_q.e.length;
         end
         3'd1: begin
-          if (runt) index = bad ? 5'(CntFragments) : 5'(CntUndersize);
-          else if (head.giant) index = bad ? 5'(CntJabbers) : 5'(CntOversize);
-          else index = bad ? 5'(CntFcsErrors) : 5'(CntGood);
+          if (runt_q) index = bad_q ? 5'(CntFragments) : 5'(CntUndersize);
+          else if (head_q.giant) index = bad_q ? 5'(CntJabbers) : 5'(CntOversize);
+          else index = bad_q ? 5'(CntFcsErrors) : 5'(CntGood);
         end
         3'd2: begin
           // A frame with RX_ER is not good: one slot for both.
-          index = head.e.rx_er ? 5'(CntSymbolErrors) : head.e.broadcast ? 5'(CntBroadcast) : 5'(CntMulticast);
-          add = head.e.rx_er ? !runt : good && head.e.multicast;
+          index = head_q.e.rx_er ? 5'(CntSymbolErrors) : head_q.e.broadcast ? 5'(CntBroadcast) : 5'(CntMulticast);
+          add = head_q.e.rx_er ? !runt_q : good && head_q.e.multicast;
         end
         3'd3: begin
           // Nor has a PAUSE frame a tag.
-          index = head.e.pause ? 5'(CntPause) : 5'(CntTagged);
-          add = good && (head.e.tags != '0 || head.e.pause);
+          index = head_q.e.pause ? 5'(CntPause) : 5'(CntTagged);
+          add = good && (head_q.e.tags != '0 || head_q.e.pause);
         end
-        3'd4: index = head.stored ? 5'(CntStored) : head.dropped ? 5'(CntDropped) : 5'(CntNotWanted);
+        3'd4: index = head_q.stored ? 5'(CntStored) : head_q.dropped ? 5'(CntDropped) : 5'(CntNotWanted);
         default: begin
-          add = !runt;
-          if (head.e.length <= 24'd64) index = 5'(CntSize64);
-          else if (head.e.length <= 24'd127) index = 5'(CntSize127);
-          else if (head.e.length <= 24'd255) index = 5'(CntSize255);
-          else if (head.e.length <= 24'd511) index = 5'(CntSize511);
-          else if (head.e.length <= 24'd1023) index = 5'(CntSize1023);
-          else if (head.e.length <= 24'd1518) index = 5'(CntSize1518);
-          else index = 5'(CntSizeLarger);
+          add = !runt_q;
+          index = size_index_q;
         end
       endcase
     end
   end
   logic add_bank;
-  assign add_bank = waiting ? head.bank : bank_q;
+  assign add_bank = waiting_q ? head_q.bank : bank_q;
 
   // Second cycle of an addition, second cycle of a step of the walk.
   logic add_q, add_bank_q, walk_q, walking_q, clearing_q;
@@ -151,7 +174,7 @@ module port_counters
   assign old_bank = !bank_q;
   // Events from before the flip go first.
   logic old_left;
-  assign old_left = (waiting && head.bank == old_bank) || (add_q && add_bank_q == old_bank);
+  assign old_left = (waiting_q && head_q.bank == old_bank) || (queued && next.bank == old_bank) || (add_q && add_bank_q == old_bank);
 
   logic [63:0] difference0 [32];
   logic [63:0] difference1 [32];
@@ -172,7 +195,7 @@ module port_counters
   assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
   // Between events nothing moves: less to switch, and to simulate.
   logic active;
-  assign active = waiting || add || add_q || busy_o;
+  assign active = queued || waiting_q || add || add_q || busy_o;
   // Simulation: nothing moves until an input says so (tools/model_edges.py).
   logic asleep;
   assign asleep = !active;
@@ -197,6 +220,7 @@ module port_counters
       bank_q <= 1'b0;
       slot_q <= '0;
       discards_q <= '0;
+      duplicates_q <= '0;
       for (int k = 0; k < int'(SentKinds); k++) sent_q[k] <= '0;
       add_q <= 1'b0;
       again_q <= 1'b0;
@@ -211,16 +235,15 @@ module port_counters
       step_q <= '0;
       flipped_q <= 1'b0;
       overflow_o <= 1'b0;
-    end else if (active || event_i || discard_i || sent_i || flip_i) begin
+    end else if (active || event_i || discard_i || duplicate_i || sent_i || flip_i) begin
       if (event_i) begin
         wptr_q <= wptr_q + 5'd1;
         if (full) overflow_o <= 1'b1;
       end
-      if (waiting) begin
-        slot_q <= last ? '0 : slot_q + 3'd1;
-        if (last) rptr_q <= rptr_q + 5'd1;
-      end
+      if (waiting_q) slot_q <= last ? '0 : slot_q + 3'd1;
+      if (fetch) rptr_q <= rptr_q + 5'd1;
       discards_q <= discards_q + 10'(discard_i) - 10'(discard_now);
+      duplicates_q <= duplicates_q + 10'(duplicate_i) - 10'(duplicate_now);
       if (sent_i || sent_waits != '0) begin
         sent_q[0] <= (sent_now[0] ? '0 : sent_q[0]) + 20'(sent_i);
         sent_q[1] <= (sent_now[1] ? '0 : sent_q[1]) + (sent_i ? 20'(sent_length_i) : '0);
@@ -256,6 +279,6 @@ module port_counters
       end
     end
   end
-  assign ready_o = discards_q == '0 && !discard_i && sent_waits == '0 && !sent_i && !busy_o;
+  assign ready_o = discards_q == '0 && !discard_i && duplicates_q == '0 && !duplicate_i && sent_waits == '0 && !sent_i && !busy_o;
   assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
 endmodule

@@ -13,13 +13,13 @@
 module gmii_tx
   import twinstamp_pkg::*;
 #(
-  parameter int unsigned DepthLog2 = 11,     // FIFO in words; a longest frame must fit: 11 to 13
-  parameter logic [31:0] LeadQ32 = 32'd343   // from the decision to the SFD on the pins: ten cycles, 2^-32 s
+  parameter int unsigned DepthLog2 = 11      // FIFO in words; a longest frame must fit: 11 to 13
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
   input  logic [63:0] now_q32_i,
   input  logic        now_half_i,           // card time is half a unit or more past now_q32_i
+  input  logic [63:0] lead_q32_i,           // card time at which the SFD of a frame let go now would be on the pins
   input  logic        enable_i,
   input  logic        hold_i,               // start no frame now: a train has the wire (train_mac)
   input  logic        in_valid_i,
@@ -75,8 +75,8 @@ module gmii_tx
   assign words = (D+1)'((length_q + 16'd7) >> 3);
 
   // Card time at which the SFD would appear if the frame were let go now, against the launch time.
-  logic signed [63:0] due;
-  assign due = $signed(now_q32_i + {32'b0, LeadQ32} - launch_q);
+  logic signed [63:0] due, behind_q;
+  assign due = $signed(lead_q32_i - launch_q);
   logic go;
   assign go = gap_q >= 4'd11 && !hold_i && (!flags_q[TxLaunch] || !due[63]);
 
@@ -125,6 +125,7 @@ module gmii_tx
       crc_q <= '1;
       count_q <= '0;
       late_q <= 1'b0;
+      behind_q <= '0;
       multicast_q <= 1'b0;
       broadcast_q <= 1'b0;
       sfd_now_q <= 1'b0;
@@ -188,7 +189,7 @@ module gmii_tx
           multicast_q <= 1'b0;
           broadcast_q <= length_q >= 16'd6;
           if (go) begin
-            late_q <= flags_q[TxLaunch] && due > 64'sd35;  // more than a cycle
+            behind_q <= due;
             state_q <= StPreamble;
           end
         end
@@ -196,6 +197,7 @@ module gmii_tx
           txd_o <= 8'h55;
           tx_en_o <= 1'b1;
           count_q <= count_q + 3'd1;
+          late_q <= flags_q[TxLaunch] && behind_q > 64'sd35;  // more than a cycle
           if (count_q == 3'd6) state_q <= StSfd;
         end
         StSfd: begin

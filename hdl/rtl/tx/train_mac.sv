@@ -18,6 +18,7 @@ module train_mac (
   input  logic        rst_ni,
   input  logic [63:0] now_q32_i,
   input  logic        now_half_i,          // card time is half a unit or more past now_q32_i
+  input  logic [95:0] next_q64_i,          // soon_q64_i of the next cycle
   input  logic [95:0] soon_q64_i,
   input  logic [95:0] before_q64_i,        // soon_q64_i a cycle ago
   input  logic [15:0] estimate_ntp_i,
@@ -29,6 +30,7 @@ module train_mac (
 
   input  logic        quiet_i,
   input  logic        head_valid_i,
+  input  logic        head_fresh_i,        // the head is another one than a cycle ago
   output logic        take_o,
   input  logic [63:0] head_q32_i,
   input  logic [31:0] head_low_i,
@@ -85,24 +87,38 @@ module train_mac (
 
   logic [95:0] head;
   assign head = {head_q32_i, head_low_i};
-  logic due;
-  assign due = head_valid_i && soon_q64_i >= head;
-  assign take_o = state_q == StIdle && due && !host_busy_i;
-  // The host's frame with preamble, FCS, gap and what it takes to see it go, against the time left.
-  logic signed [63:0] left;
+  // Compared a cycle ahead; a head that has just come is looked at for a cycle first.
+  logic due_q;
+  assign take_o = state_q == StIdle && due_q && head_valid_i && !head_fresh_i && !host_busy_i;
+  // The host's frame with preamble, FCS, gap and what it takes to see it go, against the time left, in two steps:
+  // so two cycles more. What changes meanwhile holds the host, too.
+  logic signed [63:0] left_q;
   logic [15:0] host_bytes;
-  logic [19:0] host_cycles;
-  assign left = $signed(head_q32_i - soon_q64_i[95:32]);
+  logic [25:0] host_q32_q;
+  logic close_q, quiet1_q, quiet2_q;
   assign host_bytes = host_length_i < 16'd60 ? 16'd60 : host_length_i;
-  assign host_cycles = 20'(host_bytes) + 20'd30;
-  assign hold_host_o = state_q != StIdle || !quiet_i ||
-                       (head_valid_i && left < $signed({24'b0, 40'(host_cycles) * 40'(CycleQ32)}));
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      {due_q, close_q, quiet1_q, quiet2_q} <= '0;
+      left_q <= '0;
+      host_q32_q <= '0;
+    end else if (head_valid_i || !quiet_i || !quiet2_q || state_q != StIdle || close_q) begin
+      due_q <= head_valid_i && next_q64_i >= head;
+      left_q <= $signed(head_q32_i - soon_q64_i[95:32]);
+      host_q32_q <= 26'(20'(host_bytes) + 20'd32) * 26'(CycleQ32);
+      close_q <= head_valid_i && left_q < $signed(64'(host_q32_q));
+      quiet1_q <= quiet_i && !head_fresh_i;
+      quiet2_q <= quiet1_q;
+    end
+  end
+  assign hold_host_o = state_q != StIdle || !quiet_i || !quiet1_q || !quiet2_q || close_q;
 
   // Lengths and where things stand.
   logic [13:0] ip_length, udp_length, padding;
   logic [5:0] udp_at;
   logic [6:0] payload_at;
-  logic short_form, has_tlv;
+  logic short_form, has_tlv, short_form_q, has_tlv_q;
+  logic [15:0] ip_length_q, udp_length_q, padding_q, tlv_sum_q, ip_checksum_q;
   assign ip_length = size_q - 14'(ip_q) - (v6_q ? 14'd40 : 14'd0);     // IPv6 says it without its header
   assign udp_length = size_q - 14'(udp_at);
   assign udp_at = 6'(ip_q) + (v6_q ? 6'd40 : 6'd20);
@@ -111,24 +127,27 @@ module train_mac (
   assign has_tlv = udp_length >= 14'd56;
   assign padding = udp_length - 14'd56;
 
-  // Stamp: two cycles after the SFD's, card time is that of its edge.
-  logic [2:0] sfd_q;
+  // Stamp: two cycles after the SFD's, card time is that of its edge; its nanoseconds are there three later.
+  logic [5:0] sfd_q;
   logic [63:0] stamp_q, card_q;
   logic [31:0] ns;
   logic [15:0] estimate_q;
-  assign ns = 32'((64'(card_q[31:0]) * 64'(Ns)) >> 32);
+  logic [31:0] unused_below_ns;
+  mul32 u_ns (
+    .clk_i, .enable_i(sfd_q[4:2] != '0), .a_i(card_q[31:0]), .b_i(Ns), .product_o({ns, unused_below_ns})
+  );
 
   // Checksums: a word a cycle, then the carries twice.
   logic [3:0] term_q;
   logic [15:0] term;
   logic [19:0] sum_q;
   logic [19:0] ip_sum_q;
-  logic [15:0] udp_checksum;
+  logic [15:0] udp_checksum_q;
   always_comb begin
     unique case (term_q)
       4'd1: term = sums_q[31:16];
       4'd2: term = port_q;
-      4'd3, 4'd4: term = 16'(udp_length);
+      4'd3, 4'd4: term = udp_length_q;
       4'd5: term = sequence_q[31:16];
       4'd6: term = sequence_q[15:0];
       4'd7: term = stamp_q[63:48];
@@ -136,49 +155,112 @@ module train_mac (
       4'd9: term = stamp_q[31:16];
       4'd10: term = stamp_q[15:0];
       4'd11: term = estimate_q;
-      4'd12: term = short_form ? 16'h8000 : 16'h0000;
-      4'd13: term = has_tlv ? 16'(padding) + 16'd1 : 16'h0000;
+      4'd12: term = short_form_q ? 16'h8000 : 16'h0000;
+      4'd13: term = tlv_sum_q;
       default: term = 16'h0000;
     endcase
   end
-  assign udp_checksum = sum_q[15:0] == 16'hFFFF ? 16'hFFFF : ~sum_q[15:0];
 
-  // The byte that leaves.
-  logic [7:0] template_byte, byte_now;
-  logic [13:0] even, in_ip, in_udp, in_payload;
-  logic put;
-  logic [15:0] word;
-  assign template_byte = place_q[13:7] == '0 ? data_q[8*place_q[1:0] +: 8] : 8'h00;
-  assign even = {place_q[13:1], 1'b0};
-  assign in_ip = even - 14'(ip_q);
-  assign in_udp = even - 14'(udp_at);
-  assign in_payload = even - 14'(payload_at);
+  // The byte that leaves, in three steps: where it stands, two cycles ahead; its value; FCS and wire.
+  typedef enum logic [3:0] {
+    FromTemplate, FromIpLength, FromIpSum, FromPort, FromUdpLength, FromUdpSum, FromSequence1, FromSequence0,
+    FromStamp3, FromStamp2, FromStamp1, FromStamp0, FromEstimate, FromMark, FromTlv, FromPadding
+  } from_e;
+  logic runs;                              // places move on
+  logic [13:0] ahead_q;                    // place two cycles ahead; the same in IP, UDP and payload
+  logic [13:0] in_ip_q, in_udp_q, in_payload_q;
+  from_e from, from_q;
+  logic [1:0] lane_q;
+  logic tail_q;                            // behind the template
+  logic [7:0] byte_q;
+  assign runs = (state_q == StPreamble && count_q == 4'd6) || state_q == StSfd || state_q == StData;
   always_comb begin
-    put = 1'b1;
-    word = '0;
-    if (!v6_q && in_ip == 14'd2) word = 16'(ip_length);
-    else if (!v6_q && in_ip == 14'd10) word = ~ip_sum_q[15:0];
-    else if (v6_q && in_ip == 14'd4) word = 16'(ip_length);
-    else if (in_udp == 14'd0) word = port_q;
-    else if (in_udp == 14'd4) word = 16'(udp_length);
-    else if (in_udp == 14'd6) word = udp_checksum;
-    else if (in_payload == 14'd0) word = sequence_q[31:16];
-    else if (in_payload == 14'd2) word = sequence_q[15:0];
-    else if (in_payload == 14'd4) word = stamp_q[63:48];
-    else if (in_payload == 14'd6) word = stamp_q[47:32];
-    else if (in_payload == 14'd8) word = stamp_q[31:16];
-    else if (in_payload == 14'd10) word = stamp_q[15:0];
-    else if (in_payload == 14'd12) word = estimate_q;
-    else if (in_payload == 14'd44 && has_tlv) word = 16'h0001;
-    else if (in_payload == 14'd46 && has_tlv) word = 16'(padding);
-    else put = 1'b0;
-    byte_now = put ? (place_q[0] ? word[7:0] : word[15:8]) : template_byte;
-    if (in_payload == 14'd14 && !place_q[0]) byte_now[7] = short_form;
+    from = FromTemplate;
+    if (in_ip_q[13:4] == '0) begin
+      if (!v6_q && in_ip_q[3:1] == 3'd1) from = FromIpLength;
+      if (!v6_q && in_ip_q[3:1] == 3'd5) from = FromIpSum;
+      if (v6_q && in_ip_q[3:1] == 3'd2) from = FromIpLength;
+    end
+    if (in_udp_q[13:3] == '0) begin
+      if (in_udp_q[2:1] == 2'd0) from = FromPort;
+      if (in_udp_q[2:1] == 2'd2) from = FromUdpLength;
+      if (in_udp_q[2:1] == 2'd3) from = FromUdpSum;
+    end
+    if (in_payload_q[13:4] == '0) begin
+      unique case (in_payload_q[3:1])
+        3'd0: from = FromSequence1;
+        3'd1: from = FromSequence0;
+        3'd2: from = FromStamp3;
+        3'd3: from = FromStamp2;
+        3'd4: from = FromStamp1;
+        3'd5: from = FromStamp0;
+        3'd6: from = FromEstimate;
+        default: from = FromMark;
+      endcase
+    end
+    if (has_tlv_q && in_payload_q[13:2] == 12'd11) from = in_payload_q[1] ? FromPadding : FromTlv;
+  end
+  logic [7:0] template_byte;
+  logic [15:0] word;
+  assign template_byte = tail_q ? 8'h00 : data_q[8*lane_q +: 8];
+  always_comb begin
+    unique case (from_q)
+      FromIpLength: word = ip_length_q;
+      FromIpSum: word = ip_checksum_q;
+      FromPort: word = port_q;
+      FromUdpLength: word = udp_length_q;
+      FromUdpSum: word = udp_checksum_q;
+      FromSequence1: word = sequence_q[31:16];
+      FromSequence0: word = sequence_q[15:0];
+      FromStamp3: word = stamp_q[63:48];
+      FromStamp2: word = stamp_q[47:32];
+      FromStamp1: word = stamp_q[31:16];
+      FromStamp0: word = stamp_q[15:0];
+      FromEstimate: word = estimate_q;
+      FromTlv: word = 16'h0001;
+      FromPadding: word = padding_q;
+      FromMark: word = {short_form_q, template_byte[6:0], template_byte};
+      default: word = {template_byte, template_byte};
+    endcase
+  end
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      {ahead_q, in_ip_q, in_udp_q, in_payload_q} <= '0;
+      from_q <= FromTemplate;
+      lane_q <= '0;
+      tail_q <= 1'b0;
+      byte_q <= '0;
+      {ip_length_q, udp_length_q, padding_q, tlv_sum_q, ip_checksum_q, udp_checksum_q} <= '0;
+      {short_form_q, has_tlv_q} <= '0;
+    end else if (state_q != StIdle) begin
+      ip_length_q <= 16'(ip_length);
+      udp_length_q <= 16'(udp_length);
+      padding_q <= 16'(padding);
+      tlv_sum_q <= has_tlv ? 16'(padding) + 16'd1 : 16'h0000;
+      short_form_q <= short_form;
+      has_tlv_q <= has_tlv;
+      ip_checksum_q <= ~ip_sum_q[15:0];
+      udp_checksum_q <= sum_q[15:0] == 16'hFFFF ? 16'hFFFF : ~sum_q[15:0];
+      if (runs) begin
+        ahead_q <= ahead_q + 14'd1;
+        in_ip_q <= in_ip_q + 14'd1;
+        in_udp_q <= in_udp_q + 14'd1;
+        in_payload_q <= in_payload_q + 14'd1;
+      end else begin
+        ahead_q <= '0;
+        in_ip_q <= -14'(ip_q);
+        in_udp_q <= -14'(udp_at);
+        in_payload_q <= -14'(payload_at);
+      end
+      from_q <= from;
+      lane_q <= ahead_q[1:0];
+      tail_q <= ahead_q[13:7] != '0;
+      byte_q <= lane_q[0] ? word[7:0] : word[15:8];
+    end
   end
   logic [31:0] crc_next;
-  crc32_byte u_crc (.enable_i(state_q == StData), .crc_i(crc_q), .data_i(byte_now), .crc_o(crc_next));
-  // A word is asked for a cycle before its first byte is needed.
-  assign address = {train_q, state_q == StData ? 5'((place_q + 14'd1) >> 2) : 5'd0};
+  crc32_byte u_crc (.enable_i(state_q == StData), .crc_i(crc_q), .data_i(byte_q), .crc_o(crc_next));
+  assign address = {train_q, ahead_q[6:2]};
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -216,19 +298,19 @@ module train_mac (
       if (state_q != StIdle) begin
         txd_o <= '0;
         tx_en_o <= 1'b0;
-        sfd_q <= {sfd_q[1:0], state_q == StSfd};
+        sfd_q <= {sfd_q[4:0], state_q == StSfd};
         if (sfd_q[1]) begin
           card_q <= now_q32_i + 64'(now_half_i);
           estimate_q <= ptp_q ? estimate_ptp_i : estimate_ntp_i;
           sent_o <= 1'b1;
         end
-        if (sfd_q[2]) begin
+        if (sfd_q[5]) begin
           stamp_q <= ptp_q ? {card_q[63:32], ns}
                            : {card_q[63:32] + NtpUnix - {{16{utc_offset_i[15]}}, utc_offset_i}, card_q[31:0]};
           term_q <= 4'd1;
           sum_q <= '0;
         end
-        // Thirteen words, then two carries: through by the 20th byte of the frame, needed from the 41st on.
+        // Thirteen words, then two carries: through by the 23rd byte of the frame, needed from the 41st on.
         if (term_q != '0) begin
           term_q <= term_q + 4'd1;
           if (term_q < 4'd14) sum_q <= sum_q + 20'(term);
@@ -273,11 +355,11 @@ module train_mac (
           state_q <= StData;
         end
         StData: begin
-          txd_o <= byte_now;
+          txd_o <= byte_q;
           tx_en_o <= 1'b1;
           crc_q <= crc_next;
-          if (place_q == '0) multicast_q <= byte_now[0];
-          if (place_q < 14'd6 && byte_now != 8'hFF) broadcast_q <= 1'b0;
+          if (place_q == '0) multicast_q <= byte_q[0];
+          if (place_q < 14'd6 && byte_q != 8'hFF) broadcast_q <= 1'b0;
           place_q <= place_q + 14'd1;
           count_q <= '0;
           if (place_q + 14'd1 == size_q) state_q <= StFcs;

@@ -11,6 +11,7 @@ module train_port (
   input  logic         rst_ni,
   input  logic [63:0]  now_q32_i,
   input  logic         now_half_i,
+  input  logic [95:0]  next_q64_i,
   input  logic [95:0]  soon_q64_i,
   input  logic [95:0]  before_q64_i,
   input  logic [15:0]  estimate_ntp_i,
@@ -49,7 +50,7 @@ module train_port (
   output logic         departure_late_o,
   output logic [63:0]  departure_delay_q32_o  // bit 63 set: a train's; below it departure less launch time
 );
-  logic quiet, head_valid, take;
+  logic quiet, head_valid, head_fresh, take;
   logic [63:0] head_q32;
   logic [31:0] head_low, head_sequence, head_sums;
   logic [1:0] head_train;
@@ -59,7 +60,7 @@ module train_port (
   train_schedule u_schedule (
     .clk_i, .rst_ni, .write_i(write_i && write_address_i[10:7] != '0), .write_address_i, .write_data_i,
     .arm_i, .stop_i, .active_o, .done_o, .refused_o, .soon_q64_i, .quiet_o(quiet),
-    .head_valid_o(head_valid), .take_i(take), .head_q32_o(head_q32), .head_low_o(head_low),
+    .head_valid_o(head_valid), .head_fresh_o(head_fresh), .take_i(take), .head_q32_o(head_q32), .head_low_o(head_low),
     .head_train_o(head_train), .head_size_o(head_size), .head_sequence_o(head_sequence),
     .head_port_o(head_port), .head_law_o(head_law), .head_sums_o(head_sums)
   );
@@ -69,9 +70,9 @@ module train_port (
   logic [31:0] sequence_number;
   logic [63:0] q32, delay_q32;
   train_mac u_mac (
-    .clk_i, .rst_ni, .now_q32_i, .now_half_i, .soon_q64_i, .before_q64_i, .estimate_ntp_i, .estimate_ptp_i, .utc_offset_i,
+    .clk_i, .rst_ni, .now_q32_i, .now_half_i, .next_q64_i, .soon_q64_i, .before_q64_i, .estimate_ntp_i, .estimate_ptp_i, .utc_offset_i,
     .write_i(write_i && write_address_i[10:7] == '0), .write_address_i(write_address_i[6:0]), .write_data_i,
-    .quiet_i(quiet), .head_valid_i(head_valid), .take_o(take), .head_q32_i(head_q32), .head_low_i(head_low),
+    .quiet_i(quiet), .head_valid_i(head_valid), .head_fresh_i(head_fresh), .take_o(take), .head_q32_i(head_q32), .head_low_i(head_low),
     .head_train_i(head_train), .head_size_i(head_size), .head_sequence_i(head_sequence),
     .head_port_i(head_port), .head_law_i(head_law), .head_sums_i(head_sums),
     .host_busy_i, .host_length_i, .hold_host_o, .txd_o, .tx_en_o,
@@ -83,7 +84,7 @@ module train_port (
   assign end_late_o = late;
   // Simulation: nothing moves until a register is written (tools/model_edges.py).
   logic asleep;
-  assign asleep = quiet && active_o == '0 && !head_valid && idle && !departure_valid_o;
+  assign asleep = quiet && active_o == '0 && !head_valid && !head_fresh && idle && !departure_valid_o;
 
   logic [31:0] sent_q [4];
   logic [31:0] late_q [4];

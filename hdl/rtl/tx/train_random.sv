@@ -17,7 +17,9 @@ module train_random (
   localparam logic [31:0] Multiplier = 32'hD256D193;
   localparam logic [31:0] Weyl = 32'h9E3779B9;
   logic [31:0] x0_q, x1_q, key_q;
-  logic [63:0] product_q;
+  logic [31:0] ll_q, lh_q, hl_q, hh_q;   // products of halves
+  logic [63:0] product;
+  assign product = {{hh_q, ll_q[31:16]} + {15'b0, {1'b0, lh_q} + {1'b0, hl_q}}, ll_q[15:0]};
   logic [3:0] round_q;
   logic half_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -25,7 +27,7 @@ module train_random (
       x0_q <= '0;
       x1_q <= '0;
       key_q <= '0;
-      product_q <= '0;
+      {ll_q, lh_q, hl_q, hh_q} <= '0;
       round_q <= 4'd10;
       half_q <= 1'b0;
     end else if (start_i) begin
@@ -36,10 +38,14 @@ module train_random (
       half_q <= 1'b0;
     end else if (round_q != 4'd10) begin
       half_q <= !half_q;
-      if (!half_q) product_q <= {32'b0, x0_q} * {32'b0, Multiplier};
-      else begin
-        x0_q <= product_q[63:32] ^ key_q ^ x1_q;
-        x1_q <= product_q[31:0];
+      if (!half_q) begin
+        ll_q <= {16'b0, x0_q[15:0]} * {16'b0, Multiplier[15:0]};
+        lh_q <= {16'b0, x0_q[15:0]} * {16'b0, Multiplier[31:16]};
+        hl_q <= {16'b0, x0_q[31:16]} * {16'b0, Multiplier[15:0]};
+        hh_q <= {16'b0, x0_q[31:16]} * {16'b0, Multiplier[31:16]};
+      end else begin
+        x0_q <= product[63:32] ^ key_q ^ x1_q;
+        x1_q <= product[31:0];
         key_q <= key_q + Weyl;
         round_q <= round_q + 4'd1;
       end

@@ -4,7 +4,7 @@
 //
 // Clock: the core clock. Times are seconds 32.64; a launch time is the start plus the sum of all gaps before,
 // so no error adds up. Laws and their arithmetic: docs/trains.md, the same bit for bit as
-// host/twinstamp/train/laws.py. A head is there at most 74 cycles after the one before was taken, shorter than the
+// host/twinstamp/train/laws.py. A head is there at most 76 cycles after the one before was taken, shorter than the
 // shortest frame with its gap (84 cycles), so a train at line rate never waits for it. That is with one
 // train taken from at a time; arming one costs 20 cycles more once.
 // Equal launch times: the train with the lower number first.
@@ -36,6 +36,7 @@ module train_schedule (
   input  logic [95:0] soon_q64_i,
   output logic        quiet_o,            // no head is being made or compared
   output logic        head_valid_o,
+  output logic        head_fresh_o,       // it is another one than a cycle ago
   input  logic        take_i,             // the head leaves now; only with head_valid_o
   output logic [63:0] head_q32_o,         // launch time, upper 64 bits
   output logic [31:0] head_low_o,         // and lower 32
@@ -104,26 +105,28 @@ module train_schedule (
     .key_i(seed_q), .done_o(random_done), .word0_o(random0), .word1_o(random1)
   );
 
-  // One multiplier: logarithm, scaling, sizes.
-  logic [31:0] a_q, b_q;
+  // One multiplier: logarithm, scaling, sizes. Its product is there two cycles after the operands; a square, which
+  // needs one addition less, already a cycle after them.
+  logic [31:0] a_q, b_q, ll_q, lh_q, hl_q, hh_q;
   logic [63:0] product_q;
+  logic [63:31] square;
+  assign square = 33'(({hh_q, ll_q[31:17]} + {15'b0, lh_q}) >> 14);
   logic [127:0] sum_q;
   logic [95:0] gap_q, scale_q;            // gap_q is what is added; scale_q what is multiplied
   logic [31:0] factor_q;
   logic [22:0] log_q;
 
   // A 32-bit word as an odd number of 33 bits, shifted so that its first bit is set.
-  logic [32:0] odd;
+  // It is taken up in StNext and made while StSeed reads.
+  logic [32:0] odd_q;
   logic [5:0] zeros, zeros_q;
-  logic [31:0] mantissa;
-  assign odd = {word0_q[t_q], 1'b1};
+  logic [31:0] mantissa_q;
   always_comb begin
     zeros = 6'd32;
-    for (int i = 0; i < 33; i++) if (odd[i]) zeros = 6'(32 - i);
-    mantissa = 32'((odd << zeros) >> 1);
+    for (int i = 0; i < 33; i++) if (odd_q[i]) zeros = 6'(32 - i);
   end
   logic [31:0] squared;
-  assign squared = product_q[63] ? product_q[63:32] : product_q[62:31];
+  assign squared = square[63] ? square[63:32] : square[62:31];
 
   logic [1:0] next_arm, next_pending;
   always_comb begin
@@ -165,15 +168,27 @@ module train_schedule (
       sizes_q <= '0;
       a_q <= '0;
       b_q <= '0;
+      {ll_q, lh_q, hl_q, hh_q} <= '0;
       product_q <= '0;
       sum_q <= '0;
       gap_q <= '0;
       scale_q <= '0;
       factor_q <= '0;
       log_q <= '0;
+      odd_q <= '0;
       zeros_q <= '0;
+      mantissa_q <= '0;
     end else if (active_q != '0 || arm_i != '0 || state_q != StIdle) begin
-      product_q <= {32'b0, a_q} * {32'b0, b_q};
+      ll_q <= {16'b0, a_q[15:0]} * {16'b0, b_q[15:0]};
+      lh_q <= {16'b0, a_q[15:0]} * {16'b0, b_q[31:16]};
+      hl_q <= {16'b0, a_q[31:16]} * {16'b0, b_q[15:0]};
+      hh_q <= {16'b0, a_q[31:16]} * {16'b0, b_q[31:16]};
+      product_q <= {{hh_q, ll_q[31:16]} + {15'b0, {1'b0, lh_q} + {1'b0, hl_q}}, ll_q[15:0]};
+      if (state_q == StNext) odd_q <= {word0_q[t_q], 1'b1};
+      if (state_q == StSeed) begin
+        zeros_q <= zeros;
+        mantissa_q <= 32'((odd_q << zeros_q) >> 1);
+      end
       unique case (state_q)
         StIdle: begin
           have_q <= 1'b0;
@@ -255,9 +270,8 @@ module train_schedule (
                     end
                     GapPoisson: begin
                       address_q <= base + 11'd19;
-                      a_q <= mantissa;
-                      b_q <= mantissa;
-                      zeros_q <= zeros;
+                      a_q <= mantissa_q;
+                      b_q <= mantissa_q;
                       state_q <= StLog;
                     end
                     default: begin
@@ -302,11 +316,11 @@ module train_schedule (
           if (step_q[0]) begin
             a_q <= squared;
             b_q <= squared;
-            log_q <= {log_q[21:0], product_q[63]};
+            log_q <= {log_q[21:0], square[63]};
           end
           if (step_q == 6'd47) begin
             // zeros + 1 less the logarithm's digits
-            factor_q <= {2'b0, zeros_q + 6'd1, 24'b0} - {8'b0, log_q, product_q[63]};
+            factor_q <= {2'b0, zeros_q + 6'd1, 24'b0} - {8'b0, log_q, square[63]};
             sum_q <= '0;
             step_q <= '0;
             state_q <= StMultiply;
@@ -328,11 +342,9 @@ module train_schedule (
           unique case (step_q)
             6'd0: b_q <= scale_q[31:0];
             6'd1: b_q <= scale_q[63:32];
-            6'd2: begin
-              b_q <= scale_q[95:64];
-              sum_q <= {64'b0, product_q};
-            end
-            6'd3: sum_q <= sum_q + {32'b0, product_q, 32'b0};
+            6'd2: b_q <= scale_q[95:64];
+            6'd3: sum_q <= {64'b0, product_q};
+            6'd4: sum_q <= sum_q + {32'b0, product_q, 32'b0};
             default: begin
               sum_q <= sum_q + {product_q, 64'b0};
               state_q <= StScaled;
@@ -366,7 +378,7 @@ module train_schedule (
         end
         StBelow: begin
           step_q <= step_q + 6'd1;
-          if (step_q[0]) begin
+          if (step_q[1]) begin
             address_q <= 11'(size_base_q + product_q[45:32]);
             state_q <= law[3:2] == SizeUniform ? StReady : StPick;
           end
@@ -461,7 +473,7 @@ module train_schedule (
         size_place_q[t_q] <= size_place_q[t_q] + 14'd1 == sizes_q ? '0 : size_place_q[t_q] + 14'd1;
       end
     end
-    if (state_q == StBelow && step_q[0]) size_q[t_q] <= size_base_q + product_q[45:32];
+    if (state_q == StBelow && step_q[1]) size_q[t_q] <= size_base_q + product_q[45:32];
     if (state_q == StPick && have_q) size_q[t_q] <= data_q[13:0];
     if (ready) word0_q[t_q] <= random0;
   end
@@ -483,6 +495,7 @@ module train_schedule (
       least_q <= '0;
       best_q <= '0;
       head_valid_o <= 1'b0;
+      head_fresh_o <= 1'b0;
       head_q32_o <= '0;
       head_low_o <= '0;
       head_size_o <= '0;
@@ -490,7 +503,8 @@ module train_schedule (
       head_port_o <= '0;
       head_law_o <= '0;
       head_sums_o <= '0;
-    end else if (active_q != '0 || head_valid_o || change || dirty_q || scanning_q) begin
+    end else if (active_q != '0 || head_valid_o || change || dirty_q || scanning_q || head_fresh_o) begin
+      head_fresh_o <= 1'b0;
       if (dirty_q) begin
         dirty_q <= 1'b0;
         scanning_q <= 1'b1;
@@ -508,6 +522,7 @@ module train_schedule (
         found_q <= 1'b0;
         best_q <= candidate_q;
         head_valid_o <= 1'b1;
+        head_fresh_o <= 1'b1;
         {head_q32_o, head_low_o} <= least_q;
         head_size_o <= size_q[candidate_q];
         head_sequence_o <= sequence_q[candidate_q];

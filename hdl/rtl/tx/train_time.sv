@@ -3,8 +3,8 @@
 // pins, and the error estimate of a stamp taken now. One for the card.
 //
 // Clock: the core clock. soon_q64_o: card time, seconds 32.64, at the edge at which that SFD appears; exact
-// while neither rate nor slew changes (a change counts from the third cycle after it on, for the ten cycles on
-// which the sum is ahead). before_q64_o: the same a cycle earlier.
+// while neither rate nor slew changes (a change counts from the fourth cycle after it on, for the eleven cycles on
+// which the sum is ahead). before_q64_o: the same a cycle earlier; next_q64_o: a cycle later.
 // Error estimates (RFC 4656, 4.1.2; docs/stamp.md): Scale and Multiplier of the bound, rounded up, in NTP's
 // and, with the nanosecond that it cuts off, in PTP's format. A new bound is there at most 200 cycles after it
 // changed; an unknown bound and the lock at once.
@@ -18,25 +18,30 @@ module train_time #(
   input  logic [48:0]  added_q72_i,          // what a cycle adds to it
   input  logic [31:0]  bound_ns_i,
   input  logic         locked_i,
+  output logic [95:0]  next_q64_o,
   output logic [95:0]  soon_q64_o,
   output logic [95:0]  before_q64_o,
   output logic [15:0]  estimate_ntp_o,
   output logic [15:0]  estimate_ptp_o
 );
+  logic [95:0] next_q;
   logic [95:0] soon_q;
   logic [95:0] before_q;
   logic [53:0] ahead_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
+      next_q <= '0;
       soon_q <= '0;
       before_q <= '0;
       ahead_q <= '0;
     end else if (enable_i) begin
-      ahead_q <= 54'(added_q72_i) * 54'(Lead + 1);
-      soon_q <= 96'((now_q72_i + 104'(ahead_q)) >> 8);
+      ahead_q <= 54'(added_q72_i) * 54'(Lead + 2);
+      next_q <= 96'((now_q72_i + 104'(ahead_q)) >> 8);
+      soon_q <= next_q;
       before_q <= soon_q;
     end
   end
+  assign next_q64_o = next_q;
   assign soon_q64_o = soon_q;
   assign before_q64_o = before_q;
 
@@ -47,7 +52,7 @@ module train_time #(
   state_e state_q;
   logic [31:0] bound_q;
   logic ptp_q;
-  logic [55:0] dividend_q;
+  logic [32:0] dividend_q;      // its upper part; the 23 bits below are zero
   logic [5:0] count_q;
   logic [20:0] rest_q;
   logic [21:0] rest, next_rest;
@@ -55,7 +60,7 @@ module train_time #(
   logic [5:0] scale_q;
   logic fits;
   logic [13:0] ntp_q, ptp_value_q;
-  assign rest = {rest_q, dividend_q[55]};
+  assign rest = {rest_q, dividend_q[32]};
   assign fits = rest >= Divisor;
   assign next_rest = fits ? rest - Divisor : rest;
   always_ff @(posedge clk_i or negedge rst_ni) begin
@@ -73,7 +78,7 @@ module train_time #(
     end else begin
       unique case (state_q)
         StStart: begin
-          dividend_q <= {33'(bound_q) + 33'(ptp_q), 23'b0};
+          dividend_q <= 33'(bound_q) + 33'(ptp_q);
           rest_q <= '0;
           quotient_q <= '0;
           count_q <= '0;

@@ -35,74 +35,94 @@ module tx_fetch #(
   input  logic        rlast
 );
   localparam int unsigned PortBits = Ports > 1 ? $clog2(Ports) : 1;
+  // A burst: whose turn (StIdle), how much from where (StMeasure), how long (StAsk), its data (StData); then a cycle
+  // in which what it changed gets into wants_q.
+  typedef enum logic [2:0] {StIdle, StMeasure, StAsk, StData, StSettle} state_e;
+  state_e state_q;
   logic [PortBits-1:0] port_q, next_port;
   logic [31:0] consumer_q [Ports];
-  logic busy_q, ar_q;
+  logic busy, ar_q;
   logic [5:0] beats_q;
+  assign busy = state_q == StMeasure || state_q == StAsk || state_q == StData;
 
-  logic [Ports-1:0] wants;
+  logic [Ports-1:0] wants_q;
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_wants
     assign bad_shape_o[p] = enable_i[p] && (base_i[p][11:0] != '0 || size_log2_i[p] < 5'd9 ||
                                             size_log2_i[p] > 5'd20);
-    assign wants[p] = enable_i[p] && !bad_shape_o[p] && producer_i[p] != consumer_q[p] &&
+    always_ff @(posedge clk_i or negedge rst_ni) begin
+      if (!rst_ni) wants_q[p] <= 1'b0;
+      else begin
+        wants_q[p] <= enable_i[p] && !bad_shape_o[p] && producer_i[p] != consumer_q[p] &&
                       room_i[p] >= (DepthLog2+1)'(32);
+      end
+    end
     assign consumer_o[p] = consumer_q[p];
   end
   always_comb begin
     next_port = port_q;
-    if (wants != '0) for (int unsigned i = Ports; i > 0; i--) begin
+    if (wants_q != '0) for (int unsigned i = Ports; i > 0; i--) begin
       automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
       automatic logic [PortBits-1:0] candidate =
           PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
-      if (wants[candidate]) next_port = candidate;
+      if (wants_q[candidate]) next_port = candidate;
     end
   end
-  logic [31:0] left, place;
+  logic [31:0] left_q, place_q;
+  logic [63:0] base_q;
   logic [5:0] to_boundary, beats;
-  always_comb begin
-    {left, place, to_boundary, beats} = '0;
-    if (wants != '0) begin
-      left = producer_i[next_port] - consumer_q[next_port];
-      place = consumer_q[next_port] & ((32'd1 << size_log2_i[next_port]) - 32'd1);
-      to_boundary = 6'd32 - {1'b0, place[4:0]};
-      beats = left < 32'(to_boundary) ? left[5:0] : to_boundary;
-    end
-  end
+  assign to_boundary = 6'd32 - {1'b0, place_q[4:0]};
+  assign beats = left_q < 32'(to_boundary) ? left_q[5:0] : to_boundary;
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
+      state_q <= StIdle;
       port_q <= '0;
       for (int p = 0; p < int'(Ports); p++) consumer_q[p] <= '0;
-      busy_q <= 1'b0;
       ar_q <= 1'b0;
       beats_q <= '0;
+      left_q <= '0;
+      place_q <= '0;
+      base_q <= '0;
       araddr <= '0;
       error_o <= 1'b0;
     end else begin
       for (int p = 0; p < int'(Ports); p++) begin
-        if (!enable_i[p] && !(busy_q && port_q == PortBits'(p))) consumer_q[p] <= '0;
+        if (!enable_i[p] && !(busy && port_q == PortBits'(p))) consumer_q[p] <= '0;
       end
-      if (enable_i == '0 && !busy_q) error_o <= 1'b0;
+      if (enable_i == '0 && !busy) error_o <= 1'b0;
       if (arvalid && arready) ar_q <= 1'b0;
-      if (!busy_q && wants != '0 && !error_o) begin
-        busy_q <= 1'b1;
-        ar_q <= 1'b1;
-        port_q <= next_port;
-        beats_q <= beats;
-        araddr <= base_i[next_port] + {29'b0, place, 3'b000};
-      end
-      if (rvalid && rready) begin
-        if (rresp != 2'b00) error_o <= 1'b1;
-        if (rlast) begin
-          busy_q <= 1'b0;
-          consumer_q[port_q] <= consumer_q[port_q] + 32'(beats_q);
+      unique case (state_q)
+        StIdle: if (wants_q != '0 && !error_o) begin
+          port_q <= next_port;
+          state_q <= StMeasure;
         end
-      end
+        StMeasure: begin
+          left_q <= producer_i[port_q] - consumer_q[port_q];
+          place_q <= consumer_q[port_q] & ((32'd1 << size_log2_i[port_q]) - 32'd1);
+          base_q <= base_i[port_q];
+          state_q <= enable_i[port_q] ? StAsk : StSettle;
+        end
+        StAsk: begin
+          ar_q <= 1'b1;
+          beats_q <= beats;
+          araddr <= base_q + {29'b0, place_q, 3'b000};
+          state_q <= left_q == '0 ? StSettle : StData;
+          if (left_q == '0) ar_q <= 1'b0;
+        end
+        StData: if (rvalid && rready) begin
+          if (rresp != 2'b00) error_o <= 1'b1;
+          if (rlast) begin
+            state_q <= StSettle;
+            consumer_q[port_q] <= consumer_q[port_q] + 32'(beats_q);
+          end
+        end
+        default: state_q <= StIdle;
+      endcase
     end
   end
   assign arvalid = ar_q;
   assign arlen = 8'(beats_q) - 8'd1;
-  assign rready = busy_q;
+  assign rready = state_q == StData;
   assign data_o = rdata;
   always_comb begin
     valid_o = '0;

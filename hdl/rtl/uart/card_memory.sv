@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // On-chip memory in the place of the host's: an AXI4 slave for the card's bursts, and a port for the bridge.
 //
-// Clock: clk_i (core). Both ports may use it in the same cycle; a word that both touch at once has the value
-// of either. Addresses outside answer SLVERR and change nothing. One burst at a time in each direction, INCR,
+// Clock: clk_i (core). Both ports may use it in the same cycle; a word that both touch at once, one of them
+// writing, may have any value. Addresses outside answer SLVERR and change nothing. One burst at a time in each direction, INCR,
 // 64 bits wide, which is all that the card makes.
 module card_memory #(
   parameter int unsigned WordsLog2 = 13,
@@ -51,11 +51,11 @@ module card_memory #(
   logic [63:0] card_q;
   always_ff @(posedge clk_i) begin
     if (card_write) memory[card_address] <= s_axi_wdata;
-    else card_q <= memory[card_address];
+    card_q <= memory[card_address];
   end
   always_ff @(posedge clk_i) begin
     if (write_i) memory[address_i] <= data_i;
-    else data_o <= memory[address_i];
+    data_o <= memory[address_i];
   end
 
   logic writing_q, write_bad_q, b_q;

@@ -54,7 +54,8 @@ module uart_bridge #(
   logic [7:0] rx_data, tx_data;
   logic [15:0] unused_received, unused_framing, unused_overflow;
   logic unused_idle, unused_busy;
-  uart #(.RxLog2(9), .TxLog2(4)) u_uart (
+  // The host waits for an answer before it asks again, and what it sends is taken at once.
+  uart #(.RxLog2(5), .TxLog2(4)) u_uart (
     .clk_i, .rst_ni, .divider_i, .rx_i, .tx_o, .read_i(rx_take), .valid_o(rx_valid), .data_o(rx_data),
     .received_o(unused_received), .write_i(tx_write), .data_i(tx_data), .full_o(tx_full),
     .idle_o(unused_idle), .framing_o(unused_framing), .overflow_o(unused_overflow), .busy_o(unused_busy)

@@ -43,6 +43,7 @@ struct Range {
 #define WATCHDOG clock_card__DOT__u_discipline__DOT__u_core__DOT__left_q
 #define SLEW clock_card__DOT__u_clock__DOT__left_q
 #define NOW clock_card__DOT__u_clock__DOT__now_q
+#define NEXT clock_card__DOT__u_clock__DOT__next_q
 
 struct ClockSim {
     explicit ClockSim(uint64_t seed) : sampler(seed) {
@@ -200,13 +201,13 @@ struct ClockSim {
         k -= 2 * MARGIN;
         for (int i = 0; i < 4; ++i) *members[i] += static_cast<uint32_t>(step[i]) * static_cast<uint32_t>(k);
         root->SLEW = static_cast<uint64_t>(slew_left + slew_step * static_cast<int64_t>(k));
-        // What is computed from it and kept, sign and all.
-        root->clock_card__DOT__u_clock__DOT__left[0] = static_cast<uint32_t>(root->SLEW);
-        root->clock_card__DOT__u_clock__DOT__left[1] = static_cast<uint32_t>(root->SLEW >> 32);
-        root->clock_card__DOT__u_clock__DOT__left[2] = static_cast<uint32_t>(root->SLEW >> 63);
-        u128 now = wide(top->now_q72_o.data()) + add * k;
-        for (size_t i = 0; i < 4; ++i) root->NOW[i] = static_cast<uint32_t>(now >> (32 * i));
+        const u128 now = wide(top->now_q72_o.data()) + add * k, next = wide(root->NEXT.data()) + add * k;
+        for (size_t i = 0; i < 4; ++i) {
+            root->NOW[i] = static_cast<uint32_t>(now >> (32 * i));
+            root->NEXT[i] = static_cast<uint32_t>(next >> (32 * i));
+        }
         root->NOW[3] &= 0xFF;
+        root->NEXT[3] &= 0xFF;
         const u128 time_fs =
             ((u128{static_cast<uint64_t>(period_fs)} << 32) | period_fraction) * k + now_fraction;
         now_fraction = static_cast<uint32_t>(time_fs);

@@ -3,8 +3,8 @@
 // that ctypes hands in. For host/twinstamp/card/uart_sim.py.
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
+#include "../host_line.h"
 #include "Vuart_bridge.h"
 #include "verilated.h"
 
@@ -20,61 +20,16 @@ struct Bench {
     Write write = nullptr;
     std::uint8_t* memory = nullptr;
     std::uint64_t memory_bytes = 0;
-    double bit_cycles = 0;  // of the host's UART: need not be whole
-    std::uint64_t cycles = 0;
+    HostLine line;
 
-    // The host's transmitter: ten bits a byte.
-    std::vector<std::uint8_t> out;
-    std::size_t out_byte = 0;
-    double out_start = 0;
-    // The host's receiver.
-    std::vector<std::uint8_t> in;
-    bool in_frame = false;
-    double in_start = 0;
-    unsigned in_bit = 0;
-    std::uint32_t in_shift = 0;
-    std::uint64_t framing_errors = 0;
-    std::uint64_t last_activity = 0;
-
-    explicit Bench(double bit) : bit_cycles(bit) {
+    explicit Bench(double bit) {
+        line.bit_cycles = bit;
         top.rst_ni = 0;
         top.rx_i = 1;
         for (int i = 0; i < 8; ++i) clock();
         top.rst_ni = 1;
     }
 
-    bool line_out() {
-        if (out_byte >= out.size()) return true;
-        const auto bit = static_cast<int>((static_cast<double>(cycles) - out_start) / bit_cycles);
-        if (bit >= 10) {
-            ++out_byte;
-            out_start += 10 * bit_cycles;
-            last_activity = cycles;
-            if (out_byte >= out.size()) return true;
-            return line_out();
-        }
-        if (bit == 0) return false;
-        if (bit == 9) return true;
-        return (out[out_byte] >> (bit - 1) & 1) != 0;
-    }
-    void line_in(bool level) {
-        const double now = static_cast<double>(cycles);
-        if (!in_frame) {
-            if (level) return;
-            in_frame = true;
-            in_start = now;
-            in_bit = 0;
-            in_shift = 0;
-        }
-        // In the middle of each bit.
-        if (now < in_start + (in_bit + 0.5) * bit_cycles) return;
-        in_shift |= static_cast<std::uint32_t>(level) << in_bit;
-        if (++in_bit < 10) return;
-        if ((in_shift & 1) != 0 || (in_shift >> 9 & 1) == 0) ++framing_errors;
-        in.push_back(static_cast<std::uint8_t>(in_shift >> 1));
-        in_frame = false;
-        last_activity = cycles;
-    }
     void clock() {
         top.clk_i = 0;
         top.eval();
@@ -110,7 +65,6 @@ struct Bench {
             std::memcpy(&value, memory + at, 8);
             top.memory_data_i = value;
         }
-        ++cycles;
     }
 };
 
@@ -130,29 +84,20 @@ Bench* ub_new(unsigned divider, double bit_cycles, Read read, Write write, std::
 void ub_delete(Bench* bench) {
     delete bench;
 }
-// Sends bytes over the line, then runs until `want` bytes are back or the line was quiet for `quiet` cycles.
-// Returns how many bytes came; what came beyond is there at the next call.
+// As HostLine::exchange.
 std::uint64_t ub_exchange(Bench* bench, const std::uint8_t* bytes, std::uint64_t n, std::uint8_t* back,
                           std::uint64_t want, std::uint64_t quiet) {
-    bench->out.assign(bytes, bytes + n);
-    bench->out_byte = 0;
-    bench->out_start = static_cast<double>(bench->cycles);
-    bench->last_activity = bench->cycles;
-    while (bench->out_byte < bench->out.size() ||
-           (bench->in.size() < want && bench->cycles - bench->last_activity < quiet)) {
-        bench->top.rx_i = bench->line_out();
-        bench->line_in(bench->top.tx_o != 0);
+    return bench->line.exchange(bytes, n, back, want, quiet, [bench](bool level) {
+        bench->top.rx_i = level;
+        const bool answer = bench->top.tx_o != 0;
         bench->clock();
-    }
-    const std::uint64_t got = bench->in.size() < want ? bench->in.size() : want;
-    std::memcpy(back, bench->in.data(), got);
-    bench->in.erase(bench->in.begin(), bench->in.begin() + static_cast<std::ptrdiff_t>(got));
-    return got;
+        return answer;
+    });
 }
 std::uint64_t ub_cycles(Bench* bench) {
-    return bench->cycles;
+    return bench->line.cycles;
 }
 std::uint64_t ub_framing_errors(Bench* bench) {
-    return bench->framing_errors;
+    return bench->line.framing_errors;
 }
 }

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy.typing as npt
+    from twinstamp_kernels.window import Digests
 
+    from twinstamp.card.phys import PhySettings
     from twinstamp.card.trains import CardPort
     from twinstamp.card.transport import Transport
 
@@ -47,6 +49,7 @@ COUNTERS = (
     "oversize", "jabbers", "no_sfd", "preamble_errors", "stored", "dropped", "discarded", "not_wanted",
     "size_64", "size_127", "size_255", "size_511", "size_1023", "size_1518", "size_larger", "tagged",
     "tx_frames", "tx_octets", "tx_broadcast", "tx_multicast", "tx_late", "pause", "symbol_errors",
+    "duplicates_dropped",
 )  # fmt: skip
 _COUNTERS_APART = 32  # counters from one port's first to the next one's in the counter memory
 _POLL_S = 1e-3
@@ -70,6 +73,11 @@ RECORD_GIANT = 0x08
 RECORD_CUT = 0x10
 RECORD_FIRST_BYTE = 0x20
 RECORD_TX = 0x40
+RECORD_DUPLICATE = 0x80  # judged a duplicate by the card's window, which marks
+
+# What set_duplicates takes, by the codes of dedup.control.profile, which are those of verdicts.
+DUPLICATE_PROFILES = {"exact": 1, "vlan": 2, "routing": 3}
+DUPLICATE_ACTIONS = ("mark", "drop")
 
 
 # What clock.control.state says, with the bit above it that says whether it says anything.
@@ -112,7 +120,10 @@ class CardBatch(FrameBatch):
 
     @property
     def digest(self) -> npt.NDArray[np.uint64]:
-        """First half of the frame's keyed digest, u64[n]; 0 where the card has none; a copy."""
+        """First half of the frame's keyed digest, u64[n]; 0 where the card has none; a copy.
+
+        Under the profile of ``Card.set_duplicates``, exact where none was set.
+        """
         return self._header(3)
 
     @property
@@ -174,6 +185,18 @@ class CardStatistics(NamedTuple):
     dropped: int
 
 
+class DuplicateStatistics(NamedTuple):
+    """Of the card's duplicate window since start(). judged: frames. duplicates: of these, marked or dropped.
+    limited: frames whose time window was cut by the window's size. longest_cycles: core clock cycles that one
+    frame took in the window at most (65535: or more).
+    """
+
+    judged: int
+    duplicates: int
+    limited: int
+    longest_cycles: int
+
+
 class Link(NamedTuple):
     """A port's link as last polled.
 
@@ -233,8 +256,11 @@ class Card:
             raise ConfigError(f"timeout_s is {timeout_s} s: give 1 cycle to 34 s of card time")
         self._shape = (block_log2, blocks_log2, cycles)
         self._utc = utc
+        self._running = False
+        self._duplicates = ""  # profile of the card's window
         self._measured: list[float | None] = [None] * self.identity.ports
         self._phy_ns = [(0, 0)] * self.identity.ports
+        self._phys: tuple[PhySettings | None] | None = None  # of start_phys, for reset
         self._constants = [0] * self.identity.ports
         for port in range(self.identity.ports):
             self._read_phy_latency(port)
@@ -250,7 +276,6 @@ class Card:
         self._longest_sent = LONGEST_FRAME
         self._tx_rings: list[Any] = []
         self._train_ports: dict[int, CardPort] = {}
-        self._running = False
         self._consumer = 0
         self._bound_ns = 0
         self._first = 0
@@ -297,6 +322,7 @@ class Card:
         uncertainty_ns: of each, as it was measured, the PHY's latency of that link-up in it; None: not
         measured but the card's own, with the middle of the PHY's latency. Default: all measured, exactly.
         """
+        self._check_constants_free()
         known: list[float | None] = [0.0] * self.identity.ports
         if uncertainty_ns is not None:
             known = list(uncertainty_ns)
@@ -310,6 +336,10 @@ class Card:
             raise ConfigError("a receive constant is 0 to 2^32-1, in units of 2^-32 s")
         self._constants = list(constants_q32)
         self._measured = known
+
+    def _check_constants_free(self) -> None:
+        if self._running and self._duplicates:
+            raise ConfigError("the card's duplicate window compares times with these constants: stop() first")
 
     def _check_port(self, port: int) -> None:
         if not 0 <= port < self.identity.ports:
@@ -443,6 +473,16 @@ class Card:
             out.append(Link(up, speed, up and bool(status["full_duplex"]), epoch, bool(status["answers"])))
         return tuple(out)
 
+    def start_phys(self, settings: PhySettings | None = None, *, timeout_s: float = 0.0) -> list[int | None]:
+        """Finds each port's PHY, sets its delays, lets it offer 1000 Mb/s only; ``reset`` does it again.
+
+        As ``twinstamp.card.phys.start_phys``, whose errors it has.
+        """
+        from twinstamp.card.phys import start_phys
+
+        self._phys = (settings,)
+        return start_phys(self, settings, timeout_s=timeout_s)
+
     def set_phy_latency(self, port: int, least_ns: int, most_ns: int) -> None:
         """Tells the card what the PHY of ``port`` may take from the medium to the pins, over all link-ups.
 
@@ -451,6 +491,7 @@ class Card:
         link-up was another one.
         """
         self._check_port(port)
+        self._check_constants_free()
         if not 0 <= least_ns <= most_ns < 1 << 16:
             raise ConfigError(
                 f"a PHY's latency of {least_ns} to {most_ns} ns: give 0 to 65535, the lower one first"
@@ -545,6 +586,10 @@ class Card:
         self.write("ring.consumer", 0)
         self._consumer = 0
         self._ring = _native.CardRing(memory, size_log2, count_log2)
+        if self._duplicates:
+            for port, constant in enumerate(self._constants):
+                self.write(f"port[{port}].dedup_constant", constant)
+            self.transport.wait(1e-6)  # taken over while the ring is off
         self.write_fields("ring.control", enable=1)
         self._running = True
         self._bound_ns = max((math.ceil(self.stamp_bound_ns(port)) for port in wanted), default=0)
@@ -563,7 +608,8 @@ class Card:
     def load_digest_key(self, key: bytes) -> None:
         """Loads the key of ``CardBatch.digest``: the bytes of ``twinstamp_kernels.hashkey.expand(seed)``.
 
-        The card computes the first half of the digest of profile ``exact``. Not while receiving.
+        The card computes the first half of the digest of profile ``exact``, or of that of ``set_duplicates``.
+        Not while receiving.
         """
         if self._running:
             raise ConfigError("the digest's key cannot change while the card receives: stop() first")
@@ -583,6 +629,94 @@ class Card:
         for start, part in zip((0, DIGEST_LIMBS_AT), parts, strict=True):
             for i, word in enumerate(struct.unpack(f"<{len(part) // 4}I", part)):
                 self.transport.write32(base + 4 * (start + i), word)
+
+    def set_duplicates(
+        self,
+        profile: str | None = "exact",
+        *,
+        window: int | None = None,
+        time_ns: int | None = None,
+        action: str = "mark",
+    ) -> None:
+        """Has the card judge duplicates from the next ``start`` on (docs/hdl-dedup.md). Not while receiving.
+
+        profile: "exact", "vlan" or "routing", layer outer; None: no window. Records then carry the digest of
+        that profile, under the key of ``load_digest_key``, which must be loaded. window: frames, the current
+        one included, 0 to the card's size (``duplicate_window_size``); time_ns: ns, 0 to 2^62 - 1; with both
+        one earlier frame must meet both, and one must be given. A time window holds no more frames than the
+        card's size; ``duplicates().limited`` counts where that cut it.
+        action: "mark" sets FLAG_DUPLICATE in ``flags``; "drop" leaves duplicates out, counted per port in
+        ``duplicates_dropped``.
+
+        Windows start empty at each ``start``. Every frame of the ring is judged, in the ring's order, damaged
+        ones that are kept too; runts have no digest and take no part, nor do departures.
+
+        Errors: ConfigError for options out of range, while receiving, and where the build has no window.
+        """
+        if self._running:
+            raise ConfigError("the duplicate window cannot change while the card receives: stop() first")
+        size = self.duplicate_window_size
+        if profile is None:
+            if size:
+                self.write("dedup.control", 0)
+            self._duplicates = ""
+            return
+        if not size:
+            raise ConfigError("this build of the card has no duplicate window")
+        if profile not in DUPLICATE_PROFILES:
+            raise ConfigError(
+                f"the card knows no profile {profile!r}: choose one of {', '.join(DUPLICATE_PROFILES)}"
+            )
+        if action not in DUPLICATE_ACTIONS:
+            raise ConfigError(f"unknown action {action!r}: choose one of {', '.join(DUPLICATE_ACTIONS)}")
+        if window is None and time_ns is None:
+            raise ConfigError("a duplicate window needs a count of frames, a time, or both")
+        if window is not None and not 0 <= window <= size:
+            raise ConfigError(f"a window of {window} frames: this card's holds 0 to {size}")
+        if time_ns is not None and not 0 <= time_ns < 1 << 62:
+            raise ConfigError(f"a time window of {time_ns} ns: must be 0 to 2^62 - 1")
+        self.write("dedup.count", window or 0)
+        self.write("dedup.window", time_ns or 0)
+        self.write_fields(
+            "dedup.control",
+            profile=DUPLICATE_PROFILES[profile],
+            drop=action == "drop",
+            by_count=window is not None,
+            by_time=time_ns is not None,
+        )
+        self._duplicates = profile
+
+    @property
+    def duplicate_window_size(self) -> int:
+        """Frames that the card's duplicate window holds, the current one included; 0: it has none."""
+        log2 = self.fields("dedup.status")["size_log2"]
+        return 1 << log2 if log2 else 0
+
+    def duplicates(self) -> DuplicateStatistics:
+        """What the card's duplicate window has done since ``start``."""
+        names = ("judged", "duplicates", "limited", "longest")
+        return DuplicateStatistics(*(self.read(f"dedup.{name}") for name in names))
+
+    def window_digests(self, batch: CardBatch) -> Digests:
+        """The frames' keys for ``Window.process_digests``: a longer window at the host, without their bytes.
+
+        For a Window of the profile of ``set_duplicates`` (exact where none was set), layer outer. Keys are
+        of 64 bits, so they go together with those of other batches of this card under the same digest key
+        only, not with ``Window.digests``. Two frames that differ have equal keys with a probability of at
+        most 2^-63. A verdict's type is the profile: the card does not tell narrower ones. Kept runts, which
+        have no digest, are nobody's copies.
+        """
+        from twinstamp_kernels.window import Digests
+
+        n = len(batch)
+        number = np.arange(batch.first, batch.first + n, dtype=np.uint64)
+        key = np.repeat(batch.digest[:, None], 2, axis=1)
+        runts = (batch.record_flags & RECORD_RUNT) != 0
+        key[runts, 0], key[runts, 1] = number[runts], ~number[runts]
+        if self._duplicates in ("", "exact"):
+            return Digests(key)
+        # Different in all frames.
+        return Digests(key, tags=np.repeat(number.astype(np.uint32)[:, None], 3, axis=1))
 
     def load_flow_key(self, key: bytes) -> None:
         """Loads the key of ``CardBatch.flow_hash``: the 96 bytes of FlowHashKey (twinstamp/flow.h).
@@ -788,6 +922,7 @@ class Card:
         Errors: DeviceError when the card does not come to rest.
         """
         self._running = False
+        self._duplicates = ""
         self._ring = None
         self._tx_rings.clear()
         ports = range(self.identity.ports)
@@ -807,6 +942,8 @@ class Card:
             self.mdio_write(port, 0, _PHY_RESET)
             self._measured[port] = None
             self._read_phy_latency(port)
+        if self._phys is not None:
+            self.start_phys(self._phys[0])
         for port in ports:
             self._wait_for(f"port[{port}].tx_consumer", "index", 0)
 

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twinstamp.card.calibration import constants_q32, load_calibration
 from twinstamp.card.card import Card
+from twinstamp.card.phys import read_settings
 from twinstamp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from twinstamp.card.linux import LinuxCard
     from twinstamp.card.transport import Transport
 
@@ -49,7 +49,8 @@ def open_card(
     """Opens a card, to be used in a ``with`` block.
 
     name: "sim", the simulated card; its world is ``card.transport`` (SimulatedCard), and seed that of what is
-    random in it. "pynq:FILE.bit": the card in that overlay, on a PYNQ board. "uart:DEVICE": one on a serial
+    random in it. "pynq:FILE.bit": the card in that overlay, on a PYNQ board; its PHYs are started where a
+    FILE.phys.toml says how (twinstamp.card.phys). "uart:DEVICE": one on a serial
     line, or on any URL that pyserial knows. block_log2, blocks_log2: None: 64 blocks of 64 KiB, or what the
     card's own memory holds. calibrated: take the constants that `twinstamp card calibrate` measured, from
     ``calibration`` (default: the state folder). The others as in Card.
@@ -59,6 +60,7 @@ def open_card(
     kind, where = known_card(name)
     transport: Transport
     blocks = (16, 6)
+    phys = None
     if kind == "sim":
         from twinstamp.card.sim import SimulatedCard
 
@@ -66,6 +68,8 @@ def open_card(
     elif kind == "pynq":
         from twinstamp.card.pynq import PynqTransport
 
+        beside = Path(where).with_suffix(".phys.toml")
+        phys = read_settings(beside) if beside.exists() else None
         transport = PynqTransport(where)
     elif kind == "uart":
         from twinstamp.card.uart import UartTransport, open_line
@@ -83,6 +87,8 @@ def open_card(
             timeout_s=timeout_s,
             utc=utc,
         )
+        if phys is not None:
+            card.start_phys(phys, timeout_s=0.5)  # loading the overlay has reset them
         if measured:
             card.use_constants(
                 constants_q32(card.constants_q32, measured),

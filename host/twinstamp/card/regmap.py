@@ -28,14 +28,14 @@ class Register(NamedTuple):
 
 MAGIC = 0x54574E53
 MAP_MAJOR = 1
-MAP_MINOR = 6
+MAP_MINOR = 7
 
 # fmt: off
 REGISTERS: dict[str, Register] = {
     "id.magic": Register(0x0000, 32, {"value": Field(0, 32, True, False)}, 0x0),
     "id.version": Register(0x0004, 32, {"minor": Field(0, 16, True, False), "major": Field(16, 16, True, False)}, 0x0),
     "id.build": Register(0x0008, 32, {"value": Field(0, 32, True, False)}, 0x0),
-    "id.features": Register(0x000C, 32, {"flow_hash": Field(0, 1, True, False), "digest": Field(1, 1, True, False), "transmit": Field(2, 1, True, False), "simulated": Field(3, 1, True, False), "phy": Field(4, 1, True, False), "loopback": Field(5, 1, True, False), "discipline": Field(6, 1, True, False), "trains": Field(7, 1, True, False)}, 0x0),
+    "id.features": Register(0x000C, 32, {"flow_hash": Field(0, 1, True, False), "digest": Field(1, 1, True, False), "transmit": Field(2, 1, True, False), "simulated": Field(3, 1, True, False), "phy": Field(4, 1, True, False), "loopback": Field(5, 1, True, False), "discipline": Field(6, 1, True, False), "trains": Field(7, 1, True, False), "dedup": Field(8, 1, True, False)}, 0x0),
     "id.size": Register(0x0010, 32, {"ports": Field(0, 8, True, False), "counters": Field(8, 8, True, False), "store_log2": Field(16, 8, True, False)}, 0x0),
     "id.core_clock": Register(0x0014, 32, {"hz": Field(0, 32, True, False)}, 0x0),
     "id.scratch": Register(0x0018, 32, {"value": Field(0, 32, True, True)}, 0x0),
@@ -96,6 +96,14 @@ REGISTERS: dict[str, Register] = {
     "cpu.argument": Register(0x0528, 64, {"value": Field(0, 64, True, True)}, 0x0),
     "cpu.answer": Register(0x0530, 32, {"value": Field(0, 32, True, True)}, 0x0),
     "cpu.mailbox": Register(0x0534, 32, {"address": Field(0, 32, True, True)}, 0x0),
+    "dedup.control": Register(0x0600, 32, {"profile": Field(0, 2, True, True), "drop": Field(4, 1, True, True), "by_count": Field(5, 1, True, True), "by_time": Field(6, 1, True, True)}, 0x0),
+    "dedup.count": Register(0x0604, 32, {"frames": Field(0, 17, True, True)}, 0x0),
+    "dedup.window": Register(0x0608, 64, {"ns": Field(0, 62, True, True)}, 0x0),
+    "dedup.status": Register(0x0610, 32, {"size_log2": Field(0, 5, True, False), "active": Field(8, 1, True, False)}, 0x0),
+    "dedup.judged": Register(0x0614, 32, {"frames": Field(0, 32, True, False)}, 0x0),
+    "dedup.duplicates": Register(0x0618, 32, {"frames": Field(0, 32, True, False)}, 0x0),
+    "dedup.limited": Register(0x061C, 32, {"frames": Field(0, 32, True, False)}, 0x0),
+    "dedup.longest": Register(0x0620, 32, {"cycles": Field(0, 16, True, False)}, 0x0),
     "port[0].rx_control": Register(0x1000, 32, {"enable": Field(0, 1, True, True), "stamp_first_byte": Field(1, 1, True, True), "keep_bad": Field(2, 1, True, True), "keep_runt": Field(3, 1, True, True), "keep_giant": Field(4, 1, True, True)}, 0x0),
     "port[0].rx_limit": Register(0x1004, 32, {"bytes": Field(0, 14, True, True)}, 0x233A),
     "port[0].rx_constant": Register(0x1008, 32, {"q32": Field(0, 32, True, False)}, 0x0),
@@ -107,6 +115,7 @@ REGISTERS: dict[str, Register] = {
     "port[0].tx_status": Register(0x1024, 32, {"error": Field(0, 1, True, False), "bad_shape": Field(1, 1, True, False)}, 0x0),
     "port[0].tx_lost": Register(0x1028, 32, {"count": Field(0, 32, True, False)}, 0x0),
     "port[0].loopback": Register(0x102C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}, 0x0),
+    "port[0].dedup_constant": Register(0x1030, 32, {"q32": Field(0, 32, True, True)}, 0x78),
     "port[0].phy.control": Register(0x1040, 32, {"address": Field(0, 5, True, True)}, 0x1),
     "port[0].phy.poll": Register(0x1044, 32, {"cycles": Field(0, 32, True, True)}, 0x1E848),
     "port[0].phy.status": Register(0x1048, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}, 0x0),
@@ -149,6 +158,7 @@ REGISTERS: dict[str, Register] = {
     "port[1].tx_status": Register(0x1124, 32, {"error": Field(0, 1, True, False), "bad_shape": Field(1, 1, True, False)}, 0x0),
     "port[1].tx_lost": Register(0x1128, 32, {"count": Field(0, 32, True, False)}, 0x0),
     "port[1].loopback": Register(0x112C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}, 0x0),
+    "port[1].dedup_constant": Register(0x1130, 32, {"q32": Field(0, 32, True, True)}, 0x78),
     "port[1].phy.control": Register(0x1140, 32, {"address": Field(0, 5, True, True)}, 0x1),
     "port[1].phy.poll": Register(0x1144, 32, {"cycles": Field(0, 32, True, True)}, 0x1E848),
     "port[1].phy.status": Register(0x1148, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}, 0x0),
@@ -191,6 +201,7 @@ REGISTERS: dict[str, Register] = {
     "port[2].tx_status": Register(0x1224, 32, {"error": Field(0, 1, True, False), "bad_shape": Field(1, 1, True, False)}, 0x0),
     "port[2].tx_lost": Register(0x1228, 32, {"count": Field(0, 32, True, False)}, 0x0),
     "port[2].loopback": Register(0x122C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}, 0x0),
+    "port[2].dedup_constant": Register(0x1230, 32, {"q32": Field(0, 32, True, True)}, 0x78),
     "port[2].phy.control": Register(0x1240, 32, {"address": Field(0, 5, True, True)}, 0x1),
     "port[2].phy.poll": Register(0x1244, 32, {"cycles": Field(0, 32, True, True)}, 0x1E848),
     "port[2].phy.status": Register(0x1248, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}, 0x0),
@@ -233,6 +244,7 @@ REGISTERS: dict[str, Register] = {
     "port[3].tx_status": Register(0x1324, 32, {"error": Field(0, 1, True, False), "bad_shape": Field(1, 1, True, False)}, 0x0),
     "port[3].tx_lost": Register(0x1328, 32, {"count": Field(0, 32, True, False)}, 0x0),
     "port[3].loopback": Register(0x132C, 32, {"near": Field(0, 1, True, True), "far": Field(1, 1, True, True)}, 0x0),
+    "port[3].dedup_constant": Register(0x1330, 32, {"q32": Field(0, 32, True, True)}, 0x78),
     "port[3].phy.control": Register(0x1340, 32, {"address": Field(0, 5, True, True)}, 0x1),
     "port[3].phy.poll": Register(0x1344, 32, {"cycles": Field(0, 32, True, True)}, 0x1E848),
     "port[3].phy.status": Register(0x1348, 32, {"link": Field(0, 1, True, False), "answers": Field(1, 1, True, False), "full_duplex": Field(2, 1, True, False), "speed": Field(4, 2, True, False)}, 0x0),

@@ -43,7 +43,7 @@ def received(raw: Mapping[str, int]) -> dict[str, int]:
         "ifHCInMulticastPkts": raw["multicast"],
         "ifHCInBroadcastPkts": raw["broadcast"],
         "dot3HCStatsFCSErrors": raw["fcs_errors"],
-        "ifInDiscards": raw["dropped"] + raw["discarded"],
+        "ifInDiscards": raw["dropped"] + raw["discarded"] + raw["duplicates_dropped"],
         "dot3HCStatsFrameTooLongs": raw["oversize"],
         "dot3HCStatsSymbolErrors": raw["symbol_errors"],
         "dot3HCInPauseFrames": raw["pause"],

@@ -161,7 +161,8 @@ class CardSource:
         self.ended = True
         result = self.statistics()
         self._finished = result
-        if result["played"]["frames"] != self._frames + result["dropped"] + result["refused"]:
+        dropped = result["dropped"] + result["duplicates_dropped"]
+        if result["played"]["frames"] != self._frames + dropped + result["refused"]:
             raise LedgerError(
                 f"{result['played']['frames']} frames were put on the simulated wires, {self._frames} came "
                 f"out, {result['dropped']} were dropped for want of room, {result['refused']} refused"
@@ -190,6 +191,7 @@ class CardSource:
             "played": asdict(self.player.played),
             "received": {"frames": self._frames, "bytes": self._bytes},
             "dropped": sum(counters["dropped"] for counters in ports.values()),
+            "duplicates_dropped": sum(counters["duplicates_dropped"] for counters in ports.values()),
             "refused": sum(counters["not_wanted"] for counters in ports.values()),
             "ports": {self.ports[port].name: counters for port, counters in ports.items()},
             "clock": {

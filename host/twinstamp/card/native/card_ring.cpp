@@ -53,8 +53,9 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == kRecordHeader);
 
-enum : std::uint8_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128 };
-enum : std::uint16_t { kFrameBadFcs = 0x0002 };  // FLAG_BAD_FCS of twinstamp.frames
+enum : std::uint8_t { kBadFcs = 1, kRxEr = 2, kDeparture = 64, kLate = 128, kDuplicate = 128 };
+// FLAG_BAD_FCS, FLAG_DUPLICATE of twinstamp.frames
+enum : std::uint16_t { kFrameBadFcs = 0x0002, kFrameDuplicate = 0x0020 };
 
 // 32.32 seconds to the nearest nanosecond; ties go up.
 std::int64_t q32_to_ns(std::uint64_t q32) {
@@ -139,7 +140,8 @@ class CardRing {
                                      " is more than the ring's " + std::to_string(blocks_) +
                                      " blocks ahead of " + std::to_string(next_));
         }
-        if (constants.size() < kPorts) throw std::invalid_argument("a constant per port");
+        if (constants.empty() || constants.size() > kPorts) throw std::invalid_argument("a constant per port");
+        ports_ = constants.size();
         std::uint64_t n = 0;
         std::uint32_t last = next_, bound = 0;
         BlockHeader first{};
@@ -232,7 +234,7 @@ class CardRing {
             std::memcpy(&record, start + at, sizeof record);
             __builtin_prefetch(start + at + 1024);
             const std::uint64_t next = at + sizeof record + ((record.caplen + 7u) & ~7u);
-            if (next > header.used || record.port >= kPorts) overrun(index, r);
+            if (next > header.used || record.port >= ports_) overrun(index, r);
             if (record.flags & kDeparture) [[unlikely]] {
                 const std::uint64_t cookie = std::uint64_t{record.flow_hash} << 32 | record.sequence;
                 if (record.digest & kOfTrain) {
@@ -253,7 +255,9 @@ class CardRing {
             columns.length[i] = record.length;
             columns.timestamp_ns[i] = q32_to_ns(record.stamp_q32 - constants[record.port]) - shift;
             columns.port[i] = record.port;
-            columns.flags[i] = record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0;
+            columns.flags[i] =
+                static_cast<std::uint16_t>((record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0) |
+                                           (record.flags & kDuplicate ? kFrameDuplicate : 0));
             at = next;
             ++i;
         }
@@ -270,6 +274,7 @@ class CardRing {
     std::uint32_t next_ = 0;
     std::shared_ptr<Consumer> consumer_;
     std::uint32_t drops_[kPorts] = {};
+    std::size_t ports_ = kPorts;  // of this card
     std::vector<Departure> departures_;
     std::vector<TrainDeparture> train_departures_[kPorts][kSlots];
 };
