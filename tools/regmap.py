@@ -8,6 +8,7 @@ OUTPUT_FOLDER gets the same tree as the repository: comparing the two shows a st
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,13 +150,61 @@ def peakrdl(*arguments: str) -> None:
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
+def block(folder: Path, ports: int) -> None:
+    """Writes card_regs.sv and card_regs_pkg.sv of a card with ``ports`` ports into ``folder``.
+
+    A register between PeakRDL's address decoder and everything behind it, which it has no option for: both
+    together are too long a way for 125 MHz on an ECP5. bus_arbiter makes one access at a time, so nothing can
+    come between a request and its delayed decoding.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    peakrdl("regblock", SOURCE, "-D", f"CARD_PORTS={ports}", "-o", str(folder), "--cpuif", "axi4-lite-flat",
+            "--module-name", "card_regs", "--package-name", "card_regs_pkg", "--default-reset", "arst_n",
+            "--rt-read-fanin", "--rt-read-response")  # fmt: skip
+    path = folder / "card_regs.sv"
+    text = path.read_text()
+
+    def change(pattern: str, new: str, least: int = 1) -> None:
+        nonlocal text
+        text, n = re.subn(pattern, new, text, flags=re.M)
+        if n < least:
+            sys.exit(f"tools/regmap.py: {path.name} of this PeakRDL has no {pattern!r}")
+
+    change(r"^(\s+)decoded_reg_strb_t decoded_reg_strb;\n(\s+logic decoded_err;\n)(\s+)logic decoded_req_is_external;\n",
+           r"\1decoded_reg_strb_t decoded_reg_strb, decode_reg_strb;\n\2\3logic decoded_req_is_external, decode_is_external;\n")  # fmt: skip
+    change(r"^(\s+)decoded_reg_strb\.(\S+) = cpuif", r"\1decode_reg_strb.\2 = cpuif", 100)
+    change(r"^(\s+)decoded_req_is_external = is_external;", r"\1decode_is_external = is_external;")
+    change(
+        r"^    // Pass down signals to next stage\n(?:    assign decoded_\w+ = \w+;\n){5}",
+        """    // Pass down signals to next stage, a cycle later. No reset: there is no request while the bus is in reset.
+    always_ff @(posedge clk) begin
+        decoded_reg_strb <= decode_reg_strb;
+        decoded_req_is_external <= decode_is_external;
+        if (cpuif_req_masked) decoded_addr <= cpuif_addr;
+        decoded_req <= cpuif_req_masked;
+        decoded_req_is_wr <= cpuif_req_is_wr;
+        decoded_wr_data <= cpuif_wr_data;
+        decoded_wr_biten <= cpuif_wr_biten;
+    end
+""",
+    )
+    # It stands until the next request: no need to choose between it and a copy.
+    change(
+        r"assign rd_mux_addr = decoded_req \? decoded_addr : pending_rd_addr;",
+        "assign rd_mux_addr = decoded_addr;",
+    )
+    change(
+        r"^    logic \[16:0\] pending_rd_addr;\n(?:.*\n)*?(?=    assign rd_mux_addr)",
+        "    // Stands still throughout any external access.\n",
+    )
+    path.write_text(text)
+
+
 def main(output: Path) -> None:
     """Makes all files under ``output``."""
     for name in FILES:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
-    block = output / "hdl/regs/generated"
-    peakrdl("regblock", SOURCE, "-o", str(block), "--cpuif", "axi4-lite-flat", "--module-name", "card_regs",
-            "--package-name", "card_regs_pkg", "--default-reset", "arst_n")  # fmt: skip
+    block(output / "hdl/regs/generated", 4)
     peakrdl("c-header", SOURCE, "-o", str(output / FILES[2]), "--bitfields", "ltoh", "-x")
     peakrdl("markdown", SOURCE, "-o", str(output / FILES[3]))
     for name in FILES[:3]:

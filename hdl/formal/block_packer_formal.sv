@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // block_packer, two sources with records of four words: records are written whole, each source's in order, none
-// lost or twice; a block's header says what was written; producer_o moves after the header's acknowledgement.
+// lost or twice; dropped are those that are to be, whole, and marked is the first word of those that are to be; a
+// block's header says what was written; producer_o moves after the header's acknowledgement.
 // The ring is enabled all the time; block size is the smallest, so blocks close by flush_i only.
 module block_packer_formal
   import twinstamp_pkg::*;
@@ -8,6 +9,8 @@ module block_packer_formal
   input logic       clk_i,
   input logic [1:0] more_i,
   input logic       flush_i,
+  input logic       mark_i,
+  input logic       drop_i,
   input logic       awready,
   input logic       wready,
   input logic       bvalid
@@ -17,7 +20,7 @@ module block_packer_formal
 
   logic [5:0] committed_q [2];
   logic [5:0] taken [2];
-  logic [1:0] read, discard;
+  logic [1:0] read, discard, duplicate;
   logic [4:0] read_address;
   logic [63:0] data_q [2];
   logic [31:0] producer;
@@ -30,7 +33,7 @@ module block_packer_formal
     .idle_o(), .store_o(), .now_q32_i('0), .epoch_i('0), .bound_ns_i('0), .utc_offset_i('0), .utc_valid_i(1'b0), .servo_i('0), .locked_i(1'b0),
     .slewing_i(1'b0), .drops_i(drops), .committed_i(committed_q), .taken_o(taken), .read_o(read),
     .read_address_o(read_address), .read_data_i(data_q), .discard_o(discard),
-    .more_i(1'b0), .mark_i(1'b0), .drop_i(1'b0), .duplicate_o(),
+    .more_i(1'b0), .mark_i, .drop_i, .duplicate_o(duplicate),
     .awvalid, .awready, .awaddr(), .awlen(), .wvalid(), .wready, .wdata(), .wlast(), .bvalid, .bready(),
     .bresp(2'b00)
   );
@@ -58,13 +61,17 @@ module block_packer_formal
   assign from = data[56];
   logic header_done;
   assign header_done = valid && heading && head_q == 3'd7;
+  logic dropped_q = 1'b0, drops_q = 1'b0;    // a record was judged and is to be dropped; one was
   logic ended_q = 1'b0, need_q = 1'b0;       // the first block: header put, then let go
   logic [3:0] needed_q = '0;
   always_ff @(posedge clk_i) begin
+    if (duplicate != '0) drops_q <= 1'b1;
+    dropped_q <= u_packer.state_q == 4'd5 && drop_i;             // StJudge
     if (!rst_n) begin
       out_q[0] <= '0;
       out_q[1] <= '0;
     end else begin
+      for (int p = 0; p < 2; p++) if (duplicate[p]) out_q[p] <= out_q[p] + 6'd4;
       if (valid && !heading) begin
         out_q[from] <= out_q[from] + 6'd1;
         part_q <= part_q + 2'd1;
@@ -91,14 +98,19 @@ module block_packer_formal
     if (rst_n) begin
       assert (discard == '0 && !error);
       if (valid && !heading) begin
-        assert (data == {7'h28, from, 3'b0, out_q[from][4:0], 48'b0});       // in order, none left out or twice
+        // In order, none left out or twice.
+        assert (data == {7'h28, from, mark_i && part_q == '0, 2'b0, out_q[from][4:0], 48'b0});
         assert (out_q[from] != committed_q[from]);
         if (part_q != '0) assert (from == from_q);                          // whole
         assert (head_q == '0);
       end
       for (int p = 0; p < 2; p++) begin
-        assert (6'(out_q[p] - taken[p]) <= 6'd4);                          // given back only what is written
+        // Given back only what is written or dropped.
+        assert (6'(out_q[p] + (duplicate[p] ? 6'd4 : 6'd0) - taken[p]) <= 6'd4);
+        if (duplicate[p]) assert (out_q[p] != committed_q[p]);
       end
+      assert ((duplicate != '0) == dropped_q && duplicate != 2'b11);
+      if (duplicate != '0) assert (part_q == '0 && head_q == '0 && !valid);
       if (valid && heading) begin
         assert (part_q == '0 && records_q != '0);
         if (head_q == 3'd0) assert (data[31:0] == 32'h31425354);
@@ -113,6 +125,7 @@ module block_packer_formal
       if (producer != '0) assert (need_q && u_packer.acked >= 32'(needed_q));
       assert (producer <= 32'(blocks_q));
     end
-    cover (rst_n && producer == 32'd1 && blocks_q == 4'd1 && out_q[0] == 6'd4 && out_q[1] == 6'd4);
+    cover (rst_n && producer == 32'd1 && blocks_q == 4'd1 && out_q[0] == 6'd4 && out_q[1] == 6'd4 && !drops_q);
+    cover (rst_n && producer == 32'd1 && blocks_q == 4'd1 && out_q[0] == 6'd4 && out_q[1] == 6'd4 && drops_q);
   end
 endmodule

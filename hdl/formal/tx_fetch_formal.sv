@@ -53,10 +53,16 @@ module tx_fetch_formal (
   assign rlast = left_q == '0;
   logic [31:0] taken_q [2];                  // words that a port got
   logic [1:0] passed_q [2];                  // bursts of the other port begun while this one wanted
-  logic [1:0] wants;
-  assign wants = u_fetch.wants;
+  logic [1:0] wants;                         // from the cycle on in which it does
+  for (genvar p = 0; p < 2; p++) begin : gen_wants
+    assign wants[p] = producer_q[p] != consumer[p] && room[p] >= (DepthLog2+1)'(32);
+  end
+  // Names of tx_fetch's states.
+  localparam logic [2:0] StIdle = 0, StMeasure = 1, StAsk = 2, StData = 3, StSettle = 4;
+  logic [2:0] state;
+  assign state = u_fetch.state_q;
   logic start;
-  assign start = !u_fetch.busy_q && wants != '0 && !error;
+  assign start = state == StIdle && u_fetch.wants_q != '0 && !error;
   always_ff @(posedge clk_i) begin
     if (!rst_n) begin
       reading_q <= 1'b0;
@@ -108,16 +114,24 @@ module tx_fetch_formal (
         if (valid[p]) assert (level_q[p] < (DepthLog2+1)'(2**DepthLog2));
         assert (passed_q[p] <= 2'd1);
         // Invariants.
-        if (!(u_fetch.busy_q && now == 1'(p))) assert (taken_q[p] == consumer[p]);
+        if (!(state == StData && now == 1'(p))) assert (taken_q[p] == consumer[p]);
         if (passed_q[p] != '0) assert (now != 1'(p));
+        if (passed_q[p] != '0 && state == StIdle) assert (u_fetch.wants_q[p]);
+        if (u_fetch.wants_q[p] && state == StIdle) assert (wants[p]);          // what it wanted it still wants
       end
       assert (!(valid[0] && valid[1]));
       if (arvalid) begin
         assert ({1'b0, araddr[7:3]} + 6'(arlen) < 6'd32 && arlen < 8'd32);
         assert (araddr[63:12] == page[now]);
       end
-      assert (!(arvalid && reading_q) && (!arvalid || u_fetch.busy_q) && (!reading_q || u_fetch.busy_q));
-      if (u_fetch.busy_q) begin
+      assert (state <= StSettle);
+      assert (!(arvalid && reading_q) && (!arvalid || state == StData) && (!reading_q || state == StData));
+      if (state == StMeasure || state == StAsk) assert (wants[now]);
+      if (state == StAsk) begin
+        assert (u_fetch.left_q != '0 && u_fetch.left_q <= producer_q[now] - consumer[now]);
+        assert (u_fetch.place_q == {23'b0, consumer[now][8:0]} && u_fetch.base_q == base[now]);
+      end
+      if (state == StData) begin
         assert (arvalid || reading_q);
         assert (u_fetch.beats_q >= 6'd1 && u_fetch.beats_q <= 6'd32);
         assert (32'(u_fetch.beats_q) <= producer_q[now] - consumer[now]);

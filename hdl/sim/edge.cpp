@@ -55,6 +55,11 @@ inline void CardSim::rouse() {
         return;
     }
     awake_ &= ~REGISTERS_BIT;
+    auto* syms = top->rootp->vlSymsp;
+    if (const uint32_t rise = model_events(syms) & ~awake_) {
+        model_refresh(syms, rise);
+        awake_ |= rise;
+    }
     if (top->m_axi_arvalid || read_left_) wake(GMII_TX_BIT);
     if (!(awake_ & PHY_LINK_BIT)) {
         if (slept_ == sleep_) {
@@ -63,7 +68,6 @@ inline void CardSim::rouse() {
             ++slept_;
         }
     }
-    awake_ |= model_events(top->rootp->vlSymsp);
 }
 
 // Behind a core edge: what may sleep from now on.

@@ -2,9 +2,10 @@
 // ECP5: one port's RGMII pins, DDR registers in the pins' own cells and delays of 25 ps a tap (FPGA-TN-02035,
 // FPGA-DS-02012), against the card's GMII.
 //
-// Clocks: clk_i (core, transmit), rx_clk_i (the port's RX_CLK pin). RxTaps: delay of RX_CTL and RD, which the PHY
-// sends with the edges of RX_CLK; they are sampled by the edge before, which comes half a bit earlier. TxTaps: delay
-// of TX_CLK against TX_CTL and TD. 0 where the PHY delays its clocks itself. docs/board-versa.md has the timing.
+// Clocks: clk_i (core, transmit), rx_clk_i (the port's RX_CLK pin). RxTaps: delay of RX_CTL and RD, as long as the
+// clock's way from its pin to the registers, so that both arrive as they came: the PHY delays RX_CLK by 2 ns, to the
+// middle of a bit. TxTaps: delay of TX_CLK against TX_CTL and TD; 0 where the PHY does that, too.
+// docs/board-versa.md has the timing.
 module rgmii_pins #(
   parameter int unsigned RxTaps = 80,
   parameter int unsigned TxTaps = 80

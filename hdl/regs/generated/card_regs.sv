@@ -48,8 +48,8 @@ module card_regs (
     logic cpuif_wr_ack;
     logic cpuif_wr_err;
 
-    // Max Outstanding Transactions: 2
-    logic [1:0] axil_n_in_flight;
+    // Max Outstanding Transactions: 4
+    logic [2:0] axil_n_in_flight;
     logic axil_prev_was_rd;
     logic axil_arvalid;
     logic [16:0] axil_araddr;
@@ -128,7 +128,7 @@ module card_regs (
         axil_ar_accept = '0;
         axil_aw_accept = '0;
 
-        if(axil_n_in_flight < 2'd2) begin
+        if(axil_n_in_flight < 3'd4) begin
             // Can safely issue more transactions without overwhelming response buffer
             if(axil_arvalid && !axil_prev_was_rd) begin
                 cpuif_req = '1;
@@ -151,16 +151,16 @@ module card_regs (
 
 
     // AXI4-Lite Response Logic
-    logic axil_resp_buffer_is_wr[2];
-    logic axil_resp_buffer_err[2];
-    logic [31:0] axil_resp_buffer_rdata[2];
+    logic axil_resp_buffer_is_wr[4];
+    logic axil_resp_buffer_err[4];
+    logic [31:0] axil_resp_buffer_rdata[4];
 
-    logic [1:0] axil_resp_wptr;
-    logic [1:0] axil_resp_rptr;
+    logic [2:0] axil_resp_wptr;
+    logic [2:0] axil_resp_rptr;
 
     always_ff @(posedge clk or negedge arst_n) begin
         if(~arst_n) begin
-            for(int i=0; i<2; i++) begin
+            for(int i=0; i<4; i++) begin
                 axil_resp_buffer_is_wr[i] <= '0;
                 axil_resp_buffer_err[i] <= '0;
                 axil_resp_buffer_rdata[i] <= '0;
@@ -171,13 +171,13 @@ module card_regs (
             // Store responses in buffer until AXI response channel accepts them
             if(cpuif_rd_ack || cpuif_wr_ack) begin
                 if(cpuif_rd_ack) begin
-                    axil_resp_buffer_is_wr[axil_resp_wptr[0:0]] <= '0;
-                    axil_resp_buffer_err[axil_resp_wptr[0:0]] <= cpuif_rd_err;
-                    axil_resp_buffer_rdata[axil_resp_wptr[0:0]] <= cpuif_rd_data;
+                    axil_resp_buffer_is_wr[axil_resp_wptr[1:0]] <= '0;
+                    axil_resp_buffer_err[axil_resp_wptr[1:0]] <= cpuif_rd_err;
+                    axil_resp_buffer_rdata[axil_resp_wptr[1:0]] <= cpuif_rd_data;
 
                 end else if(cpuif_wr_ack) begin
-                    axil_resp_buffer_is_wr[axil_resp_wptr[0:0]] <= '1;
-                    axil_resp_buffer_err[axil_resp_wptr[0:0]] <= cpuif_wr_err;
+                    axil_resp_buffer_is_wr[axil_resp_wptr[1:0]] <= '1;
+                    axil_resp_buffer_err[axil_resp_wptr[1:0]] <= cpuif_wr_err;
                 end
                 axil_resp_wptr <= axil_resp_wptr + 1'b1;
             end
@@ -194,7 +194,7 @@ module card_regs (
         s_axil_bvalid = '0;
         s_axil_rvalid = '0;
         if(axil_resp_rptr != axil_resp_wptr) begin
-            if(axil_resp_buffer_is_wr[axil_resp_rptr[0:0]]) begin
+            if(axil_resp_buffer_is_wr[axil_resp_rptr[1:0]]) begin
                 s_axil_bvalid = '1;
                 if(s_axil_bready) axil_resp_acked = '1;
             end else begin
@@ -203,8 +203,8 @@ module card_regs (
             end
         end
 
-        s_axil_rdata = axil_resp_buffer_rdata[axil_resp_rptr[0:0]];
-        if(axil_resp_buffer_err[axil_resp_rptr[0:0]]) begin
+        s_axil_rdata = axil_resp_buffer_rdata[axil_resp_rptr[1:0]];
+        if(axil_resp_buffer_err[axil_resp_rptr[1:0]]) begin
             s_axil_bresp = 2'b10;
             s_axil_rresp = 2'b10;
         end else begin
@@ -216,10 +216,19 @@ module card_regs (
     logic cpuif_req_masked;
     logic external_pending;
 
-    // Read & write latencies are balanced. Stalls not required
-    // except if external
+    // Read latency > write latency. May need to delay next write that follows a read
+    logic [1:0] cpuif_req_stall_sr;
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            cpuif_req_stall_sr <= '0;
+        end else if(cpuif_req && !cpuif_req_is_wr) begin
+            cpuif_req_stall_sr <= '1;
+        end else begin
+            cpuif_req_stall_sr <= (cpuif_req_stall_sr >> 'd1);
+        end
+    end
     assign cpuif_req_stall_rd = external_pending;
-    assign cpuif_req_stall_wr = external_pending;
+    assign cpuif_req_stall_wr = cpuif_req_stall_sr[0] | external_pending;
     assign cpuif_req_masked = cpuif_req
                             & !(!cpuif_req_is_wr & cpuif_req_stall_rd)
                             & !(cpuif_req_is_wr & cpuif_req_stall_wr);
@@ -353,9 +362,9 @@ module card_regs (
         logic train_memory;
         logic cpu_memory;
     } decoded_reg_strb_t;
-    decoded_reg_strb_t decoded_reg_strb;
+    decoded_reg_strb_t decoded_reg_strb, decode_reg_strb;
     logic decoded_err;
-    logic decoded_req_is_external;
+    logic decoded_req_is_external, decode_is_external;
 
     logic [16:0] decoded_addr;
     logic decoded_req;
@@ -370,131 +379,131 @@ module card_regs (
         is_external = '0;
         is_valid_addr = '1; // No valid address check
         is_valid_rw = '1; // No valid RW check
-        decoded_reg_strb.id.magic = cpuif_req_masked & (cpuif_addr == 17'h0) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.version = cpuif_req_masked & (cpuif_addr == 17'h4) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.build = cpuif_req_masked & (cpuif_addr == 17'h8) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.features = cpuif_req_masked & (cpuif_addr == 17'hc) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.size = cpuif_req_masked & (cpuif_addr == 17'h10) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.core_clock = cpuif_req_masked & (cpuif_addr == 17'h14) & !cpuif_req_is_wr;
-        decoded_reg_strb.id.scratch = cpuif_req_masked & (cpuif_addr == 17'h18);
-        decoded_reg_strb.clock.now[0] = cpuif_req_masked & (cpuif_addr == 17'h100) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.now[1] = cpuif_req_masked & (cpuif_addr == 17'h104) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.increment[0] = cpuif_req_masked & (cpuif_addr == 17'h108);
-        decoded_reg_strb.clock.increment[1] = cpuif_req_masked & (cpuif_addr == 17'h10c);
-        decoded_reg_strb.clock.slew_amount[0] = cpuif_req_masked & (cpuif_addr == 17'h110);
-        decoded_reg_strb.clock.slew_amount[1] = cpuif_req_masked & (cpuif_addr == 17'h114);
-        decoded_reg_strb.clock.slew_step[0] = cpuif_req_masked & (cpuif_addr == 17'h118);
-        decoded_reg_strb.clock.slew_step[1] = cpuif_req_masked & (cpuif_addr == 17'h11c);
-        decoded_reg_strb.clock.slew_left[0] = cpuif_req_masked & (cpuif_addr == 17'h120) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.slew_left[1] = cpuif_req_masked & (cpuif_addr == 17'h124) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.load_time[0] = cpuif_req_masked & (cpuif_addr == 17'h128);
-        decoded_reg_strb.clock.load_time[1] = cpuif_req_masked & (cpuif_addr == 17'h12c);
-        decoded_reg_strb.clock.control = cpuif_req_masked & (cpuif_addr == 17'h130);
-        decoded_reg_strb.clock.status = cpuif_req_masked & (cpuif_addr == 17'h134);
-        decoded_reg_strb.clock.epoch = cpuif_req_masked & (cpuif_addr == 17'h138) & !cpuif_req_is_wr;
-        decoded_reg_strb.clock.bound = cpuif_req_masked & (cpuif_addr == 17'h13c);
-        decoded_reg_strb.clock.utc_offset = cpuif_req_masked & (cpuif_addr == 17'h140);
-        decoded_reg_strb.ring.base[0] = cpuif_req_masked & (cpuif_addr == 17'h200);
-        decoded_reg_strb.ring.base[1] = cpuif_req_masked & (cpuif_addr == 17'h204);
-        decoded_reg_strb.ring.shape = cpuif_req_masked & (cpuif_addr == 17'h208);
-        decoded_reg_strb.ring.timeout = cpuif_req_masked & (cpuif_addr == 17'h20c);
-        decoded_reg_strb.ring.control = cpuif_req_masked & (cpuif_addr == 17'h210);
-        decoded_reg_strb.ring.status = cpuif_req_masked & (cpuif_addr == 17'h214) & !cpuif_req_is_wr;
-        decoded_reg_strb.ring.producer = cpuif_req_masked & (cpuif_addr == 17'h218) & !cpuif_req_is_wr;
-        decoded_reg_strb.ring.consumer = cpuif_req_masked & (cpuif_addr == 17'h21c);
-        decoded_reg_strb.ring.interrupt = cpuif_req_masked & (cpuif_addr == 17'h220);
-        decoded_reg_strb.ring.seen = cpuif_req_masked & (cpuif_addr == 17'h224);
-        decoded_reg_strb.counters.control = cpuif_req_masked & (cpuif_addr == 17'h300) & cpuif_req_is_wr;
-        decoded_reg_strb.counters.status = cpuif_req_masked & (cpuif_addr == 17'h304) & !cpuif_req_is_wr;
-        decoded_reg_strb.counters.at[0] = cpuif_req_masked & (cpuif_addr == 17'h308) & !cpuif_req_is_wr;
-        decoded_reg_strb.counters.at[1] = cpuif_req_masked & (cpuif_addr == 17'h30c) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.control = cpuif_req_masked & (cpuif_addr == 17'h400);
-        decoded_reg_strb.pps.filter = cpuif_req_masked & (cpuif_addr == 17'h404);
-        decoded_reg_strb.pps.period = cpuif_req_masked & (cpuif_addr == 17'h408);
-        decoded_reg_strb.pps.tolerance = cpuif_req_masked & (cpuif_addr == 17'h40c);
-        decoded_reg_strb.pps.antenna_delay = cpuif_req_masked & (cpuif_addr == 17'h410);
-        decoded_reg_strb.pps.cable_delay = cpuif_req_masked & (cpuif_addr == 17'h414);
-        decoded_reg_strb.pps.edge_flags = cpuif_req_masked & (cpuif_addr == 17'h418) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.edges = cpuif_req_masked & (cpuif_addr == 17'h41c) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.edge_time[0] = cpuif_req_masked & (cpuif_addr == 17'h420) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.edge_time[1] = cpuif_req_masked & (cpuif_addr == 17'h424) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.edge_fraction = cpuif_req_masked & (cpuif_addr == 17'h428) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.interval = cpuif_req_masked & (cpuif_addr == 17'h42c) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.glitches = cpuif_req_masked & (cpuif_addr == 17'h430) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.early = cpuif_req_masked & (cpuif_addr == 17'h434) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.doubled = cpuif_req_masked & (cpuif_addr == 17'h438) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.missing = cpuif_req_masked & (cpuif_addr == 17'h43c) & !cpuif_req_is_wr;
-        decoded_reg_strb.pps.output_width = cpuif_req_masked & (cpuif_addr == 17'h440);
-        decoded_reg_strb.pps.output_delay = cpuif_req_masked & (cpuif_addr == 17'h444);
-        decoded_reg_strb.pps.output_count = cpuif_req_masked & (cpuif_addr == 17'h448) & !cpuif_req_is_wr;
-        decoded_reg_strb.uart.divider = cpuif_req_masked & (cpuif_addr == 17'h480);
-        decoded_reg_strb.uart.receive = cpuif_req_masked & (cpuif_addr == 17'h484) & !cpuif_req_is_wr;
-        decoded_reg_strb.uart.transmit = cpuif_req_masked & (cpuif_addr == 17'h488) & cpuif_req_is_wr;
-        decoded_reg_strb.uart.status = cpuif_req_masked & (cpuif_addr == 17'h48c) & !cpuif_req_is_wr;
-        decoded_reg_strb.uart.errors = cpuif_req_masked & (cpuif_addr == 17'h490) & !cpuif_req_is_wr;
-        decoded_reg_strb.cpu.control = cpuif_req_masked & (cpuif_addr == 17'h500);
-        decoded_reg_strb.cpu.status = cpuif_req_masked & (cpuif_addr == 17'h504) & !cpuif_req_is_wr;
-        decoded_reg_strb.cpu.watchdog = cpuif_req_masked & (cpuif_addr == 17'h508);
-        decoded_reg_strb.cpu.pet = cpuif_req_masked & (cpuif_addr == 17'h50c) & cpuif_req_is_wr;
-        decoded_reg_strb.cpu.tick = cpuif_req_masked & (cpuif_addr == 17'h510);
-        decoded_reg_strb.cpu.events = cpuif_req_masked & (cpuif_addr == 17'h514) & !cpuif_req_is_wr;
-        decoded_reg_strb.cpu.events_clear = cpuif_req_masked & (cpuif_addr == 17'h518) & cpuif_req_is_wr;
-        decoded_reg_strb.cpu.command = cpuif_req_masked & (cpuif_addr == 17'h520);
-        decoded_reg_strb.cpu.argument[0] = cpuif_req_masked & (cpuif_addr == 17'h528);
-        decoded_reg_strb.cpu.argument[1] = cpuif_req_masked & (cpuif_addr == 17'h52c);
-        decoded_reg_strb.cpu.answer = cpuif_req_masked & (cpuif_addr == 17'h530);
-        decoded_reg_strb.cpu.mailbox = cpuif_req_masked & (cpuif_addr == 17'h534);
-        decoded_reg_strb.dedup.control = cpuif_req_masked & (cpuif_addr == 17'h600);
-        decoded_reg_strb.dedup.count = cpuif_req_masked & (cpuif_addr == 17'h604);
-        decoded_reg_strb.dedup.window[0] = cpuif_req_masked & (cpuif_addr == 17'h608);
-        decoded_reg_strb.dedup.window[1] = cpuif_req_masked & (cpuif_addr == 17'h60c);
-        decoded_reg_strb.dedup.status = cpuif_req_masked & (cpuif_addr == 17'h610) & !cpuif_req_is_wr;
-        decoded_reg_strb.dedup.judged = cpuif_req_masked & (cpuif_addr == 17'h614) & !cpuif_req_is_wr;
-        decoded_reg_strb.dedup.duplicates = cpuif_req_masked & (cpuif_addr == 17'h618) & !cpuif_req_is_wr;
-        decoded_reg_strb.dedup.limited = cpuif_req_masked & (cpuif_addr == 17'h61c) & !cpuif_req_is_wr;
-        decoded_reg_strb.dedup.longest = cpuif_req_masked & (cpuif_addr == 17'h620) & !cpuif_req_is_wr;
+        decode_reg_strb.id.magic = cpuif_req_masked & (cpuif_addr == 17'h0) & !cpuif_req_is_wr;
+        decode_reg_strb.id.version = cpuif_req_masked & (cpuif_addr == 17'h4) & !cpuif_req_is_wr;
+        decode_reg_strb.id.build = cpuif_req_masked & (cpuif_addr == 17'h8) & !cpuif_req_is_wr;
+        decode_reg_strb.id.features = cpuif_req_masked & (cpuif_addr == 17'hc) & !cpuif_req_is_wr;
+        decode_reg_strb.id.size = cpuif_req_masked & (cpuif_addr == 17'h10) & !cpuif_req_is_wr;
+        decode_reg_strb.id.core_clock = cpuif_req_masked & (cpuif_addr == 17'h14) & !cpuif_req_is_wr;
+        decode_reg_strb.id.scratch = cpuif_req_masked & (cpuif_addr == 17'h18);
+        decode_reg_strb.clock.now[0] = cpuif_req_masked & (cpuif_addr == 17'h100) & !cpuif_req_is_wr;
+        decode_reg_strb.clock.now[1] = cpuif_req_masked & (cpuif_addr == 17'h104) & !cpuif_req_is_wr;
+        decode_reg_strb.clock.increment[0] = cpuif_req_masked & (cpuif_addr == 17'h108);
+        decode_reg_strb.clock.increment[1] = cpuif_req_masked & (cpuif_addr == 17'h10c);
+        decode_reg_strb.clock.slew_amount[0] = cpuif_req_masked & (cpuif_addr == 17'h110);
+        decode_reg_strb.clock.slew_amount[1] = cpuif_req_masked & (cpuif_addr == 17'h114);
+        decode_reg_strb.clock.slew_step[0] = cpuif_req_masked & (cpuif_addr == 17'h118);
+        decode_reg_strb.clock.slew_step[1] = cpuif_req_masked & (cpuif_addr == 17'h11c);
+        decode_reg_strb.clock.slew_left[0] = cpuif_req_masked & (cpuif_addr == 17'h120) & !cpuif_req_is_wr;
+        decode_reg_strb.clock.slew_left[1] = cpuif_req_masked & (cpuif_addr == 17'h124) & !cpuif_req_is_wr;
+        decode_reg_strb.clock.load_time[0] = cpuif_req_masked & (cpuif_addr == 17'h128);
+        decode_reg_strb.clock.load_time[1] = cpuif_req_masked & (cpuif_addr == 17'h12c);
+        decode_reg_strb.clock.control = cpuif_req_masked & (cpuif_addr == 17'h130);
+        decode_reg_strb.clock.status = cpuif_req_masked & (cpuif_addr == 17'h134);
+        decode_reg_strb.clock.epoch = cpuif_req_masked & (cpuif_addr == 17'h138) & !cpuif_req_is_wr;
+        decode_reg_strb.clock.bound = cpuif_req_masked & (cpuif_addr == 17'h13c);
+        decode_reg_strb.clock.utc_offset = cpuif_req_masked & (cpuif_addr == 17'h140);
+        decode_reg_strb.ring.base[0] = cpuif_req_masked & (cpuif_addr == 17'h200);
+        decode_reg_strb.ring.base[1] = cpuif_req_masked & (cpuif_addr == 17'h204);
+        decode_reg_strb.ring.shape = cpuif_req_masked & (cpuif_addr == 17'h208);
+        decode_reg_strb.ring.timeout = cpuif_req_masked & (cpuif_addr == 17'h20c);
+        decode_reg_strb.ring.control = cpuif_req_masked & (cpuif_addr == 17'h210);
+        decode_reg_strb.ring.status = cpuif_req_masked & (cpuif_addr == 17'h214) & !cpuif_req_is_wr;
+        decode_reg_strb.ring.producer = cpuif_req_masked & (cpuif_addr == 17'h218) & !cpuif_req_is_wr;
+        decode_reg_strb.ring.consumer = cpuif_req_masked & (cpuif_addr == 17'h21c);
+        decode_reg_strb.ring.interrupt = cpuif_req_masked & (cpuif_addr == 17'h220);
+        decode_reg_strb.ring.seen = cpuif_req_masked & (cpuif_addr == 17'h224);
+        decode_reg_strb.counters.control = cpuif_req_masked & (cpuif_addr == 17'h300) & cpuif_req_is_wr;
+        decode_reg_strb.counters.status = cpuif_req_masked & (cpuif_addr == 17'h304) & !cpuif_req_is_wr;
+        decode_reg_strb.counters.at[0] = cpuif_req_masked & (cpuif_addr == 17'h308) & !cpuif_req_is_wr;
+        decode_reg_strb.counters.at[1] = cpuif_req_masked & (cpuif_addr == 17'h30c) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.control = cpuif_req_masked & (cpuif_addr == 17'h400);
+        decode_reg_strb.pps.filter = cpuif_req_masked & (cpuif_addr == 17'h404);
+        decode_reg_strb.pps.period = cpuif_req_masked & (cpuif_addr == 17'h408);
+        decode_reg_strb.pps.tolerance = cpuif_req_masked & (cpuif_addr == 17'h40c);
+        decode_reg_strb.pps.antenna_delay = cpuif_req_masked & (cpuif_addr == 17'h410);
+        decode_reg_strb.pps.cable_delay = cpuif_req_masked & (cpuif_addr == 17'h414);
+        decode_reg_strb.pps.edge_flags = cpuif_req_masked & (cpuif_addr == 17'h418) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.edges = cpuif_req_masked & (cpuif_addr == 17'h41c) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.edge_time[0] = cpuif_req_masked & (cpuif_addr == 17'h420) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.edge_time[1] = cpuif_req_masked & (cpuif_addr == 17'h424) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.edge_fraction = cpuif_req_masked & (cpuif_addr == 17'h428) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.interval = cpuif_req_masked & (cpuif_addr == 17'h42c) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.glitches = cpuif_req_masked & (cpuif_addr == 17'h430) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.early = cpuif_req_masked & (cpuif_addr == 17'h434) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.doubled = cpuif_req_masked & (cpuif_addr == 17'h438) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.missing = cpuif_req_masked & (cpuif_addr == 17'h43c) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.output_width = cpuif_req_masked & (cpuif_addr == 17'h440);
+        decode_reg_strb.pps.output_delay = cpuif_req_masked & (cpuif_addr == 17'h444);
+        decode_reg_strb.pps.output_count = cpuif_req_masked & (cpuif_addr == 17'h448) & !cpuif_req_is_wr;
+        decode_reg_strb.uart.divider = cpuif_req_masked & (cpuif_addr == 17'h480);
+        decode_reg_strb.uart.receive = cpuif_req_masked & (cpuif_addr == 17'h484) & !cpuif_req_is_wr;
+        decode_reg_strb.uart.transmit = cpuif_req_masked & (cpuif_addr == 17'h488) & cpuif_req_is_wr;
+        decode_reg_strb.uart.status = cpuif_req_masked & (cpuif_addr == 17'h48c) & !cpuif_req_is_wr;
+        decode_reg_strb.uart.errors = cpuif_req_masked & (cpuif_addr == 17'h490) & !cpuif_req_is_wr;
+        decode_reg_strb.cpu.control = cpuif_req_masked & (cpuif_addr == 17'h500);
+        decode_reg_strb.cpu.status = cpuif_req_masked & (cpuif_addr == 17'h504) & !cpuif_req_is_wr;
+        decode_reg_strb.cpu.watchdog = cpuif_req_masked & (cpuif_addr == 17'h508);
+        decode_reg_strb.cpu.pet = cpuif_req_masked & (cpuif_addr == 17'h50c) & cpuif_req_is_wr;
+        decode_reg_strb.cpu.tick = cpuif_req_masked & (cpuif_addr == 17'h510);
+        decode_reg_strb.cpu.events = cpuif_req_masked & (cpuif_addr == 17'h514) & !cpuif_req_is_wr;
+        decode_reg_strb.cpu.events_clear = cpuif_req_masked & (cpuif_addr == 17'h518) & cpuif_req_is_wr;
+        decode_reg_strb.cpu.command = cpuif_req_masked & (cpuif_addr == 17'h520);
+        decode_reg_strb.cpu.argument[0] = cpuif_req_masked & (cpuif_addr == 17'h528);
+        decode_reg_strb.cpu.argument[1] = cpuif_req_masked & (cpuif_addr == 17'h52c);
+        decode_reg_strb.cpu.answer = cpuif_req_masked & (cpuif_addr == 17'h530);
+        decode_reg_strb.cpu.mailbox = cpuif_req_masked & (cpuif_addr == 17'h534);
+        decode_reg_strb.dedup.control = cpuif_req_masked & (cpuif_addr == 17'h600);
+        decode_reg_strb.dedup.count = cpuif_req_masked & (cpuif_addr == 17'h604);
+        decode_reg_strb.dedup.window[0] = cpuif_req_masked & (cpuif_addr == 17'h608);
+        decode_reg_strb.dedup.window[1] = cpuif_req_masked & (cpuif_addr == 17'h60c);
+        decode_reg_strb.dedup.status = cpuif_req_masked & (cpuif_addr == 17'h610) & !cpuif_req_is_wr;
+        decode_reg_strb.dedup.judged = cpuif_req_masked & (cpuif_addr == 17'h614) & !cpuif_req_is_wr;
+        decode_reg_strb.dedup.duplicates = cpuif_req_masked & (cpuif_addr == 17'h618) & !cpuif_req_is_wr;
+        decode_reg_strb.dedup.limited = cpuif_req_masked & (cpuif_addr == 17'h61c) & !cpuif_req_is_wr;
+        decode_reg_strb.dedup.longest = cpuif_req_masked & (cpuif_addr == 17'h620) & !cpuif_req_is_wr;
         for(int i0=0; i0<4; i0++) begin
-            decoded_reg_strb.port[i0].rx_control = cpuif_req_masked & (cpuif_addr == 17'h1000 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 17'h1004 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].rx_constant = cpuif_req_masked & (cpuif_addr == 17'h1008 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].rx_status = cpuif_req_masked & (cpuif_addr == 17'h100c + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_base[0] = cpuif_req_masked & (cpuif_addr == 17'h1010 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].tx_base[1] = cpuif_req_masked & (cpuif_addr == 17'h1014 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].tx_control = cpuif_req_masked & (cpuif_addr == 17'h1018 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].tx_producer = cpuif_req_masked & (cpuif_addr == 17'h101c + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 17'h1020 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 17'h1024 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 17'h1028 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 17'h102c + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].dedup_constant = cpuif_req_masked & (cpuif_addr == 17'h1030 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 17'h1040 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 17'h1044 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 17'h1048 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 17'h104c + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 17'h1050 + (17)'(i0) * 17'h100);
-            decoded_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 17'h1054 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
-            decoded_reg_strb.port[i0].phy.rx_latency = cpuif_req_masked & (cpuif_addr == 17'h1058 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].rx_control = cpuif_req_masked & (cpuif_addr == 17'h1000 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].rx_limit = cpuif_req_masked & (cpuif_addr == 17'h1004 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].rx_constant = cpuif_req_masked & (cpuif_addr == 17'h1008 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].rx_status = cpuif_req_masked & (cpuif_addr == 17'h100c + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].tx_base[0] = cpuif_req_masked & (cpuif_addr == 17'h1010 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].tx_base[1] = cpuif_req_masked & (cpuif_addr == 17'h1014 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].tx_control = cpuif_req_masked & (cpuif_addr == 17'h1018 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].tx_producer = cpuif_req_masked & (cpuif_addr == 17'h101c + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].tx_consumer = cpuif_req_masked & (cpuif_addr == 17'h1020 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].tx_status = cpuif_req_masked & (cpuif_addr == 17'h1024 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].tx_lost = cpuif_req_masked & (cpuif_addr == 17'h1028 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].loopback = cpuif_req_masked & (cpuif_addr == 17'h102c + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].dedup_constant = cpuif_req_masked & (cpuif_addr == 17'h1030 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].phy.control = cpuif_req_masked & (cpuif_addr == 17'h1040 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].phy.poll = cpuif_req_masked & (cpuif_addr == 17'h1044 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].phy.status = cpuif_req_masked & (cpuif_addr == 17'h1048 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].phy.epochs = cpuif_req_masked & (cpuif_addr == 17'h104c + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].phy.command = cpuif_req_masked & (cpuif_addr == 17'h1050 + (17)'(i0) * 17'h100);
+            decode_reg_strb.port[i0].phy.answer = cpuif_req_masked & (cpuif_addr == 17'h1054 + (17)'(i0) * 17'h100) & !cpuif_req_is_wr;
+            decode_reg_strb.port[i0].phy.rx_latency = cpuif_req_masked & (cpuif_addr == 17'h1058 + (17)'(i0) * 17'h100);
             for(int i1=0; i1<4; i1++) begin
-                decoded_reg_strb.port[i0].train[i1].control = cpuif_req_masked & (cpuif_addr == 17'h1080 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & cpuif_req_is_wr;
-                decoded_reg_strb.port[i0].train[i1].status = cpuif_req_masked & (cpuif_addr == 17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
-                decoded_reg_strb.port[i0].train[i1].sent = cpuif_req_masked & (cpuif_addr == 17'h1088 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
-                decoded_reg_strb.port[i0].train[i1].late = cpuif_req_masked & (cpuif_addr == 17'h108c + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
-                decoded_reg_strb.port[i0].train[i1].worst = cpuif_req_masked & (cpuif_addr == 17'h1090 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
-                decoded_reg_strb.port[i0].train[i1].unreported = cpuif_req_masked & (cpuif_addr == 17'h1094 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decode_reg_strb.port[i0].train[i1].control = cpuif_req_masked & (cpuif_addr == 17'h1080 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & cpuif_req_is_wr;
+                decode_reg_strb.port[i0].train[i1].status = cpuif_req_masked & (cpuif_addr == 17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decode_reg_strb.port[i0].train[i1].sent = cpuif_req_masked & (cpuif_addr == 17'h1088 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decode_reg_strb.port[i0].train[i1].late = cpuif_req_masked & (cpuif_addr == 17'h108c + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decode_reg_strb.port[i0].train[i1].worst = cpuif_req_masked & (cpuif_addr == 17'h1090 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
+                decode_reg_strb.port[i0].train[i1].unreported = cpuif_req_masked & (cpuif_addr == 17'h1094 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) & !cpuif_req_is_wr;
             end
         end
-        decoded_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 17'h2000) & (cpuif_addr <= 17'h2000 + 17'h3ff) & !cpuif_req_is_wr;
+        decode_reg_strb.counter_memory = cpuif_req_masked & (cpuif_addr >= 17'h2000) & (cpuif_addr <= 17'h2000 + 17'h3ff) & !cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h2000) & (cpuif_addr <= 17'h2000 + 17'h3ff) & !cpuif_req_is_wr;
-        decoded_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 17'h2800) & (cpuif_addr <= 17'h2800 + 17'h7ff) & cpuif_req_is_wr;
+        decode_reg_strb.digest_key = cpuif_req_masked & (cpuif_addr >= 17'h2800) & (cpuif_addr <= 17'h2800 + 17'h7ff) & cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h2800) & (cpuif_addr <= 17'h2800 + 17'h7ff) & cpuif_req_is_wr;
-        decoded_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 17'h3000) & (cpuif_addr <= 17'h3000 + 17'h7f) & cpuif_req_is_wr;
+        decode_reg_strb.flow_key = cpuif_req_masked & (cpuif_addr >= 17'h3000) & (cpuif_addr <= 17'h3000 + 17'h7f) & cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h3000) & (cpuif_addr <= 17'h3000 + 17'h7f) & cpuif_req_is_wr;
-        decoded_reg_strb.train_memory = cpuif_req_masked & (cpuif_addr >= 17'h8000) & (cpuif_addr <= 17'h8000 + 17'h7fff) & cpuif_req_is_wr;
+        decode_reg_strb.train_memory = cpuif_req_masked & (cpuif_addr >= 17'h8000) & (cpuif_addr <= 17'h8000 + 17'h7fff) & cpuif_req_is_wr;
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h8000) & (cpuif_addr <= 17'h8000 + 17'h7fff) & cpuif_req_is_wr;
-        decoded_reg_strb.cpu_memory = cpuif_req_masked & (cpuif_addr >= 17'h10000) & (cpuif_addr <= 17'h10000 + 17'hffff);
+        decode_reg_strb.cpu_memory = cpuif_req_masked & (cpuif_addr >= 17'h10000) & (cpuif_addr <= 17'h10000 + 17'hffff);
         is_external |= cpuif_req_masked & (cpuif_addr >= 17'h10000) & (cpuif_addr <= 17'h10000 + 17'hffff);
         decoded_err = '0;
-        decoded_req_is_external = is_external;
+        decode_is_external = is_external;
     end
     logic external_wr_ack;
     logic external_rd_ack;
@@ -513,12 +522,16 @@ module card_regs (
         end
     end
 
-    // Pass down signals to next stage
-    assign decoded_addr = cpuif_addr;
-    assign decoded_req = cpuif_req_masked;
-    assign decoded_req_is_wr = cpuif_req_is_wr;
-    assign decoded_wr_data = cpuif_wr_data;
-    assign decoded_wr_biten = cpuif_wr_biten;
+    // Pass down signals to next stage, a cycle later. No reset: there is no request while the bus is in reset.
+    always_ff @(posedge clk) begin
+        decoded_reg_strb <= decode_reg_strb;
+        decoded_req_is_external <= decode_is_external;
+        if (cpuif_req_masked) decoded_addr <= cpuif_addr;
+        decoded_req <= cpuif_req_masked;
+        decoded_req_is_wr <= cpuif_req_is_wr;
+        decoded_wr_data <= cpuif_wr_data;
+        decoded_wr_biten <= cpuif_wr_biten;
+    end
 
 
     //--------------------------------------------------------------------------
@@ -3397,423 +3410,496 @@ module card_regs (
     end
 
     logic readback_external_rd_ack;
-
-    assign readback_external_rd_ack = readback_external_rd_ack_c;
-
-    logic [16:0] rd_mux_addr;
-    logic [16:0] pending_rd_addr;
-    // Hold read mux address to guarantee it is stable throughout any external accesses
     always_ff @(posedge clk or negedge arst_n) begin
         if(~arst_n) begin
-            pending_rd_addr <= '0;
+            readback_external_rd_ack <= '0;
         end else begin
-            if(decoded_req) pending_rd_addr <= decoded_addr;
+            readback_external_rd_ack <= readback_external_rd_ack_c;
         end
     end
-    assign rd_mux_addr = decoded_req ? decoded_addr : pending_rd_addr;
+
+    logic [16:0] rd_mux_addr;
+    // Stands still throughout any external access.
+    assign rd_mux_addr = decoded_addr;
 
     logic readback_err;
     logic readback_done;
     logic [31:0] readback_data;
+    function automatic bit [8:0] ad_low(bit [16:0] addr);
+        return addr[8:0];
+    endfunction
+    function automatic bit [7:0] ad_hi(bit [16:0] addr);
+        return addr[16:9];
+    endfunction
+
+    // readback stage 1
+    logic [31:0] readback_data_rt_c[256];
     always_comb begin
-        automatic logic [31:0] readback_data_var;
-        readback_data_var = '0;
-        if(rd_mux_addr == 17'h0) begin
-            readback_data_var[31:0] = 32'h54574e53;
+        automatic logic [31:0] readback_data_var[256];
+        for(int i=0; i<256; i++) readback_data_var[i] = '0;
+        if(ad_low(rd_mux_addr) == ad_low(17'h0)) begin
+            readback_data_var[ad_hi(17'h0)][31:0] = 32'h54574e53;
         end
-        if(rd_mux_addr == 17'h4) begin
-            readback_data_var[15:0] = 16'h7;
-            readback_data_var[31:16] = 16'h1;
+        if(ad_low(rd_mux_addr) == ad_low(17'h4)) begin
+            readback_data_var[ad_hi(17'h4)][15:0] = 16'h7;
+            readback_data_var[ad_hi(17'h4)][31:16] = 16'h1;
         end
-        if(rd_mux_addr == 17'h8) begin
-            readback_data_var[31:0] = hwif_in.id.build.value.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h8)) begin
+            readback_data_var[ad_hi(17'h8)][31:0] = hwif_in.id.build.value.next;
         end
-        if(rd_mux_addr == 17'hc) begin
-            readback_data_var[0] = hwif_in.id.features.flow_hash.next;
-            readback_data_var[1] = hwif_in.id.features.digest.next;
-            readback_data_var[2] = hwif_in.id.features.transmit.next;
-            readback_data_var[3] = hwif_in.id.features.simulated.next;
-            readback_data_var[4] = hwif_in.id.features.phy.next;
-            readback_data_var[5] = hwif_in.id.features.loopback.next;
-            readback_data_var[6] = hwif_in.id.features.discipline.next;
-            readback_data_var[7] = hwif_in.id.features.trains.next;
-            readback_data_var[8] = hwif_in.id.features.dedup.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'hc)) begin
+            readback_data_var[ad_hi(17'hc)][0] = hwif_in.id.features.flow_hash.next;
+            readback_data_var[ad_hi(17'hc)][1] = hwif_in.id.features.digest.next;
+            readback_data_var[ad_hi(17'hc)][2] = hwif_in.id.features.transmit.next;
+            readback_data_var[ad_hi(17'hc)][3] = hwif_in.id.features.simulated.next;
+            readback_data_var[ad_hi(17'hc)][4] = hwif_in.id.features.phy.next;
+            readback_data_var[ad_hi(17'hc)][5] = hwif_in.id.features.loopback.next;
+            readback_data_var[ad_hi(17'hc)][6] = hwif_in.id.features.discipline.next;
+            readback_data_var[ad_hi(17'hc)][7] = hwif_in.id.features.trains.next;
+            readback_data_var[ad_hi(17'hc)][8] = hwif_in.id.features.dedup.next;
         end
-        if(rd_mux_addr == 17'h10) begin
-            readback_data_var[7:0] = hwif_in.id.size.ports.next;
-            readback_data_var[15:8] = hwif_in.id.size.counters.next;
-            readback_data_var[23:16] = hwif_in.id.size.store_log2.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h10)) begin
+            readback_data_var[ad_hi(17'h10)][7:0] = hwif_in.id.size.ports.next;
+            readback_data_var[ad_hi(17'h10)][15:8] = hwif_in.id.size.counters.next;
+            readback_data_var[ad_hi(17'h10)][23:16] = hwif_in.id.size.store_log2.next;
         end
-        if(rd_mux_addr == 17'h14) begin
-            readback_data_var[31:0] = hwif_in.id.core_clock.hz.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h14)) begin
+            readback_data_var[ad_hi(17'h14)][31:0] = hwif_in.id.core_clock.hz.next;
         end
-        if(rd_mux_addr == 17'h18) begin
-            readback_data_var[31:0] = field_storage.id.scratch.value.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h18)) begin
+            readback_data_var[ad_hi(17'h18)][31:0] = field_storage.id.scratch.value.value;
         end
-        if(rd_mux_addr == 17'h100) begin
-            readback_data_var[31:0] = hwif_in.clock.now.q32.next[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h100)) begin
+            readback_data_var[ad_hi(17'h100)][31:0] = hwif_in.clock.now.q32.next[31:0];
         end
-        if(rd_mux_addr == 17'h104) begin
-            readback_data_var = rbuf_storage.clock.now.data[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h104)) begin
+            readback_data_var[ad_hi(17'h104)] = rbuf_storage.clock.now.data[63:32];
         end
-        if(rd_mux_addr == 17'h108) begin
-            readback_data_var[31:0] = field_storage.clock.increment.q72.value[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h108)) begin
+            readback_data_var[ad_hi(17'h108)][31:0] = field_storage.clock.increment.q72.value[31:0];
         end
-        if(rd_mux_addr == 17'h10c) begin
-            readback_data_var[15:0] = field_storage.clock.increment.q72.value[47:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h10c)) begin
+            readback_data_var[ad_hi(17'h10c)][15:0] = field_storage.clock.increment.q72.value[47:32];
         end
-        if(rd_mux_addr == 17'h110) begin
-            readback_data_var[31:0] = field_storage.clock.slew_amount.q64.value[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h110)) begin
+            readback_data_var[ad_hi(17'h110)][31:0] = field_storage.clock.slew_amount.q64.value[31:0];
         end
-        if(rd_mux_addr == 17'h114) begin
-            readback_data_var[31:0] = field_storage.clock.slew_amount.q64.value[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h114)) begin
+            readback_data_var[ad_hi(17'h114)][31:0] = field_storage.clock.slew_amount.q64.value[63:32];
         end
-        if(rd_mux_addr == 17'h118) begin
-            readback_data_var[31:0] = field_storage.clock.slew_step.q64.value[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h118)) begin
+            readback_data_var[ad_hi(17'h118)][31:0] = field_storage.clock.slew_step.q64.value[31:0];
         end
-        if(rd_mux_addr == 17'h11c) begin
-            readback_data_var[3:0] = field_storage.clock.slew_step.q64.value[35:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h11c)) begin
+            readback_data_var[ad_hi(17'h11c)][3:0] = field_storage.clock.slew_step.q64.value[35:32];
         end
-        if(rd_mux_addr == 17'h120) begin
-            readback_data_var[31:0] = hwif_in.clock.slew_left.q64.next[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h120)) begin
+            readback_data_var[ad_hi(17'h120)][31:0] = hwif_in.clock.slew_left.q64.next[31:0];
         end
-        if(rd_mux_addr == 17'h124) begin
-            readback_data_var = rbuf_storage.clock.slew_left.data[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h124)) begin
+            readback_data_var[ad_hi(17'h124)] = rbuf_storage.clock.slew_left.data[63:32];
         end
-        if(rd_mux_addr == 17'h128) begin
-            readback_data_var[31:0] = field_storage.clock.load_time.q32.value[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h128)) begin
+            readback_data_var[ad_hi(17'h128)][31:0] = field_storage.clock.load_time.q32.value[31:0];
         end
-        if(rd_mux_addr == 17'h12c) begin
-            readback_data_var[31:0] = field_storage.clock.load_time.q32.value[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h12c)) begin
+            readback_data_var[ad_hi(17'h12c)][31:0] = field_storage.clock.load_time.q32.value[63:32];
         end
-        if(rd_mux_addr == 17'h130) begin
-            readback_data_var[1] = field_storage.clock.control.locked.value;
-            readback_data_var[6:4] = field_storage.clock.control.state.value;
-            readback_data_var[7] = field_storage.clock.control.disciplined.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h130)) begin
+            readback_data_var[ad_hi(17'h130)][1] = field_storage.clock.control.locked.value;
+            readback_data_var[ad_hi(17'h130)][6:4] = field_storage.clock.control.state.value;
+            readback_data_var[ad_hi(17'h130)][7] = field_storage.clock.control.disciplined.value;
         end
-        if(rd_mux_addr == 17'h134) begin
-            readback_data_var[0] = field_storage.clock.status.load_refused.value;
-            readback_data_var[1] = field_storage.clock.status.increment_refused.value;
-            readback_data_var[2] = hwif_in.clock.status.slewing.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h134)) begin
+            readback_data_var[ad_hi(17'h134)][0] = field_storage.clock.status.load_refused.value;
+            readback_data_var[ad_hi(17'h134)][1] = field_storage.clock.status.increment_refused.value;
+            readback_data_var[ad_hi(17'h134)][2] = hwif_in.clock.status.slewing.next;
         end
-        if(rd_mux_addr == 17'h138) begin
-            readback_data_var[31:0] = hwif_in.clock.epoch.value.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h138)) begin
+            readback_data_var[ad_hi(17'h138)][31:0] = hwif_in.clock.epoch.value.next;
         end
-        if(rd_mux_addr == 17'h13c) begin
-            readback_data_var[31:0] = field_storage.clock.bound.ns.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h13c)) begin
+            readback_data_var[ad_hi(17'h13c)][31:0] = field_storage.clock.bound.ns.value;
         end
-        if(rd_mux_addr == 17'h140) begin
-            readback_data_var[15:0] = field_storage.clock.utc_offset.s.value;
-            readback_data_var[16] = field_storage.clock.utc_offset.valid.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h140)) begin
+            readback_data_var[ad_hi(17'h140)][15:0] = field_storage.clock.utc_offset.s.value;
+            readback_data_var[ad_hi(17'h140)][16] = field_storage.clock.utc_offset.valid.value;
         end
-        if(rd_mux_addr == 17'h200) begin
-            readback_data_var[31:0] = field_storage.ring.base.address.value[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h200)) begin
+            readback_data_var[ad_hi(17'h200)][31:0] = field_storage.ring.base.address.value[31:0];
         end
-        if(rd_mux_addr == 17'h204) begin
-            readback_data_var[31:0] = field_storage.ring.base.address.value[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h204)) begin
+            readback_data_var[ad_hi(17'h204)][31:0] = field_storage.ring.base.address.value[63:32];
         end
-        if(rd_mux_addr == 17'h208) begin
-            readback_data_var[4:0] = field_storage.ring.shape.size_log2.value;
-            readback_data_var[8:5] = field_storage.ring.shape.count_log2.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h208)) begin
+            readback_data_var[ad_hi(17'h208)][4:0] = field_storage.ring.shape.size_log2.value;
+            readback_data_var[ad_hi(17'h208)][8:5] = field_storage.ring.shape.count_log2.value;
         end
-        if(rd_mux_addr == 17'h20c) begin
-            readback_data_var[31:0] = field_storage.ring.timeout.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h20c)) begin
+            readback_data_var[ad_hi(17'h20c)][31:0] = field_storage.ring.timeout.cycles.value;
         end
-        if(rd_mux_addr == 17'h210) begin
-            readback_data_var[0] = field_storage.ring.control.enable.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h210)) begin
+            readback_data_var[ad_hi(17'h210)][0] = field_storage.ring.control.enable.value;
         end
-        if(rd_mux_addr == 17'h214) begin
-            readback_data_var[0] = hwif_in.ring.status.error.next;
-            readback_data_var[1] = hwif_in.ring.status.idle.next;
-            readback_data_var[2] = hwif_in.ring.status.bad_shape.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h214)) begin
+            readback_data_var[ad_hi(17'h214)][0] = hwif_in.ring.status.error.next;
+            readback_data_var[ad_hi(17'h214)][1] = hwif_in.ring.status.idle.next;
+            readback_data_var[ad_hi(17'h214)][2] = hwif_in.ring.status.bad_shape.next;
         end
-        if(rd_mux_addr == 17'h218) begin
-            readback_data_var[31:0] = hwif_in.ring.producer.index.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h218)) begin
+            readback_data_var[ad_hi(17'h218)][31:0] = hwif_in.ring.producer.index.next;
         end
-        if(rd_mux_addr == 17'h21c) begin
-            readback_data_var[31:0] = field_storage.ring.consumer.index.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h21c)) begin
+            readback_data_var[ad_hi(17'h21c)][31:0] = field_storage.ring.consumer.index.value;
         end
-        if(rd_mux_addr == 17'h220) begin
-            readback_data_var[0] = field_storage.ring.interrupt.enable.value;
-            readback_data_var[1] = hwif_in.ring.interrupt.pending.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h220)) begin
+            readback_data_var[ad_hi(17'h220)][0] = field_storage.ring.interrupt.enable.value;
+            readback_data_var[ad_hi(17'h220)][1] = hwif_in.ring.interrupt.pending.next;
         end
-        if(rd_mux_addr == 17'h224) begin
-            readback_data_var[31:0] = field_storage.ring.seen.index.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h224)) begin
+            readback_data_var[ad_hi(17'h224)][31:0] = field_storage.ring.seen.index.value;
         end
-        if(rd_mux_addr == 17'h304) begin
-            readback_data_var[0] = hwif_in.counters.status.busy.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h304)) begin
+            readback_data_var[ad_hi(17'h304)][0] = hwif_in.counters.status.busy.next;
         end
-        if(rd_mux_addr == 17'h308) begin
-            readback_data_var[31:0] = hwif_in.counters.at.q32.next[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h308)) begin
+            readback_data_var[ad_hi(17'h308)][31:0] = hwif_in.counters.at.q32.next[31:0];
         end
-        if(rd_mux_addr == 17'h30c) begin
-            readback_data_var = rbuf_storage.counters.at.data[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h30c)) begin
+            readback_data_var[ad_hi(17'h30c)] = rbuf_storage.counters.at.data[63:32];
         end
-        if(rd_mux_addr == 17'h400) begin
-            readback_data_var[0] = field_storage.pps.control.enable.value;
-            readback_data_var[1] = field_storage.pps.control.invert.value;
-            readback_data_var[2] = field_storage.pps.control.output_enable.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h400)) begin
+            readback_data_var[ad_hi(17'h400)][0] = field_storage.pps.control.enable.value;
+            readback_data_var[ad_hi(17'h400)][1] = field_storage.pps.control.invert.value;
+            readback_data_var[ad_hi(17'h400)][2] = field_storage.pps.control.output_enable.value;
         end
-        if(rd_mux_addr == 17'h404) begin
-            readback_data_var[15:0] = field_storage.pps.filter.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h404)) begin
+            readback_data_var[ad_hi(17'h404)][15:0] = field_storage.pps.filter.cycles.value;
         end
-        if(rd_mux_addr == 17'h408) begin
-            readback_data_var[31:0] = field_storage.pps.period.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h408)) begin
+            readback_data_var[ad_hi(17'h408)][31:0] = field_storage.pps.period.cycles.value;
         end
-        if(rd_mux_addr == 17'h40c) begin
-            readback_data_var[31:0] = field_storage.pps.tolerance.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h40c)) begin
+            readback_data_var[ad_hi(17'h40c)][31:0] = field_storage.pps.tolerance.cycles.value;
         end
-        if(rd_mux_addr == 17'h410) begin
-            readback_data_var[31:0] = field_storage.pps.antenna_delay.q48.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h410)) begin
+            readback_data_var[ad_hi(17'h410)][31:0] = field_storage.pps.antenna_delay.q48.value;
         end
-        if(rd_mux_addr == 17'h414) begin
-            readback_data_var[31:0] = field_storage.pps.cable_delay.q48.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h414)) begin
+            readback_data_var[ad_hi(17'h414)][31:0] = field_storage.pps.cable_delay.q48.value;
         end
-        if(rd_mux_addr == 17'h418) begin
-            readback_data_var[3:0] = hwif_in.pps.edge_flags.position.next;
-            readback_data_var[4] = hwif_in.pps.edge_flags.first.next;
-            readback_data_var[5] = hwif_in.pps.edge_flags.early.next;
-            readback_data_var[6] = hwif_in.pps.edge_flags.doubled.next;
-            readback_data_var[8] = hwif_in.pps.edge_flags.high.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h418)) begin
+            readback_data_var[ad_hi(17'h418)][3:0] = hwif_in.pps.edge_flags.position.next;
+            readback_data_var[ad_hi(17'h418)][4] = hwif_in.pps.edge_flags.first.next;
+            readback_data_var[ad_hi(17'h418)][5] = hwif_in.pps.edge_flags.early.next;
+            readback_data_var[ad_hi(17'h418)][6] = hwif_in.pps.edge_flags.doubled.next;
+            readback_data_var[ad_hi(17'h418)][8] = hwif_in.pps.edge_flags.high.next;
         end
-        if(rd_mux_addr == 17'h41c) begin
-            readback_data_var[31:0] = hwif_in.pps.edges.count.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h41c)) begin
+            readback_data_var[ad_hi(17'h41c)][31:0] = hwif_in.pps.edges.count.next;
         end
-        if(rd_mux_addr == 17'h420) begin
-            readback_data_var[31:0] = hwif_in.pps.edge_time.q32.next[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h420)) begin
+            readback_data_var[ad_hi(17'h420)][31:0] = hwif_in.pps.edge_time.q32.next[31:0];
         end
-        if(rd_mux_addr == 17'h424) begin
-            readback_data_var[31:0] = hwif_in.pps.edge_time.q32.next[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h424)) begin
+            readback_data_var[ad_hi(17'h424)][31:0] = hwif_in.pps.edge_time.q32.next[63:32];
         end
-        if(rd_mux_addr == 17'h428) begin
-            readback_data_var[31:0] = hwif_in.pps.edge_fraction.q64.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h428)) begin
+            readback_data_var[ad_hi(17'h428)][31:0] = hwif_in.pps.edge_fraction.q64.next;
         end
-        if(rd_mux_addr == 17'h42c) begin
-            readback_data_var[31:0] = hwif_in.pps.interval.cycles.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h42c)) begin
+            readback_data_var[ad_hi(17'h42c)][31:0] = hwif_in.pps.interval.cycles.next;
         end
-        if(rd_mux_addr == 17'h430) begin
-            readback_data_var[31:0] = hwif_in.pps.glitches.count.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h430)) begin
+            readback_data_var[ad_hi(17'h430)][31:0] = hwif_in.pps.glitches.count.next;
         end
-        if(rd_mux_addr == 17'h434) begin
-            readback_data_var[31:0] = hwif_in.pps.early.count.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h434)) begin
+            readback_data_var[ad_hi(17'h434)][31:0] = hwif_in.pps.early.count.next;
         end
-        if(rd_mux_addr == 17'h438) begin
-            readback_data_var[31:0] = hwif_in.pps.doubled.count.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h438)) begin
+            readback_data_var[ad_hi(17'h438)][31:0] = hwif_in.pps.doubled.count.next;
         end
-        if(rd_mux_addr == 17'h43c) begin
-            readback_data_var[31:0] = hwif_in.pps.missing.count.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h43c)) begin
+            readback_data_var[ad_hi(17'h43c)][31:0] = hwif_in.pps.missing.count.next;
         end
-        if(rd_mux_addr == 17'h440) begin
-            readback_data_var[31:0] = field_storage.pps.output_width.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h440)) begin
+            readback_data_var[ad_hi(17'h440)][31:0] = field_storage.pps.output_width.cycles.value;
         end
-        if(rd_mux_addr == 17'h444) begin
-            readback_data_var[31:0] = field_storage.pps.output_delay.q48.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h444)) begin
+            readback_data_var[ad_hi(17'h444)][31:0] = field_storage.pps.output_delay.q48.value;
         end
-        if(rd_mux_addr == 17'h448) begin
-            readback_data_var[31:0] = hwif_in.pps.output_count.count.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h448)) begin
+            readback_data_var[ad_hi(17'h448)][31:0] = hwif_in.pps.output_count.count.next;
         end
-        if(rd_mux_addr == 17'h480) begin
-            readback_data_var[15:0] = field_storage.uart.divider.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h480)) begin
+            readback_data_var[ad_hi(17'h480)][15:0] = field_storage.uart.divider.cycles.value;
         end
-        if(rd_mux_addr == 17'h484) begin
-            readback_data_var[7:0] = hwif_in.uart.receive.value.next;
-            readback_data_var[8] = hwif_in.uart.receive.valid.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h484)) begin
+            readback_data_var[ad_hi(17'h484)][7:0] = hwif_in.uart.receive.value.next;
+            readback_data_var[ad_hi(17'h484)][8] = hwif_in.uart.receive.valid.next;
         end
-        if(rd_mux_addr == 17'h48c) begin
-            readback_data_var[15:0] = hwif_in.uart.status.received.next;
-            readback_data_var[16] = hwif_in.uart.status.full.next;
-            readback_data_var[17] = hwif_in.uart.status.idle.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h48c)) begin
+            readback_data_var[ad_hi(17'h48c)][15:0] = hwif_in.uart.status.received.next;
+            readback_data_var[ad_hi(17'h48c)][16] = hwif_in.uart.status.full.next;
+            readback_data_var[ad_hi(17'h48c)][17] = hwif_in.uart.status.idle.next;
         end
-        if(rd_mux_addr == 17'h490) begin
-            readback_data_var[15:0] = hwif_in.uart.errors.framing.next;
-            readback_data_var[31:16] = hwif_in.uart.errors.overflow.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h490)) begin
+            readback_data_var[ad_hi(17'h490)][15:0] = hwif_in.uart.errors.framing.next;
+            readback_data_var[ad_hi(17'h490)][31:16] = hwif_in.uart.errors.overflow.next;
         end
-        if(rd_mux_addr == 17'h500) begin
-            readback_data_var[0] = field_storage.cpu.control.run.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h500)) begin
+            readback_data_var[ad_hi(17'h500)][0] = field_storage.cpu.control.run.value;
         end
-        if(rd_mux_addr == 17'h504) begin
-            readback_data_var[0] = hwif_in.cpu.status.running.next;
-            readback_data_var[1] = hwif_in.cpu.status.failed.next;
-            readback_data_var[2] = hwif_in.cpu.status.trapped.next;
-            readback_data_var[3] = hwif_in.cpu.status.write_refused.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h504)) begin
+            readback_data_var[ad_hi(17'h504)][0] = hwif_in.cpu.status.running.next;
+            readback_data_var[ad_hi(17'h504)][1] = hwif_in.cpu.status.failed.next;
+            readback_data_var[ad_hi(17'h504)][2] = hwif_in.cpu.status.trapped.next;
+            readback_data_var[ad_hi(17'h504)][3] = hwif_in.cpu.status.write_refused.next;
         end
-        if(rd_mux_addr == 17'h508) begin
-            readback_data_var[31:0] = field_storage.cpu.watchdog.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h508)) begin
+            readback_data_var[ad_hi(17'h508)][31:0] = field_storage.cpu.watchdog.cycles.value;
         end
-        if(rd_mux_addr == 17'h510) begin
-            readback_data_var[31:0] = field_storage.cpu.tick.cycles.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h510)) begin
+            readback_data_var[ad_hi(17'h510)][31:0] = field_storage.cpu.tick.cycles.value;
         end
-        if(rd_mux_addr == 17'h514) begin
-            readback_data_var[0] = hwif_in.cpu.events.pps.next;
-            readback_data_var[1] = hwif_in.cpu.events.tick.next;
-            readback_data_var[2] = hwif_in.cpu.events.command.next;
-            readback_data_var[3] = hwif_in.cpu.events.uart.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h514)) begin
+            readback_data_var[ad_hi(17'h514)][0] = hwif_in.cpu.events.pps.next;
+            readback_data_var[ad_hi(17'h514)][1] = hwif_in.cpu.events.tick.next;
+            readback_data_var[ad_hi(17'h514)][2] = hwif_in.cpu.events.command.next;
+            readback_data_var[ad_hi(17'h514)][3] = hwif_in.cpu.events.uart.next;
         end
-        if(rd_mux_addr == 17'h520) begin
-            readback_data_var[31:0] = field_storage.cpu.command.value.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h520)) begin
+            readback_data_var[ad_hi(17'h520)][31:0] = field_storage.cpu.command.value.value;
         end
-        if(rd_mux_addr == 17'h528) begin
-            readback_data_var[31:0] = field_storage.cpu.argument.value.value[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h528)) begin
+            readback_data_var[ad_hi(17'h528)][31:0] = field_storage.cpu.argument.value.value[31:0];
         end
-        if(rd_mux_addr == 17'h52c) begin
-            readback_data_var[31:0] = field_storage.cpu.argument.value.value[63:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h52c)) begin
+            readback_data_var[ad_hi(17'h52c)][31:0] = field_storage.cpu.argument.value.value[63:32];
         end
-        if(rd_mux_addr == 17'h530) begin
-            readback_data_var[31:0] = field_storage.cpu.answer.value.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h530)) begin
+            readback_data_var[ad_hi(17'h530)][31:0] = field_storage.cpu.answer.value.value;
         end
-        if(rd_mux_addr == 17'h534) begin
-            readback_data_var[31:0] = field_storage.cpu.mailbox.address.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h534)) begin
+            readback_data_var[ad_hi(17'h534)][31:0] = field_storage.cpu.mailbox.address.value;
         end
-        if(rd_mux_addr == 17'h600) begin
-            readback_data_var[1:0] = field_storage.dedup.control.profile.value;
-            readback_data_var[4] = field_storage.dedup.control.drop.value;
-            readback_data_var[5] = field_storage.dedup.control.by_count.value;
-            readback_data_var[6] = field_storage.dedup.control.by_time.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h600)) begin
+            readback_data_var[ad_hi(17'h600)][1:0] = field_storage.dedup.control.profile.value;
+            readback_data_var[ad_hi(17'h600)][4] = field_storage.dedup.control.drop.value;
+            readback_data_var[ad_hi(17'h600)][5] = field_storage.dedup.control.by_count.value;
+            readback_data_var[ad_hi(17'h600)][6] = field_storage.dedup.control.by_time.value;
         end
-        if(rd_mux_addr == 17'h604) begin
-            readback_data_var[16:0] = field_storage.dedup.count.frames.value;
+        if(ad_low(rd_mux_addr) == ad_low(17'h604)) begin
+            readback_data_var[ad_hi(17'h604)][16:0] = field_storage.dedup.count.frames.value;
         end
-        if(rd_mux_addr == 17'h608) begin
-            readback_data_var[31:0] = field_storage.dedup.window.ns.value[31:0];
+        if(ad_low(rd_mux_addr) == ad_low(17'h608)) begin
+            readback_data_var[ad_hi(17'h608)][31:0] = field_storage.dedup.window.ns.value[31:0];
         end
-        if(rd_mux_addr == 17'h60c) begin
-            readback_data_var[29:0] = field_storage.dedup.window.ns.value[61:32];
+        if(ad_low(rd_mux_addr) == ad_low(17'h60c)) begin
+            readback_data_var[ad_hi(17'h60c)][29:0] = field_storage.dedup.window.ns.value[61:32];
         end
-        if(rd_mux_addr == 17'h610) begin
-            readback_data_var[4:0] = hwif_in.dedup.status.size_log2.next;
-            readback_data_var[8] = hwif_in.dedup.status.active.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h610)) begin
+            readback_data_var[ad_hi(17'h610)][4:0] = hwif_in.dedup.status.size_log2.next;
+            readback_data_var[ad_hi(17'h610)][8] = hwif_in.dedup.status.active.next;
         end
-        if(rd_mux_addr == 17'h614) begin
-            readback_data_var[31:0] = hwif_in.dedup.judged.frames.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h614)) begin
+            readback_data_var[ad_hi(17'h614)][31:0] = hwif_in.dedup.judged.frames.next;
         end
-        if(rd_mux_addr == 17'h618) begin
-            readback_data_var[31:0] = hwif_in.dedup.duplicates.frames.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h618)) begin
+            readback_data_var[ad_hi(17'h618)][31:0] = hwif_in.dedup.duplicates.frames.next;
         end
-        if(rd_mux_addr == 17'h61c) begin
-            readback_data_var[31:0] = hwif_in.dedup.limited.frames.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h61c)) begin
+            readback_data_var[ad_hi(17'h61c)][31:0] = hwif_in.dedup.limited.frames.next;
         end
-        if(rd_mux_addr == 17'h620) begin
-            readback_data_var[15:0] = hwif_in.dedup.longest.cycles.next;
+        if(ad_low(rd_mux_addr) == ad_low(17'h620)) begin
+            readback_data_var[ad_hi(17'h620)][15:0] = hwif_in.dedup.longest.cycles.next;
         end
         for(int i0=0; i0<4; i0++) begin
-            if(rd_mux_addr == 17'h1000 + (17)'(i0) * 17'h100) begin
-                readback_data_var[0] = field_storage.port[i0].rx_control.enable.value;
-                readback_data_var[1] = field_storage.port[i0].rx_control.stamp_first_byte.value;
-                readback_data_var[2] = field_storage.port[i0].rx_control.keep_bad.value;
-                readback_data_var[3] = field_storage.port[i0].rx_control.keep_runt.value;
-                readback_data_var[4] = field_storage.port[i0].rx_control.keep_giant.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1000 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1000 + (17)'(i0) * 17'h100)][0] = field_storage.port[i0].rx_control.enable.value;
+                readback_data_var[ad_hi(17'h1000 + (17)'(i0) * 17'h100)][1] = field_storage.port[i0].rx_control.stamp_first_byte.value;
+                readback_data_var[ad_hi(17'h1000 + (17)'(i0) * 17'h100)][2] = field_storage.port[i0].rx_control.keep_bad.value;
+                readback_data_var[ad_hi(17'h1000 + (17)'(i0) * 17'h100)][3] = field_storage.port[i0].rx_control.keep_runt.value;
+                readback_data_var[ad_hi(17'h1000 + (17)'(i0) * 17'h100)][4] = field_storage.port[i0].rx_control.keep_giant.value;
             end
-            if(rd_mux_addr == 17'h1004 + (17)'(i0) * 17'h100) begin
-                readback_data_var[13:0] = field_storage.port[i0].rx_limit.bytes.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1004 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1004 + (17)'(i0) * 17'h100)][13:0] = field_storage.port[i0].rx_limit.bytes.value;
             end
-            if(rd_mux_addr == 17'h1008 + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = hwif_in.port[i0].rx_constant.q32.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1008 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1008 + (17)'(i0) * 17'h100)][31:0] = hwif_in.port[i0].rx_constant.q32.next;
             end
-            if(rd_mux_addr == 17'h100c + (17)'(i0) * 17'h100) begin
-                readback_data_var[0] = hwif_in.port[i0].rx_status.overflow.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h100c + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h100c + (17)'(i0) * 17'h100)][0] = hwif_in.port[i0].rx_status.overflow.next;
             end
-            if(rd_mux_addr == 17'h1010 + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[31:0];
+            if(ad_low(rd_mux_addr) == ad_low(17'h1010 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1010 + (17)'(i0) * 17'h100)][31:0] = field_storage.port[i0].tx_base.address.value[31:0];
             end
-            if(rd_mux_addr == 17'h1014 + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = field_storage.port[i0].tx_base.address.value[63:32];
+            if(ad_low(rd_mux_addr) == ad_low(17'h1014 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1014 + (17)'(i0) * 17'h100)][31:0] = field_storage.port[i0].tx_base.address.value[63:32];
             end
-            if(rd_mux_addr == 17'h1018 + (17)'(i0) * 17'h100) begin
-                readback_data_var[0] = field_storage.port[i0].tx_control.enable.value;
-                readback_data_var[8:4] = field_storage.port[i0].tx_control.size_log2.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1018 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1018 + (17)'(i0) * 17'h100)][0] = field_storage.port[i0].tx_control.enable.value;
+                readback_data_var[ad_hi(17'h1018 + (17)'(i0) * 17'h100)][8:4] = field_storage.port[i0].tx_control.size_log2.value;
             end
-            if(rd_mux_addr == 17'h101c + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = field_storage.port[i0].tx_producer.index.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h101c + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h101c + (17)'(i0) * 17'h100)][31:0] = field_storage.port[i0].tx_producer.index.value;
             end
-            if(rd_mux_addr == 17'h1020 + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = hwif_in.port[i0].tx_consumer.index.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1020 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1020 + (17)'(i0) * 17'h100)][31:0] = hwif_in.port[i0].tx_consumer.index.next;
             end
-            if(rd_mux_addr == 17'h1024 + (17)'(i0) * 17'h100) begin
-                readback_data_var[0] = hwif_in.port[i0].tx_status.error.next;
-                readback_data_var[1] = hwif_in.port[i0].tx_status.bad_shape.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1024 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1024 + (17)'(i0) * 17'h100)][0] = hwif_in.port[i0].tx_status.error.next;
+                readback_data_var[ad_hi(17'h1024 + (17)'(i0) * 17'h100)][1] = hwif_in.port[i0].tx_status.bad_shape.next;
             end
-            if(rd_mux_addr == 17'h1028 + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = hwif_in.port[i0].tx_lost.count.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1028 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1028 + (17)'(i0) * 17'h100)][31:0] = hwif_in.port[i0].tx_lost.count.next;
             end
-            if(rd_mux_addr == 17'h102c + (17)'(i0) * 17'h100) begin
-                readback_data_var[0] = field_storage.port[i0].loopback.near.value;
-                readback_data_var[1] = field_storage.port[i0].loopback.far.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h102c + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h102c + (17)'(i0) * 17'h100)][0] = field_storage.port[i0].loopback.near.value;
+                readback_data_var[ad_hi(17'h102c + (17)'(i0) * 17'h100)][1] = field_storage.port[i0].loopback.far.value;
             end
-            if(rd_mux_addr == 17'h1030 + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = field_storage.port[i0].dedup_constant.q32.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1030 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1030 + (17)'(i0) * 17'h100)][31:0] = field_storage.port[i0].dedup_constant.q32.value;
             end
-            if(rd_mux_addr == 17'h1040 + (17)'(i0) * 17'h100) begin
-                readback_data_var[4:0] = field_storage.port[i0].phy.control.address.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1040 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1040 + (17)'(i0) * 17'h100)][4:0] = field_storage.port[i0].phy.control.address.value;
             end
-            if(rd_mux_addr == 17'h1044 + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = field_storage.port[i0].phy.poll.cycles.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1044 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1044 + (17)'(i0) * 17'h100)][31:0] = field_storage.port[i0].phy.poll.cycles.value;
             end
-            if(rd_mux_addr == 17'h1048 + (17)'(i0) * 17'h100) begin
-                readback_data_var[0] = hwif_in.port[i0].phy.status.link.next;
-                readback_data_var[1] = hwif_in.port[i0].phy.status.answers.next;
-                readback_data_var[2] = hwif_in.port[i0].phy.status.full_duplex.next;
-                readback_data_var[5:4] = hwif_in.port[i0].phy.status.speed.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1048 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1048 + (17)'(i0) * 17'h100)][0] = hwif_in.port[i0].phy.status.link.next;
+                readback_data_var[ad_hi(17'h1048 + (17)'(i0) * 17'h100)][1] = hwif_in.port[i0].phy.status.answers.next;
+                readback_data_var[ad_hi(17'h1048 + (17)'(i0) * 17'h100)][2] = hwif_in.port[i0].phy.status.full_duplex.next;
+                readback_data_var[ad_hi(17'h1048 + (17)'(i0) * 17'h100)][5:4] = hwif_in.port[i0].phy.status.speed.next;
             end
-            if(rd_mux_addr == 17'h104c + (17)'(i0) * 17'h100) begin
-                readback_data_var[31:0] = hwif_in.port[i0].phy.epochs.count.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h104c + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h104c + (17)'(i0) * 17'h100)][31:0] = hwif_in.port[i0].phy.epochs.count.next;
             end
-            if(rd_mux_addr == 17'h1050 + (17)'(i0) * 17'h100) begin
-                readback_data_var[15:0] = field_storage.port[i0].phy.command.data.value;
-                readback_data_var[20:16] = field_storage.port[i0].phy.command.register.value;
-                readback_data_var[25:21] = field_storage.port[i0].phy.command.address.value;
-                readback_data_var[31] = field_storage.port[i0].phy.command.write.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1050 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1050 + (17)'(i0) * 17'h100)][15:0] = field_storage.port[i0].phy.command.data.value;
+                readback_data_var[ad_hi(17'h1050 + (17)'(i0) * 17'h100)][20:16] = field_storage.port[i0].phy.command.register.value;
+                readback_data_var[ad_hi(17'h1050 + (17)'(i0) * 17'h100)][25:21] = field_storage.port[i0].phy.command.address.value;
+                readback_data_var[ad_hi(17'h1050 + (17)'(i0) * 17'h100)][31] = field_storage.port[i0].phy.command.write.value;
             end
-            if(rd_mux_addr == 17'h1054 + (17)'(i0) * 17'h100) begin
-                readback_data_var[15:0] = hwif_in.port[i0].phy.answer.data.next;
-                readback_data_var[30] = hwif_in.port[i0].phy.answer.busy.next;
-                readback_data_var[31] = hwif_in.port[i0].phy.answer.error.next;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1054 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1054 + (17)'(i0) * 17'h100)][15:0] = hwif_in.port[i0].phy.answer.data.next;
+                readback_data_var[ad_hi(17'h1054 + (17)'(i0) * 17'h100)][30] = hwif_in.port[i0].phy.answer.busy.next;
+                readback_data_var[ad_hi(17'h1054 + (17)'(i0) * 17'h100)][31] = hwif_in.port[i0].phy.answer.error.next;
             end
-            if(rd_mux_addr == 17'h1058 + (17)'(i0) * 17'h100) begin
-                readback_data_var[15:0] = field_storage.port[i0].phy.rx_latency.least_ns.value;
-                readback_data_var[31:16] = field_storage.port[i0].phy.rx_latency.most_ns.value;
+            if(ad_low(rd_mux_addr) == ad_low(17'h1058 + (17)'(i0) * 17'h100)) begin
+                readback_data_var[ad_hi(17'h1058 + (17)'(i0) * 17'h100)][15:0] = field_storage.port[i0].phy.rx_latency.least_ns.value;
+                readback_data_var[ad_hi(17'h1058 + (17)'(i0) * 17'h100)][31:16] = field_storage.port[i0].phy.rx_latency.most_ns.value;
             end
             for(int i1=0; i1<4; i1++) begin
-                if(rd_mux_addr == 17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
-                    readback_data_var[0] = hwif_in.port[i0].train[i1].status.active.next;
-                    readback_data_var[1] = hwif_in.port[i0].train[i1].status.done.next;
-                    readback_data_var[2] = hwif_in.port[i0].train[i1].status.refused.next;
+                if(ad_low(rd_mux_addr) == ad_low(17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)) begin
+                    readback_data_var[ad_hi(17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)][0] = hwif_in.port[i0].train[i1].status.active.next;
+                    readback_data_var[ad_hi(17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)][1] = hwif_in.port[i0].train[i1].status.done.next;
+                    readback_data_var[ad_hi(17'h1084 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)][2] = hwif_in.port[i0].train[i1].status.refused.next;
                 end
-                if(rd_mux_addr == 17'h1088 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
-                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].sent.count.next;
+                if(ad_low(rd_mux_addr) == ad_low(17'h1088 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)) begin
+                    readback_data_var[ad_hi(17'h1088 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)][31:0] = hwif_in.port[i0].train[i1].sent.count.next;
                 end
-                if(rd_mux_addr == 17'h108c + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
-                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].late.count.next;
+                if(ad_low(rd_mux_addr) == ad_low(17'h108c + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)) begin
+                    readback_data_var[ad_hi(17'h108c + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)][31:0] = hwif_in.port[i0].train[i1].late.count.next;
                 end
-                if(rd_mux_addr == 17'h1090 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
-                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].worst.q32.next;
+                if(ad_low(rd_mux_addr) == ad_low(17'h1090 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)) begin
+                    readback_data_var[ad_hi(17'h1090 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)][31:0] = hwif_in.port[i0].train[i1].worst.q32.next;
                 end
-                if(rd_mux_addr == 17'h1094 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20) begin
-                    readback_data_var[31:0] = hwif_in.port[i0].train[i1].unreported.count.next;
+                if(ad_low(rd_mux_addr) == ad_low(17'h1094 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)) begin
+                    readback_data_var[ad_hi(17'h1094 + (17)'(i0) * 17'h100 + (17)'(i1) * 17'h20)][31:0] = hwif_in.port[i0].train[i1].unreported.count.next;
                 end
             end
         end
+        readback_data_rt_c = readback_data_var;
+    end
+
+    logic [31:0] readback_data_rt[256];
+    logic readback_done_rt;
+    logic readback_err_rt;
+    logic [16:0] readback_addr_rt;
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            for(int i=0; i<256; i++) readback_data_rt[i] <= '0;
+            readback_done_rt <= '0;
+            readback_err_rt <= '0;
+            readback_addr_rt <= '0;
+        end else begin
+            readback_data_rt <= readback_data_rt_c;
+            readback_err_rt <= decoded_err;
+            readback_done_rt <= decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;
+            readback_addr_rt <= rd_mux_addr;
+        end
+    end
+
+
+    logic [31:0] readback_ext_block_data_rt_c;
+    logic readback_is_ext_block_c;
+    always_comb begin
+        automatic logic [31:0] readback_data_var;
+        automatic logic is_external_block_var;
+        readback_data_var = '0;
+        is_external_block_var = '0;
         if((rd_mux_addr >= 17'h2000) && (rd_mux_addr <= 17'h2000 + 17'h3ff)) begin
             readback_data_var = hwif_in.counter_memory.rd_data;
+            is_external_block_var = 1'b1;
         end
         if((rd_mux_addr >= 17'h2800) && (rd_mux_addr <= 17'h2800 + 17'h7ff)) begin
             readback_data_var = hwif_in.digest_key.rd_data;
+            is_external_block_var = 1'b1;
         end
         if((rd_mux_addr >= 17'h3000) && (rd_mux_addr <= 17'h3000 + 17'h7f)) begin
             readback_data_var = hwif_in.flow_key.rd_data;
+            is_external_block_var = 1'b1;
         end
         if((rd_mux_addr >= 17'h8000) && (rd_mux_addr <= 17'h8000 + 17'h7fff)) begin
             readback_data_var = hwif_in.train_memory.rd_data;
+            is_external_block_var = 1'b1;
         end
         if((rd_mux_addr >= 17'h10000) && (rd_mux_addr <= 17'h10000 + 17'hffff)) begin
             readback_data_var = hwif_in.cpu_memory.rd_data;
+            is_external_block_var = 1'b1;
         end
-        readback_data = readback_data_var;
-        readback_done = decoded_req & ~decoded_req_is_wr & ~decoded_req_is_external;
+        readback_ext_block_data_rt_c = readback_data_var;
+        readback_is_ext_block_c = is_external_block_var;
+    end
+
+    logic [31:0] readback_ext_block_data_rt;
+    logic readback_is_ext_block;
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            readback_ext_block_data_rt <= '0;
+            readback_is_ext_block <= '0;
+        end else begin
+            readback_ext_block_data_rt <= readback_ext_block_data_rt_c;
+            readback_is_ext_block <= readback_is_ext_block_c;
+        end
+    end
+
+
+    // readback stage 2
+    always_comb begin
+        if(readback_is_ext_block) begin
+            readback_data = readback_ext_block_data_rt;
+        end else begin
+            readback_data = readback_data_rt[readback_addr_rt[16:9]];
+        end
+        readback_done = readback_done_rt;
         readback_err = '0;
     end
 
-    assign external_rd_ack = readback_external_rd_ack;
-    assign cpuif_rd_ack = readback_done | readback_external_rd_ack;
-    assign cpuif_rd_data = readback_data;
-    assign cpuif_rd_err = readback_err;
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            cpuif_rd_ack <= '0;
+            cpuif_rd_data <= '0;
+            cpuif_rd_err <= '0;
+            external_rd_ack <= '0;
+        end else begin
+            external_rd_ack <= readback_external_rd_ack;
+            cpuif_rd_ack <= readback_done | readback_external_rd_ack;
+            cpuif_rd_data <= readback_data;
+            cpuif_rd_err <= readback_err;
+        end
+    end
+
 endmodule

@@ -10,6 +10,7 @@ module serial_card #(
   parameter int unsigned MemoryLog2 = 13,     // 64-bit words that stand for the host's memory
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b0,
+  parameter bit Digest = 1'b0,
   parameter bit Trains = 1'b0,
   parameter int unsigned DedupLog2 = 0,
   parameter Program = "",
@@ -55,7 +56,7 @@ module serial_card #(
   logic unused_reg_active, unused_aux_active, unused_irq;
 
   twinstamp_card #(
-    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Trains(Trains), .Program(Program),
+    .Ports(Ports), .StoreLog2(StoreLog2), .BuildId(BuildId), .FlowHash(FlowHash), .Digest(Digest), .Trains(Trains), .Program(Program),
     .DedupLog2(DedupLog2), .Simulated(Simulated)
   ) u_card (
     .clk_i, .clk_reg_i(clk_i), .aux_clk_i(clk_i), .rst_ni,

@@ -12,6 +12,7 @@ module twinstamp_card
   parameter int unsigned StoreLog2 = 15,      // bytes of a port's frame store, 14 to 17
   parameter logic [31:0] BuildId = 32'd0,
   parameter bit FlowHash = 1'b1,
+  parameter bit Digest = 1'b1,
   parameter bit Trains = 1'b1,
   parameter Program = "",                    // of the soft core, see there
   parameter int unsigned DedupLog2 = 13,  // frames in the duplicate window, log2; 0: none, digests exact only
@@ -88,6 +89,7 @@ module twinstamp_card
   output logic [103:0] now_q72_o,
   input  logic [2:0]   late_i [Ports]   // simulation only, see sync_2ff; tie to 0
 );
+  if (DedupLog2 != 0 && !Digest) $fatal(1, "twinstamp_card: the duplicate window needs digests");
   if (Ports < 1 || Ports > 4) $fatal(1, "twinstamp_card: Ports must be 1 to 4");
   // From the reference byte's appearance on the pins to the stamp, in 2^-32 s (docs/card.md): 8 ns to its
   // sampling edge, 8 ns to the toggle, 4 +- 4 ns to the first flip-flop, 8 ns for the second, and card time
@@ -97,6 +99,20 @@ module twinstamp_card
   // What registers read is a cycle old: registered, so that only clk_reg_i moves the register block.
   card_regs_pkg::twinstamp_card__in_t hwif_in, hwif_in_q;
   card_regs_pkg::twinstamp_card__out_t hwif_out;
+
+  // Accesses to memories outside the register block, a cycle later.
+  card_regs_pkg::twinstamp_card__counter_memory__external__out_t counter_memory_q;
+  card_regs_pkg::twinstamp_card__digest_key__external__out_t digest_key_q;
+  card_regs_pkg::twinstamp_card__flow_key__external__out_t flow_key_q;
+  card_regs_pkg::twinstamp_card__train_memory__external__out_t train_memory_q;
+  card_regs_pkg::twinstamp_card__cpu_memory__external__out_t cpu_memory_q;
+  always_ff @(posedge clk_reg_i) begin
+    counter_memory_q <= hwif_out.counter_memory;
+    digest_key_q <= hwif_out.digest_key;
+    flow_key_q <= hwif_out.flow_key;
+    train_memory_q <= hwif_out.train_memory;
+    cpu_memory_q <= hwif_out.cpu_memory;
+  end
 
   logic [63:0] now_q32, slew_left;
   logic [7:0] now_fraction;
@@ -135,16 +151,23 @@ module twinstamp_card
   logic [63:0] hash_digest [Ports];
   logic [Ports-1:0] normal_valid, normal_end, normal_ready;
   logic [63:0] normal_word [Ports];
-  profile_digest #(.Ports(Ports), .Profiles(Dedup)) u_digest (
-    .clk_i, .rst_ni, .profile_i(profile),
-    .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
-    .done_o(hash_done), .digest_o(hash_digest), .normal_valid_i(normal_valid), .normal_end_i(normal_end),
-    .normal_word_i(normal_word), .normal_ready_o(normal_ready),
-    .key_write_i(hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr),
-    .key_address_i(hwif_out.digest_key.addr[10:2]), .key_data_i(hwif_out.digest_key.wr_data)
-  );
-  assign hwif_in.flow_key.wr_ack = hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr;
-  assign hwif_in.digest_key.wr_ack = hwif_out.digest_key.req && hwif_out.digest_key.req_is_wr;
+  if (Digest) begin : gen_digest
+    profile_digest #(.Ports(Ports), .Profiles(Dedup)) u_digest (
+      .clk_i, .rst_ni, .profile_i(profile),
+      .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
+      .done_o(hash_done), .digest_o(hash_digest), .normal_valid_i(normal_valid), .normal_end_i(normal_end),
+      .normal_word_i(normal_word), .normal_ready_o(normal_ready),
+      .key_write_i(digest_key_q.req && digest_key_q.req_is_wr),
+      .key_address_i(digest_key_q.addr[10:2]), .key_data_i(digest_key_q.wr_data)
+    );
+  end else begin : gen_no_digest
+    assign hash_ready = '1;
+    assign hash_done = '1;
+    assign hash_digest = '{default: '0};
+    assign normal_ready = '1;
+  end
+  assign hwif_in.flow_key.wr_ack = flow_key_q.req && flow_key_q.req_is_wr;
+  assign hwif_in.digest_key.wr_ack = digest_key_q.req && digest_key_q.req_is_wr;
 
   // Between MACs and pins.
   logic [7:0] mac_rxd [Ports];
@@ -205,8 +228,8 @@ module twinstamp_card
       .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest[p]),
       .profile_i(profile), .normal_valid_o(normal_valid[p]), .normal_end_o(normal_end[p]),
       .normal_word_o(normal_word[p]), .normal_ready_i(normal_ready[p]),
-      .flow_key_write_i(hwif_out.flow_key.req && hwif_out.flow_key.req_is_wr),
-      .flow_key_address_i(hwif_out.flow_key.addr[6:2]), .flow_key_data_i(hwif_out.flow_key.wr_data),
+      .flow_key_write_i(flow_key_q.req && flow_key_q.req_is_wr),
+      .flow_key_address_i(flow_key_q.addr[6:2]), .flow_key_data_i(flow_key_q.wr_data),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
       .event_stored_o(ev_stored[p]), .event_dropped_o(ev_dropped[p]), .drops_o(drops[p]),
       .committed_o(committed[p]), .taken_i(taken[p]), .read_i(store_read[p]),
@@ -272,7 +295,7 @@ module twinstamp_card
   logic [15:0] estimate_ntp, estimate_ptp;
   logic [3:0] train_active [Ports];
   logic any_train, train_write;
-  assign train_write = hwif_out.train_memory.req && hwif_out.train_memory.req_is_wr;
+  assign train_write = train_memory_q.req && train_memory_q.req_is_wr;
   assign hwif_in.train_memory.wr_ack = train_write;
   if (Trains) begin : gen_train_time
     train_time u_train_time (
@@ -311,8 +334,8 @@ module twinstamp_card
         .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .next_q64_i(next_q64), .soon_q64_i(soon_q64),
         .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
         .utc_offset_i(hwif_out.clock.utc_offset.s.value),
-        .write_i(train_write && hwif_out.train_memory.addr[14:13] == 2'(p)),
-        .write_address_i(hwif_out.train_memory.addr[12:2]), .write_data_i(hwif_out.train_memory.wr_data),
+        .write_i(train_write && train_memory_q.addr[14:13] == 2'(p)),
+        .write_address_i(train_memory_q.addr[12:2]), .write_data_i(train_memory_q.wr_data),
         .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
         .sent_o(sent_count), .late_o(late_count), .worst_q32_o(worst), .unreported_o(unreported),
         .host_busy_i(host_busy[p]), .host_length_i(host_length[p]), .hold_host_o(hold_host[p]),
@@ -434,7 +457,8 @@ module twinstamp_card
       .taken_i(taken), .read_i(packer_read), .read_address_i(packer_address)
     );
   end else begin : gen_no_dedup
-    assign store_read = packer_read;
+    // All the time: what is read again is the same, and the packer looks only at what it asked for.
+    assign store_read = '1;
     assign {more, mark_duplicate, drop_duplicate} = '0;
     for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
       assign offered[s] = committed[s];
@@ -455,7 +479,7 @@ module twinstamp_card
   logic [63:0] counter_data [Ports];
   assign flip = latch_q && (&counters_ready);
   assign counters_busy = latch_q || (|counters_copying);
-  assign counter_read = hwif_out.counter_memory.req && !hwif_out.counter_memory.req_is_wr;
+  assign counter_read = counter_memory_q.req && !counter_memory_q.req_is_wr;
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_counters
     port_counters u_counters (
       .clk_i, .rst_ni, .event_i(ev[p]), .event_end_i(ev_end[p]), .event_giant_i(ev_giant[p]),
@@ -465,7 +489,7 @@ module twinstamp_card
       .sent_broadcast_i(sent_broadcast[p]), .sent_late_i(sent_late[p]),
       .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
       .overflow_o(counters_overflow[p]),
-      .read_i(counter_read), .read_address_i(hwif_out.counter_memory.addr[7:3]),
+      .read_i(counter_read), .read_address_i(counter_memory_q.addr[7:3]),
       .read_data_o(counter_data[p])
     );
   end
@@ -481,8 +505,8 @@ module twinstamp_card
       else if (flip) latch_q <= 1'b0;
       if (flip) latched_at_q <= now_q32;
       counter_read_q <= counter_read;
-      counter_half_q <= hwif_out.counter_memory.addr[2];
-      counter_port_q <= hwif_out.counter_memory.addr[9:8];
+      counter_half_q <= counter_memory_q.addr[2];
+      counter_port_q <= counter_memory_q.addr[9:8];
     end
   end
   assign hwif_in.counter_memory.rd_ack = counter_read_q;
@@ -493,11 +517,11 @@ module twinstamp_card
   end
   assign hwif_in.counter_memory.rd_data = counter_half_q ? counter_word[63:32] : counter_word[31:0];
   assign hwif_in.counter_memory.wr_ack =
-      hwif_out.counter_memory.req && hwif_out.counter_memory.req_is_wr;
+      counter_memory_q.req && counter_memory_q.req_is_wr;
 
   assign hwif_in.id.build.value.next = BuildId;
   assign hwif_in.id.features.flow_hash.next = FlowHash;
-  assign hwif_in.id.features.digest.next = 1'b1;
+  assign hwif_in.id.features.digest.next = Digest;
   assign hwif_in.id.features.dedup.next = Dedup;
   assign hwif_in.id.features.phy.next = 1'b1;
   assign hwif_in.id.features.loopback.next = 1'b1;
@@ -535,7 +559,7 @@ module twinstamp_card
     .pps_word_i, .pps_word_o, .uart_rx_i, .uart_tx_o,
     .pps_o(hwif_in.pps), .pps_i(hwif_out.pps), .uart_o(hwif_in.uart), .uart_i(hwif_out.uart),
     .cpu_o(hwif_in.cpu), .cpu_i(hwif_out.cpu),
-    .memory_o(hwif_in.cpu_memory), .memory_i(hwif_out.cpu_memory),
+    .memory_o(hwif_in.cpu_memory), .memory_i(cpu_memory_q),
     .s_awvalid(s_axil_awvalid), .s_awready(s_axil_awready), .s_awaddr(s_axil_awaddr),
     .s_wvalid(s_axil_wvalid), .s_wready(s_axil_wready), .s_wdata(s_axil_wdata), .s_wstrb(s_axil_wstrb),
     .s_bvalid(s_axil_bvalid), .s_bready(s_axil_bready), .s_bresp(s_axil_bresp),

@@ -122,7 +122,7 @@ module discipline
 
   // Events of the core.
   logic running, pps_event_q, tick_event_q, command_event_q, run_q;
-  logic [31:0] tick_q, tick;
+  logic [31:0] tick_q, tick, tick_last_q;
   assign tick = cpu_i.tick.cycles.value < 32'd1024 ? 32'd1024 : cpu_i.tick.cycles.value;
   logic [2:0] clear;
   assign clear = cpu_i.events_clear.value.value & {3{clear_q}};
@@ -130,14 +130,16 @@ module discipline
     if (!rst_ni) begin
       {pps_event_q, tick_event_q, command_event_q, run_q} <= '0;
       tick_q <= '0;
+      tick_last_q <= '1;
     end else begin
       run_q <= cpu_i.control.run.value;
+      tick_last_q <= tick - 32'd1;
       pps_event_q <= published || (pps_event_q && !clear[0]);
       command_event_q <= command_q || (command_event_q && !clear[2]);
       if (!run_q) begin
         tick_q <= '0;
         tick_event_q <= 1'b0;
-      end else if (tick_q >= tick - 32'd1) begin
+      end else if (tick_q >= tick_last_q) begin
         tick_q <= '0;
         tick_event_q <= 1'b1;
       end else begin

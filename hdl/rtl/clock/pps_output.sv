@@ -24,9 +24,8 @@ module pps_output #(
   localparam int unsigned Log2N = $clog2(N);
 
   // Card time at the end of the word that is being made: six cycles after now_q72_i, and what the way takes.
-  localparam int unsigned Ahead = 6;
   localparam int unsigned M = AddendBits + 4;   // multiples of an addend, up to 16
-  logic [72:0] offset_q;
+  logic [72:0] offset_q, ahead_q;
   logic [72:0] end_q;      // up to the seconds' lowest bit
   logic [AddendBits-1:0] addend_q, addend1_q;
   logic second_q, high_q;
@@ -49,7 +48,7 @@ module pps_output #(
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
-      offset_q <= '0;
+      {offset_q, ahead_q} <= '0;
       end_q <= '0;
       {addend_q, addend1_q, past1_q, past2_q} <= '0;
       {three_q, five_q} <= '0;
@@ -63,7 +62,8 @@ module pps_output #(
       {valid_q, high_q, crossed1_q, crossed2_q, crossed3_q} <= '0;
       word_o <= '0;
     end else begin
-      offset_q <= 73'(addend_q72_i) * 73'(Ahead) + (73'($signed(delay_q48_i)) << 24);
+      ahead_q <= (73'(addend_q72_i) << 2) + (73'(addend_q72_i) << 1);   // six times
+      offset_q <= ahead_q + (73'($signed(delay_q48_i)) << 24);
       end_q <= now_q72_i[72:0] + offset_q;
       addend_q <= addend_q72_i;
       second_q <= end_q[72];

@@ -27,7 +27,7 @@ module async_fifo #(
   if (DepthLog2 < 2 || DepthLog2 > 10) $fatal(1, "async_fifo: DepthLog2 must be 2 to 10");
 
   localparam int unsigned P = DepthLog2 + 1;
-  logic [Width-1:0] memory [2**DepthLog2];
+  (* ram_style = "distributed" *) logic [Width-1:0] memory [2**DepthLog2];
   logic [P-1:0] wptr_q, wgray_q, rptr_q, rgray_q, wgray_r, rgray_w;
   logic [P-1:0] wptr_d, rptr_d;
 

@@ -82,7 +82,8 @@ module soft_core #(
   logic read_ready_q;
   logic [3:0] core_write;
   logic [MemoryLog2-1:0] core_place;
-  assign core_write = strobe & {4{running_q && valid && in_memory}};
+  // Not all of the address: a core that writes where nothing is fails anyway, and must not hold the memory up.
+  assign core_write = strobe & {4{running_q && valid && address[31:30] == '0}};
   assign core_place = address[MemoryLog2+1:2];
   always_ff @(posedge cpu_clk_i) begin
     for (int i = 0; i < 4; i++) if (core_write[i]) memory[core_place][8*i +: 8] <= wdata[8*i +: 8];
@@ -107,8 +108,14 @@ module soft_core #(
     else read_ready_q <= running_q && valid && in_memory && !read_ready_q;
   end
 
-  assign ready = (in_memory && read_ready_q) || (in_bus && bus_done_i) || (in_wait && events_i);
-  assign rdata = in_bus ? bus_data_i : in_memory ? read_q : '0;
+  // Each of these is of a cycle in which the core asked for it: it need not be looked at what it asks for.
+  logic wait_ready_q;
+  always_ff @(posedge cpu_clk_i or negedge rst_ni) begin
+    if (!rst_ni) wait_ready_q <= 1'b0;
+    else wait_ready_q <= running_q && valid && in_wait && events_i && !wait_ready_q;
+  end
+  assign ready = read_ready_q || bus_done_i || wait_ready_q;
+  assign rdata = read_ready_q ? read_q : bus_done_i ? bus_data_i : '0;
   assign bus_request_o = running_q && valid && in_bus;
   assign bus_write_o = strobe != '0;
   assign bus_address_o = address[16:0];

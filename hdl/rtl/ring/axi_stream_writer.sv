@@ -40,7 +40,6 @@ module axi_stream_writer #(
   logic [63:0] memory [2**D];
   logic [D:0] wptr_q, rptr_q, level;
   assign level = wptr_q - rptr_q;
-  assign room_o = (D+1)'(2**D) - level;
   assign ready_o = !level[D];
 
   logic [63:0] address_q;
@@ -50,9 +49,11 @@ module axi_stream_writer #(
   logic [4:0] to_boundary, beats;
   assign to_boundary = 5'd16 - {1'b0, address_q[6:3]};
   assign beats = level >= (D+1)'(to_boundary) ? to_boundary : level[4:0];
-  logic start;
-  assign start = left_q == '0 && !aw_q && level != '0 &&
-                 (level >= (D+1)'(to_boundary) || flush_i);
+  // A burst is measured, then begun: what waits can only become more meanwhile.
+  logic measure, start_q;
+  logic [4:0] beats_q;
+  assign measure = left_q == '0 && !aw_q && !start_q && level != '0 &&
+                   (level >= (D+1)'(to_boundary) || flush_i);
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -61,6 +62,10 @@ module axi_stream_writer #(
       address_q <= '0;
       awaddr <= '0;
       left_q <= '0;
+      start_q <= 1'b0;
+      beats_q <= '0;
+      room_o <= (D+1)'(2**D);
+      empty_o <= 1'b1;
       aw_q <= 1'b0;
       awlen_q <= '0;
       issued_o <= '0;
@@ -68,14 +73,18 @@ module axi_stream_writer #(
       error_o <= 1'b0;
     end else begin
       error_o <= 1'b0;
+      room_o <= (D+1)'(2**D) - level;
+      empty_o <= level == '0 && left_q == '0 && !aw_q && !start_q && !valid_i;
       if (valid_i && ready_o) wptr_q <= wptr_q + (D+1)'(1);
       if (address_set_i) address_q <= address_i;
-      if (start) begin
-        left_q <= beats;
-        awlen_q <= 8'(beats) - 8'd1;
+      start_q <= measure;
+      if (measure) beats_q <= beats;
+      if (start_q) begin
+        left_q <= beats_q;
+        awlen_q <= 8'(beats_q) - 8'd1;
         aw_q <= 1'b1;
         awaddr <= address_q;
-        address_q <= address_q + {56'b0, beats, 3'b000};
+        address_q <= address_q + {56'b0, beats_q, 3'b000};
         issued_o <= issued_o + 32'd1;
       end
       if (awvalid && awready) aw_q <= 1'b0;
@@ -99,5 +108,4 @@ module axi_stream_writer #(
   assign wdata = memory[rptr_q[D-1:0]];
   assign wlast = left_q == 5'd1;
   assign bready = 1'b1;
-  assign empty_o = level == '0 && left_q == '0 && !aw_q;
 endmodule

@@ -155,7 +155,7 @@ module block_packer
   logic data_valid_q;         // a word read last cycle
   logic first_q;              // it is the record's first
   logic read_now;
-  assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > (WriterLog2+1)'(2));
+  assign read_now = state_q == StPeek || (state_q == StCopy && read_q < words_q && s_room > (WriterLog2+1)'(4));
   always_comb begin
     read_o = '0;
     read_o[port_q] = read_now;

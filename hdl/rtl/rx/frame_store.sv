@@ -2,7 +2,7 @@
 // Holds one port's frames as finished records until the packer fetches them; drops whole frames when full.
 //
 // Clock: the core clock. Takes an entry every cycle while the digest engine does; the end of a frame waits for
-// its digest (20 to 70 cycles) and flow hash (30 to 80), and six cycles more, in which the crossing's FIFO holds
+// its digest (20 to 70 cycles) and flow hash (30 to 80), and seven cycles more, in which the crossing's FIFO holds
 // what comes. A record is four header words and the frame's words (docs/card.md); the header is written behind
 // the frame, in front of it, when all is known, and only then becomes visible (`committed_o`).
 // Overflow: a frame that finds too little room is left out whole and counted; it takes a sequence number,
@@ -99,8 +99,9 @@ module frame_store
                   (!runt_q || keep_runt_i) && (!giant || keep_giant_i);
   assign needed = used_q + (A+1)'(words_q) + (A+1)'(RecordHeaderWords);
 
-  logic no_room;
-  assign no_room = needed >= (A+1)'(2**A);  // this word would not fit
+  // Whether the next word would not fit, said a cycle ahead and so for one word more. After a record has become
+  // visible, words wait for a cycle, until this knows of it.
+  logic no_room_q, settle_q;
 
   logic end_now;
   assign end_now = valid_i && entry_i.is_end && ready_o;
@@ -141,13 +142,13 @@ module frame_store
         default: wdata = digest_q;
       endcase
     end else if (valid_i && ready_o && !entry_i.is_end) begin
-      we = !skip_q && !full_q && !no_room && words_q < 11'(MaxStoredWords);
+      we = !skip_q && !full_q && !no_room_q && words_q < 11'(MaxStoredWords);
     end
   end
 
   // An end waits for its stamp, which is always under way already. The engine gets every word that a frame
   // may store and every end, also of frames that are not kept.
-  assign ready_o = !judging_q && !heading_q && !digest_wait_q && !flow_wait_q && hash_ready_i &&
+  assign ready_o = !judging_q && !heading_q && !settle_q && !digest_wait_q && !flow_wait_q && hash_ready_i &&
                    (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);
   // An end goes to the engine a cycle after it was taken: what was free then still is.
   assign hash_valid_o = judging_q ? frame_q
@@ -168,6 +169,8 @@ module frame_store
       committed_q <= '0;
       used_q <= '0;
       needed_q <= '0;
+      no_room_q <= 1'b0;
+      settle_q <= 1'b0;
       judging_q <= 1'b0;
       {frame_q, runt_q, cut_q} <= '0;
       end_q <= '0;
@@ -199,6 +202,8 @@ module frame_store
       event_o <= 1'b0;
       committed_q <= committed;
       used_q <= committed - taken_i;
+      no_room_q <= needed + (A+1)'(1) >= (A+1)'(2**A);
+      settle_q <= judging_q || (heading_q && head_q == 2'd3);
       if (digest_wait_q || flow_wait_q) begin
         if (digest_wait_q && hash_done_i) begin
           digest_wait_q <= 1'b0;
@@ -253,7 +258,7 @@ module frame_store
       end else if (valid_i && ready_o && !entry_i.is_end) begin
         if (!store_i) skip_q <= 1'b1;
         if (words_q < 11'(MaxStoredWords) && !full_q) begin
-          if (no_room) full_q <= 1'b1;
+          if (no_room_q) full_q <= 1'b1;
           else words_q <= words_q + 11'd1;
         end
       end

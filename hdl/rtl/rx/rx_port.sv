@@ -88,13 +88,18 @@ module rx_port
     else if (rx_valid && rx_full) full_seen_q <= 1'b1;
   end
 
-  logic valid, ready;
-  rx_entry_t entry;
+  logic fifo_valid, fifo_ready, valid, ready;
+  rx_entry_t fifo_entry, entry;
   async_fifo #(.Width($bits(rx_entry_t)), .DepthLog2(6)) u_fifo (
     .wclk_i(rx_clk_i), .wrst_ni(rx_rst_ni), .wvalid_i(rx_valid), .wdata_i(rx_entry), .wfull_o(rx_full),
     .wlate_i(late_i[2]),
-    .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(valid), .rdata_o(entry), .rready_i(ready),
+    .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(fifo_valid), .rdata_o(fifo_entry), .rready_i(fifo_ready),
     .rlate_i(late_i[1])
+  );
+
+  stream_register #(.Width($bits(rx_entry_t))) u_entry (
+    .clk_i, .rst_ni, .valid_i(fifo_valid), .data_i(fifo_entry), .ready_o(fifo_ready), .valid_o(valid),
+    .data_o(entry), .ready_i(ready)
   );
 
   logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow, normal_overflow;

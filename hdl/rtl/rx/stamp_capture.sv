@@ -32,27 +32,36 @@ module stamp_capture #(
   logic [63:0] stamps [8];
   logic [EpochBits-1:0] epochs [8];
   logic [3:0] wptr_q, rptr_q;
-  logic request, full;
+  // The stamp is rounded in the cycle of its request, and kept in the next.
+  logic request, request_q, full;
+  logic [63:0] stamp_q;
+  logic [EpochBits-1:0] epoch_q;
   assign request = toggle != toggle_q;
   assign full = wptr_q == {~rptr_q[3], rptr_q[2:0]};
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       toggle_q <= 1'b0;
+      request_q <= 1'b0;
       wptr_q <= '0;
       rptr_q <= '0;
       overflow_o <= 1'b0;
     end else begin
       toggle_q <= toggle;
-      if (request && !full) wptr_q <= wptr_q + 4'd1;
-      if (request && full) overflow_o <= 1'b1;
+      request_q <= request;
+      if (request_q && !full) wptr_q <= wptr_q + 4'd1;
+      if (request_q && full) overflow_o <= 1'b1;
       if (valid_o && ready_i) rptr_q <= rptr_q + 4'd1;
     end
   end
   always_ff @(posedge clk_i) begin
-    if (request && !full) begin
-      stamps[wptr_q[2:0]] <= now_q32_i + 64'(now_fraction_i >= RoundFrom);
-      epochs[wptr_q[2:0]] <= epoch_i;
+    if (request) begin
+      stamp_q <= now_q32_i + 64'(now_fraction_i >= RoundFrom);
+      epoch_q <= epoch_i;
+    end
+    if (request_q && !full) begin
+      stamps[wptr_q[2:0]] <= stamp_q;
+      epochs[wptr_q[2:0]] <= epoch_q;
     end
   end
   assign valid_o = wptr_q != rptr_q;

@@ -48,9 +48,8 @@ module port_counters
   logic bank_q;
   // The event under way, out of the queue, with its class.
   event_t next, head_q;
-  logic queued, waiting_q, full, noise_q, runt_q, bad_q, good, last;
+  logic queued_q, waiting_q, full, noise_q, runt_q, bad_q, good, last;
   logic [4:0] size_index, size_index_q;
-  assign queued = wptr_q != rptr_q;
   assign full = wptr_q == {~rptr_q[4], rptr_q[3:0]};
   assign next = queue[rptr_q[3:0]];
   always_ff @(posedge clk_i) begin
@@ -61,7 +60,9 @@ module port_counters
   end
 
   logic fetch;
-  assign fetch = queued && (!waiting_q || last);
+  logic [4:0] level, level_q;         // of the queue
+  assign level = level_q + 5'(event_i) - 5'(fetch);
+  assign fetch = queued_q && (!waiting_q || last);
   always_comb begin
     if (next.e.length <= 24'd64) size_index = 5'(CntSize64);
     else if (next.e.length <= 24'd127) size_index = 5'(CntSize127);
@@ -89,34 +90,38 @@ module port_counters
 
   // What the event under way adds in this cycle.
   logic [2:0] slot_q;
-  logic [9:0] discards_q;     // not yet added
-  logic [9:0] duplicates_q;
-  // What is sent, each at its turn: frames, octets, broadcast, multicast, late. Wide enough for all that is
-  // sent while discards, 1023 at most with a cycle in twelve, have their turn.
-  localparam int unsigned SentKinds = 5;
-  logic [19:0] sent_q [SentKinds];
-  logic [SentKinds-1:0] sent_waits, sent_now;
-  logic [19:0] sent_amount;
-  logic [4:0] sent_index;
-  logic discard_now, duplicate_now;
-  for (genvar k = 0; k < int'(SentKinds); k++) begin : gen_sent
-    assign sent_waits[k] = sent_q[k] != '0;
-  end
-  assign discard_now = !waiting_q && discards_q != '0;
-  assign duplicate_now = !waiting_q && discards_q == '0 && duplicates_q != '0;
+  // What can wait is gathered, and picked, one kind after the other, for the cycles that events leave. Wide enough for
+  // all that comes while the others have their turn.
+  localparam int unsigned Kinds = 7;
+  logic [19:0] more [Kinds];         // of this cycle
+  logic [Kinds-1:0] comes, has_q, take;
+  logic [19:0] sum_q [Kinds];
+  logic pick_q, pick_now, picks;
+  logic [4:0] pick_index, pick_index_q;
+  logic [19:0] pick_amount, pick_amount_q;
   always_comb begin
-    sent_now = '0;
-    sent_amount = '0;
-    sent_index = 5'(CntTxFrames);
-    if (!waiting_q && discards_q == '0 && duplicates_q == '0) begin
-      for (int k = int'(SentKinds) - 1; k >= 0; k--) begin
-        if (sent_waits[k]) begin
-          sent_now = SentKinds'(1) << k;
-          sent_amount = sent_q[k];
-          sent_index = 5'(CntTxFrames) + 5'(k);
-        end
+    more[0] = 20'(sent_i);
+    more[1] = sent_i ? 20'(sent_length_i) : '0;
+    more[2] = 20'(sent_i && sent_broadcast_i);
+    more[3] = 20'(sent_i && sent_multicast_i && !sent_broadcast_i);
+    more[4] = 20'(sent_i && sent_late_i);
+    more[5] = 20'(discard_i);
+    more[6] = 20'(duplicate_i);
+    comes = {duplicate_i, discard_i, sent_i && sent_late_i, sent_i && sent_multicast_i && !sent_broadcast_i,
+             sent_i && sent_broadcast_i, sent_i, sent_i};
+    pick_now = pick_q && !waiting_q;
+    picks = !pick_q || pick_now;
+    take = '0;
+    pick_index = '0;
+    pick_amount = '0;
+    for (int k = int'(Kinds) - 1; k >= 0; k--) begin
+      if (has_q[k]) begin
+        take = Kinds'(1) << k;
+        pick_amount = sum_q[k];
+        pick_index = k == 6 ? 5'(CntDuplicatesDropped) : k == 5 ? 5'(CntDiscarded) : 5'(CntTxFrames) + 5'(k);
       end
     end
+    if (!picks) take = '0;
   end
   logic add;
   logic [4:0] index;
@@ -129,9 +134,9 @@ module port_counters
     index = '0;
     if (!waiting_q) begin
       // What can wait, in the cycles that are left.
-      index = discard_now ? 5'(CntDiscarded) : duplicate_now ? 5'(CntDuplicatesDropped) : sent_index;
-      amount = discard_now || duplicate_now ? 24'd1 : 24'(sent_amount);
-      add = discard_now || duplicate_now || sent_now != '0;
+      index = pick_index_q;
+      amount = 24'(pick_amount_q);
+      add = pick_q;
     end else if (noise_q) begin
       index = head_q.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
     end else begin
@@ -174,7 +179,7 @@ module port_counters
   assign old_bank = !bank_q;
   // Events from before the flip go first.
   logic old_left;
-  assign old_left = (waiting_q && head_q.bank == old_bank) || (queued && next.bank == old_bank) || (add_q && add_bank_q == old_bank);
+  assign old_left = (waiting_q && head_q.bank == old_bank) || (queued_q && next.bank == old_bank) || (add_q && add_bank_q == old_bank);
 
   logic [63:0] difference0 [32];
   logic [63:0] difference1 [32];
@@ -193,12 +198,6 @@ module port_counters
   assign we1 = clearing_q || (add_q && add_bank_q) || (walk_q && old_bank);
   assign wa0 = clearing_q ? step_q : (walk_q && !old_bank) ? walk_index_q : add_index_q;
   assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
-  // Between events nothing moves: less to switch, and to simulate.
-  logic active;
-  assign active = queued || waiting_q || add || add_q || busy_o;
-  // Simulation: nothing moves until an input says so (tools/model_edges.py).
-  logic asleep;
-  assign asleep = !active;
   always_ff @(posedge clk_i) begin
     if (add || walking_q) begin
       read0_q <= difference0[ra0];
@@ -217,11 +216,15 @@ module port_counters
     if (!rst_ni) begin
       wptr_q <= '0;
       rptr_q <= '0;
+      level_q <= '0;
+      queued_q <= 1'b0;
       bank_q <= 1'b0;
       slot_q <= '0;
-      discards_q <= '0;
-      duplicates_q <= '0;
-      for (int k = 0; k < int'(SentKinds); k++) sent_q[k] <= '0;
+      for (int k = 0; k < int'(Kinds); k++) sum_q[k] <= '0;
+      has_q <= '0;
+      pick_q <= 1'b0;
+      pick_index_q <= '0;
+      pick_amount_q <= '0;
       add_q <= 1'b0;
       again_q <= 1'b0;
       added_q <= '0;
@@ -235,21 +238,23 @@ module port_counters
       step_q <= '0;
       flipped_q <= 1'b0;
       overflow_o <= 1'b0;
-    end else if (active || event_i || discard_i || duplicate_i || sent_i || flip_i) begin
+    end else begin
       if (event_i) begin
         wptr_q <= wptr_q + 5'd1;
         if (full) overflow_o <= 1'b1;
       end
       if (waiting_q) slot_q <= last ? '0 : slot_q + 3'd1;
       if (fetch) rptr_q <= rptr_q + 5'd1;
-      discards_q <= discards_q + 10'(discard_i) - 10'(discard_now);
-      duplicates_q <= duplicates_q + 10'(duplicate_i) - 10'(duplicate_now);
-      if (sent_i || sent_waits != '0) begin
-        sent_q[0] <= (sent_now[0] ? '0 : sent_q[0]) + 20'(sent_i);
-        sent_q[1] <= (sent_now[1] ? '0 : sent_q[1]) + (sent_i ? 20'(sent_length_i) : '0);
-        sent_q[2] <= (sent_now[2] ? '0 : sent_q[2]) + 20'(sent_i && sent_broadcast_i);
-        sent_q[3] <= (sent_now[3] ? '0 : sent_q[3]) + 20'(sent_i && sent_multicast_i && !sent_broadcast_i);
-        sent_q[4] <= (sent_now[4] ? '0 : sent_q[4]) + 20'(sent_i && sent_late_i);
+      level_q <= level;
+      queued_q <= level != '0;
+      if (comes != '0 || has_q != '0) begin
+        for (int k = 0; k < int'(Kinds); k++) sum_q[k] <= (take[k] ? '0 : sum_q[k]) + more[k];
+        has_q <= (has_q & ~take) | comes;
+      end
+      if (picks) begin
+        pick_q <= take != '0;
+        pick_index_q <= pick_index;
+        pick_amount_q <= pick_amount;
       end
       add_q <= add;
       again_q <= add_q && index == add_index_q && add_bank == add_bank_q;
@@ -279,6 +284,9 @@ module port_counters
       end
     end
   end
-  assign ready_o = discards_q == '0 && !discard_i && duplicates_q == '0 && !duplicate_i && sent_waits == '0 && !sent_i && !busy_o;
+  assign ready_o = has_q == '0 && comes == '0 && !pick_q && !busy_o;
   assign busy_o = clearing_q || walking_q || walk_q || flipped_q;
+  // Simulation: nothing moves until an input says so (tools/model_edges.py).
+  logic asleep;
+  assign asleep = !queued_q && level_q == '0 && !waiting_q && has_q == '0 && !pick_q && !add_q && !again_q && !busy_o;
 endmodule

@@ -51,7 +51,7 @@ module gmii_tx
 
   logic [63:0] memory [2**D];
   logic [63:0] word_q;
-  logic [D:0] wptr_q, rptr_q, level;
+  logic [D:0] wptr_q, rptr_q, level, level_q;
   logic next_word;
   assign level = wptr_q - rptr_q;
   assign room_o = (D+1)'(2**D) - level;
@@ -80,31 +80,42 @@ module gmii_tx
   logic go;
   assign go = gap_q >= 4'd11 && !hold_i && (!flags_q[TxLaunch] || !due[63]);
 
-  logic [7:0] byte_now;
-  assign byte_now = state_q == StPad ? 8'h00 : word_q[8*lane_q +: 8];
+  // The byte that leaves was taken out of its word a cycle before: lane_q is that of the next one.
+  logic [7:0] byte_now, byte_q;
+  assign byte_now = state_q == StPad ? 8'h00 : byte_q;
   logic [31:0] crc_next;
   crc32_byte u_crc (
     .enable_i(state_q == StData || state_q == StPad), .crc_i(crc_q), .data_i(byte_now), .crc_o(crc_next)
   );
 
+  logic quiet, empty_q;
+  // What is in the FIFO, a cycle late: a word that was just taken is looked for again only cycles later.
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) begin
+      level_q <= '0;
+      empty_q <= 1'b1;
+    end else if (!quiet || in_valid_i) begin
+      level_q <= level;
+      empty_q <= level == '0 && !in_valid_i;
+    end
+  end
   // Between frames nothing moves: less to switch, and to simulate.
-  logic quiet;
-  assign quiet = state_q == StIdle && !next_word && !in_valid_i && gap_q == 4'd12 && !tx_en_o && !sent_o &&
-                 !departure_valid_o && head_q == '0 && (enable_i || level == '0);
+  assign quiet = state_q == StIdle && !in_valid_i && gap_q == 4'd12 && !tx_en_o && !sent_o &&
+                 !departure_valid_o && head_q == '0 && empty_q;
 
   // Simulation: nothing moves until a record comes (tools/model_edges.py).
   logic asleep;
-  assign asleep = state_q == StIdle && level == '0 && gap_q == 4'd12 && !tx_en_o && !sent_o && !departure_valid_o &&
-                  head_q == '0;
+  assign asleep = state_q == StIdle && level == '0 && empty_q && gap_q == 4'd12 && !tx_en_o && !sent_o &&
+                  !departure_valid_o && head_q == '0;
 
-  // A word is asked for a cycle before its first byte is needed.
+  // A word is asked for a cycle before its first byte is taken out of it.
   always_comb begin
     next_word = 1'b0;
     unique case (state_q)
-      StIdle: next_word = level >= (D+1)'(RecordHeaderWords);
+      StIdle: next_word = level_q >= (D+1)'(RecordHeaderWords);
       StHead: next_word = head_q != 3'd3;
-      StSfd: next_word = length_q != '0;
-      StData: next_word = lane_q == 3'd7 && sent_q + 16'd1 != length_q;
+      StPreamble: next_word = count_q == 3'd6 && length_q != '0;
+      StData: next_word = lane_q == 3'd7 && sent_q + 16'd2 < length_q;
       default: ;
     endcase
   end
@@ -116,6 +127,7 @@ module gmii_tx
       state_q <= StIdle;
       head_q <= '0;
       lane_q <= '0;
+      byte_q <= '0;
       gap_q <= '0;
       length_q <= '0;
       sent_q <= '0;
@@ -180,7 +192,7 @@ module gmii_tx
             default: state_q <= StFill;
           endcase
         end
-        StFill: if (level >= words) state_q <= StWait;
+        StFill: if (level_q >= words) state_q <= StWait;
         StWait: begin
           count_q <= '0;
           crc_q <= '1;
@@ -201,6 +213,8 @@ module gmii_tx
           if (count_q == 3'd6) state_q <= StSfd;
         end
         StSfd: begin
+          byte_q <= word_q[7:0];
+          lane_q <= 3'd1;
           txd_o <= 8'hD5;
           tx_en_o <= 1'b1;
           sfd_next_q <= 1'b1;
@@ -211,6 +225,7 @@ module gmii_tx
           txd_o <= byte_now;
           tx_en_o <= 1'b1;
           crc_q <= crc_next;
+          byte_q <= word_q[8*lane_q +: 8];
           lane_q <= lane_q + 3'd1;
           if (sent_q == '0) multicast_q <= byte_now[0];
           if (sent_q < 16'd6 && byte_now != 8'hFF) broadcast_q <= 1'b0;

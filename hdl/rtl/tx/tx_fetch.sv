@@ -100,7 +100,7 @@ module tx_fetch #(
           left_q <= producer_i[port_q] - consumer_q[port_q];
           place_q <= consumer_q[port_q] & ((32'd1 << size_log2_i[port_q]) - 32'd1);
           base_q <= base_i[port_q];
-          state_q <= enable_i[port_q] ? StAsk : StSettle;
+          state_q <= enable_i[port_q] && !bad_shape_o[port_q] ? StAsk : StSettle;
         end
         StAsk: begin
           ar_q <= 1'b1;

@@ -43,8 +43,18 @@ module uart #(
   logic [1:0] votes_q;
   logic middle, vote;
   // Samples an eighth of a bit before the middle, in it and after it.
-  assign middle = rx_count_q == (bit_cycles >> 1) - (bit_cycles >> 3) || rx_count_q == bit_cycles >> 1 ||
-                  rx_count_q == (bit_cycles >> 1) + (bit_cycles >> 3);
+  logic [15:0] early_q, middle_q, late_q, done_q, last_q;
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) {early_q, middle_q, late_q, done_q, last_q} <= '0;
+    else begin
+      early_q <= (bit_cycles >> 1) - (bit_cycles >> 3);
+      middle_q <= bit_cycles >> 1;
+      late_q <= (bit_cycles >> 1) + (bit_cycles >> 3);
+      done_q <= late_q + 16'd1;
+      last_q <= bit_cycles - 16'd1;
+    end
+  end
+  assign middle = rx_count_q == early_q || rx_count_q == middle_q || rx_count_q == late_q;
   assign vote = votes_q >= 2'd2;
   logic rx_push;
   logic [7:0] rx_memory [2**RxLog2];
@@ -78,7 +88,7 @@ module uart #(
         RxBits: begin
           rx_count_q <= rx_count_q + 16'd1;
           if (middle && rx) votes_q <= votes_q + 2'd1;
-          if (rx_bit_q == 4'd9 && rx_count_q == (bit_cycles >> 1) + (bit_cycles >> 3) + 16'd1) begin
+          if (rx_bit_q == 4'd9 && rx_count_q == done_q) begin
             // In the stop bit: done, so that a faster sender's next start bit is not missed.
             rx_count_q <= '0;
             if (vote) begin
@@ -88,7 +98,7 @@ module uart #(
               framing_o <= framing_o + 16'd1;
               rx_state_q <= RxWait;
             end
-          end else if (rx_count_q >= bit_cycles - 16'd1) begin
+          end else if (rx_count_q >= last_q) begin
             rx_count_q <= '0;
             votes_q <= '0;
             rx_bit_q <= rx_bit_q + 4'd1;
@@ -134,7 +144,7 @@ module uart #(
           tx_left_q <= 4'd10;
           tx_count_q <= '0;
         end
-      end else if (tx_count_q >= bit_cycles - 16'd1) begin
+      end else if (tx_count_q >= last_q) begin
         tx_count_q <= '0;
         tx_left_q <= tx_left_q - 4'd1;
         tx_shift_q <= {1'b1, tx_shift_q[9:1]};

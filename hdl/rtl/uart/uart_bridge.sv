@@ -62,7 +62,7 @@ module uart_bridge #(
   );
 
   typedef enum logic [3:0] {
-    Idle, Header, Payload, Check, Run, RunBus, RunMemory, RunMemoryTake, Head, Data, Tail
+    Idle, Header, Payload, Check, Run, RunBus, RunMemory, RunMemoryWait, RunMemoryTake, Head, Data, Tail
   } state_e;
   state_e state_q;
   logic [7:0] op_q, tag_q, last_q, status_q;   // last_q: words - 1
@@ -94,10 +94,14 @@ module uart_bridge #(
   logic [63:0] buffer [256];
   logic buffer_write;
   logic [7:0] buffer_address;
-  logic [63:0] buffer_in, buffer_q;
+  logic [63:0] buffer_in, buffer_q, write_in_q;
+  logic write_q;
+  logic [7:0] write_at_q;
   logic [63:8] gather_q;
   always_ff @(posedge clk_i) begin
-    if (buffer_write) buffer[buffer_address] <= buffer_in;
+    // Written a cycle late; what is read was written long before.
+    {write_q, write_at_q, write_in_q} <= {buffer_write, buffer_address, buffer_in};
+    if (write_q) buffer[write_at_q] <= write_in_q;
     buffer_q <= buffer[buffer_address];
   end
   logic fetched_q;   // buffer_q is the word at word_q
@@ -115,6 +119,15 @@ module uart_bridge #(
   assign memory_data_o = buffer_q;
   assign memory_write_o = state_q == RunMemory && is_write && fetched_q;
 
+  // A word from far away, and a byte out of its word, each a cycle later.
+  logic [63:0] memory_q;
+  logic [7:0] byte_out_q;
+  logic picked_q;              // byte_out_q is the byte at byte_q
+  always_ff @(posedge clk_i) begin
+    memory_q <= memory_data_i;
+    byte_out_q <= buffer_q[8*byte_q +: 8];
+  end
+
   assign buffer_address = word_q;
   assign rx_take = rx_valid && (state_q == Idle || state_q == Header || state_q == Payload || state_q == Check);
   always_comb begin
@@ -128,7 +141,7 @@ module uart_bridge #(
       buffer_in = {32'd0, m_axil_rdata};
     end else if (state_q == RunMemoryTake) begin
       buffer_write = is_read;
-      buffer_in = memory_data_i;
+      buffer_in = memory_q;
     end
   end
 
@@ -145,11 +158,11 @@ module uart_bridge #(
   always_comb begin
     unique case (state_q)
       Head: tx_data = head_byte;
-      Data: tx_data = buffer_q[8*byte_q +: 8];
+      Data: tx_data = byte_out_q;
       default: tx_data = check_high_q ? crc_q[15:8] : crc_q[7:0];
     endcase
   end
-  assign tx_write = !tx_full && (state_q == Head || (state_q == Data && fetched_q) || state_q == Tail);
+  assign tx_write = !tx_full && (state_q == Head || (state_q == Data && picked_q) || state_q == Tail);
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -169,6 +182,7 @@ module uart_bridge #(
       quiet_q <= '0;
       gather_q <= '0;
       fetched_q <= 1'b0;
+      picked_q <= 1'b0;
       {aw_q, w_q, b_q, ar_q, r_q} <= '0;
     end else begin
       if (rx_take) begin
@@ -177,6 +191,7 @@ module uart_bridge #(
       end
       quiet_q <= rx_take ? '0 : quiet_q + ($bits(quiet_q))'(1);
       fetched_q <= 1'b1;
+      picked_q <= state_q == Data && fetched_q && !tx_write;
       unique case (state_q)
         Idle: begin
           quiet_q <= '0;
@@ -264,8 +279,9 @@ module uart_bridge #(
         end
         RunMemory: begin
           // Reading: the address is out for a cycle. Writing: the word comes out of the buffer first.
-          if (is_read || fetched_q) state_q <= RunMemoryTake;
+          if (is_read || fetched_q) state_q <= RunMemoryWait;
         end
+        RunMemoryWait: state_q <= RunMemoryTake;
         RunMemoryTake: begin
           fetched_q <= 1'b0;
           word_q <= word_q + 8'd1;

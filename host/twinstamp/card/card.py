@@ -589,7 +589,10 @@ class Card:
         if self._duplicates:
             for port, constant in enumerate(self._constants):
                 self.write(f"port[{port}].dedup_constant", constant)
-            self.transport.wait(1e-6)  # taken over while the ring is off
+            # Taken over while the ring is off; a frame's place a cycle, the window is emptied.
+            left = (self.duplicate_window_size + 64) / self.identity.core_clock_hz
+            while left > 0:
+                left -= self.transport.wait(left)
         self.write_fields("ring.control", enable=1)
         self._running = True
         self._bound_ns = max((math.ceil(self.stamp_bound_ns(port)) for port in wanted), default=0)
