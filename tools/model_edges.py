@@ -14,7 +14,8 @@ reset (the constructor has seen it released, nothing can pull it again), and wit
 - assignments to what the register block reads (REGISTERS_BIT): only its own clock takes it over.
 
 model_asleep() says of which modules the RTL's `asleep` is high, model_events() which counters have something
-to count. What is not recognised is evaluated always; what looks new stops the build.
+to count: inputs of theirs, so model_refresh() computes what follows from those. What is not recognised is
+evaluated always; what looks new stops the build.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from model_parts import PREFIX, ROOT, body, die, instances, members
 SLEEPERS = {"train_port": 0, "gmii_tx": 1, "gmii_loopback": 2, "phy_link": 3, "port_counters": 4}
 COUNTERS = SLEEPERS["port_counters"]
 REGISTERS = 1 << 31
+# What wakes the counters of a port, beside senders and registers.
+COUNTED = ("event_i", "discard_i", "duplicate_i", "flip_i")
 # From the pins to the receive MAC it goes through gmii_loopback, asleep or not: only these stand still.
 TO_PINS = {"tx_en_o", "tx_er_o", "txd_o", "mac_tx_en_i", "mac_txd_i", "mac_tx_er_i"}
 REGISTER_INPUTS = "twinstamp_card__DOT__hwif_in"
@@ -137,7 +140,7 @@ class Sleep:
 
 
 def renamed(code: str) -> str:
-    code = re.sub(r"___(nba|ico)_(sequent|comb)__", r"___run_\1_\2__", code)
+    code = re.sub(r"___(nba|ico|stl)_(sequent|comb)__", r"___run_\1_\2__", code)
     return re.sub(r"\b(?:vlSelfRef\.|vlSymsp->TOP\.)(?:rst_ni|rx_rst_ni|tx_rst_ni)\b(?!\s*=[^=])", "1U", code)
 
 
@@ -174,7 +177,7 @@ def edges(folder: Path) -> tuple[str, str]:
 
     beds = sleepers(folder)
     sleep = Sleep(beds)
-    pattern = rf"^(void ({PREFIX}_\w+___(?:nba|ico)_\w+)\(.*?^\}})$"
+    pattern = rf"^(?:VL_ATTR_COLD )?(void ({PREFIX}_\w+___(?:nba|ico|stl)_\w+)\(.*?^\}})$"
     functions: dict[str, str] = {name: code for code, name in re.findall(pattern, text, re.M | re.S)}
 
     def inside(name: str) -> list[str]:
@@ -200,6 +203,8 @@ def edges(folder: Path) -> tuple[str, str]:
             (copied if mask & often else own).append(name)
     copied = list(dict.fromkeys(copied))
     own = [name for name in dict.fromkeys(own) if name not in copied]
+    fresh = [name for name in functions if name.startswith(f"{PREFIX}_port_counters___stl_sequent__")]
+    copied += fresh
     root = [name for name in copied if name.startswith(f"{ROOT}___")]
     for mask, lines in parts:
         if mask & often:
@@ -243,7 +248,7 @@ def edges(folder: Path) -> tuple[str, str]:
         else:
             lines.append(f"    if (syms->{member}.asleep) bits |= {1 << bit}u;")
     events = [
-        f"(syms->{member}.event_i | syms->{member}.duplicate_i | syms->{member}.flip_i ? {1 << bit}u : 0u)"
+        f"({' | '.join(f'syms->{member}.{name}' for name in COUNTED)} ? {1 << bit}u : 0u)"
         for member, bit in beds.items()
         if bit >= COUNTERS
     ]
@@ -256,6 +261,15 @@ def edges(folder: Path) -> tuple[str, str]:
         "    return bits;",
         "}",
         f"inline uint32_t model_events(const {PREFIX}__Syms* syms) {{ return {' | '.join(events)}; }}",
+        "// Counters that wake see what their inputs are.",
+        f"inline void model_refresh({PREFIX}__Syms* syms, const uint32_t bits) {{",
+        *(
+            f"    if (bits & {1 << bit}u) {renamed(name)}(&syms->{member});"
+            for member, bit in beds.items()
+            for name in fresh
+            if bit >= COUNTERS
+        ),
+        "}",
         f"inline bool model_runs(const {PREFIX}__Syms* syms) {{",
         f"    return syms->TOP.rst_ni & {' & '.join(resets)};",
         "}",

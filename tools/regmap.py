@@ -189,7 +189,10 @@ def block(folder: Path, ports: int) -> None:
 """,
     )
     # It stands until the next request: no need to choose between it and a copy.
-    change(r"assign rd_mux_addr = decoded_req \? decoded_addr : pending_rd_addr;", "assign rd_mux_addr = decoded_addr;")
+    change(
+        r"assign rd_mux_addr = decoded_req \? decoded_addr : pending_rd_addr;",
+        "assign rd_mux_addr = decoded_addr;",
+    )
     change(
         r"^    logic \[16:0\] pending_rd_addr;\n(?:.*\n)*?(?=    assign rd_mux_addr)",
         "    // Stands still throughout any external access.\n",

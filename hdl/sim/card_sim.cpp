@@ -520,7 +520,6 @@ void CardSim::memory_edge(bool b) {
     const bool valid = !responses_.empty() && responses_.front().due <= cycles_;
     top->m_axi_bvalid = valid;
     if (valid) top->m_axi_bresp = responses_.front().code;
-    refused_ |= valid && responses_.front().code != OKAY;
 }
 
 void CardSim::resolve(const uint32_t before[4]) {

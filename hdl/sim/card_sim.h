@@ -277,7 +277,6 @@ class CardSim {
     uint32_t awake_ = ~0u;            // parts of the model that are evaluated, see edge.cpp
     std::array<uint32_t, 4> calm_{};  // what could have slept at the last looks
     uint64_t slept_ = 0, sleep_ = 0;  // cycles that the PHYs' timers are behind, and may be
-    bool refused_ = false;            // the memory answered with an error
     uint32_t stale_ = 0;              // ports whose inputs changed since the model saw them
     int64_t now_fs_ = 0;
     uint64_t cycles_ = 0;

@@ -55,6 +55,11 @@ inline void CardSim::rouse() {
         return;
     }
     awake_ &= ~REGISTERS_BIT;
+    auto* syms = top->rootp->vlSymsp;
+    if (const uint32_t rise = model_events(syms) & ~awake_) {
+        model_refresh(syms, rise);
+        awake_ |= rise;
+    }
     if (top->m_axi_arvalid || read_left_) wake(GMII_TX_BIT);
     if (!(awake_ & PHY_LINK_BIT)) {
         if (slept_ == sleep_) {
@@ -63,14 +68,13 @@ inline void CardSim::rouse() {
             ++slept_;
         }
     }
-    awake_ |= model_events(top->rootp->vlSymsp);
 }
 
 // Behind a core edge: what may sleep from now on.
 inline void CardSim::doze() {
     const auto* root = top_->rootp;
-    // Discards come while the ring does not run, or after the memory refused something.
-    const bool counting = (awake_ & SENDERS) || refused_ || !root->twinstamp_card__DOT__store;
+    // That all are ready for it is looked at while a latch waits.
+    const bool counting = (awake_ & SENDERS) || root->twinstamp_card__DOT__latch_q;
     if (awake_ & COUNTERS && !counting) awake_ &= ~(model_asleep(root->vlSymsp) & COUNTERS);
     if (cycles_ % 16 || !(awake_ & SLOW)) return;
     uint32_t now = register_edge_ ? 0 : model_asleep(root->vlSymsp) & SLOW;

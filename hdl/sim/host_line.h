@@ -55,9 +55,9 @@ struct HostLine {
         last_activity = cycles;
     }
 
-    // Sends bytes, then has `clock(level)`, which runs a cycle and returns the card's line, run until `want` bytes
-    // are back or the line was quiet for `quiet` cycles. Returns how many came; what came beyond is there at the next
-    // call.
+    // Sends bytes, then has `clock(level)`, which runs a cycle and returns the card's line, run until `want`
+    // bytes are back or the line was quiet for `quiet` cycles. Returns how many came; what came beyond is
+    // there at the next call.
     template <typename Clock>
     std::uint64_t exchange(const std::uint8_t* bytes, std::uint64_t n, std::uint8_t* back, std::uint64_t want,
                            std::uint64_t quiet, Clock clock) {

@@ -151,10 +151,10 @@ uint64_t until_due(const Model* model, uint64_t step_q32) {
 void add_time(Model* model, u128 q72) {
 #define WARP_DUE(member)
 #define WARP_TARGET(member)
-#define WARP_TIME(member)                                                             \
-    {                                                                                 \
-        const u128 now = (wide(model->member.data()) + q72) & ((u128{1} << 104) - 1); \
-        for (int i = 0; i < 4; ++i)                                                   \
+#define WARP_TIME(member)                                                                   \
+    {                                                                                       \
+        const u128 now = (wide(model->member.data()) + q72) & ((u128{1} << 104) - 1);       \
+        for (int i = 0; i < 4; ++i)                                                         \
             model->member[static_cast<size_t>(i)] = static_cast<uint32_t>(now >> (32 * i)); \
     }
 #include "model_parts.h"

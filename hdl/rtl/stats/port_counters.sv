@@ -189,7 +189,8 @@ module port_counters
   assign wa1 = clearing_q ? step_q : (walk_q && old_bank) ? walk_index_q : add_index_q;
   // Simulation: nothing moves until an input says so (tools/model_edges.py).
   logic asleep;
-  assign asleep = !queued_q && level_q == '0 && !waiting_q && !pick_q && has_q == '0 && !add_q && !busy_o;
+  assign asleep = !queued_q && level_q == '0 && !waiting_q && !pick_q && has_q == '0 && !add_q && !again_q &&
+                  !busy_o;
   always_ff @(posedge clk_i) begin
     if (add || walking_q) begin
       read0_q <= difference0[ra0];

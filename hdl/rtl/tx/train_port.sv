@@ -84,7 +84,7 @@ module train_port (
   assign end_late_o = late;
   // Simulation: nothing moves until a register is written (tools/model_edges.py).
   logic asleep;
-  assign asleep = quiet && active_o == '0 && !head_valid && idle && !departure_valid_o;
+  assign asleep = quiet && active_o == '0 && !head_valid && !head_fresh && idle && !departure_valid_o;
 
   logic [31:0] sent_q [4];
   logic [31:0] late_q [4];
