@@ -170,13 +170,13 @@ def block(folder: Path, ports: int) -> None:
         if n < least:
             sys.exit(f"tools/regmap.py: {path.name} of this PeakRDL has no {pattern!r}")
 
-    change(r"^(\s+)decoded_reg_strb_t decoded_reg_strb;\n(\s+logic decoded_err;\n)(\s+)logic decoded_req_is_external;\n",
-           r"\1decoded_reg_strb_t decoded_reg_strb, decode_reg_strb;\n\2\3logic decoded_req_is_external, decode_is_external;\n")  # fmt: skip
+    change(r"^(\s+decoded_reg_strb_t decoded_reg_strb);", r"\1, decode_reg_strb;")
+    change(r"^(\s+logic decoded_req_is_external);", r"\1, decode_is_external;")
     change(r"^(\s+)decoded_reg_strb\.(\S+) = cpuif", r"\1decode_reg_strb.\2 = cpuif", 100)
     change(r"^(\s+)decoded_req_is_external = is_external;", r"\1decode_is_external = is_external;")
     change(
         r"^    // Pass down signals to next stage\n(?:    assign decoded_\w+ = \w+;\n){5}",
-        """    // Pass down signals to next stage, a cycle later. No reset: there is no request while the bus is in reset.
+        """    // Pass down signals to next stage, a cycle later. No reset: no request comes in reset.
     always_ff @(posedge clk) begin
         decoded_reg_strb <= decode_reg_strb;
         decoded_req_is_external <= decode_is_external;

@@ -350,8 +350,8 @@ def test_missed_slots_are_reported_and_the_rest_stays_on_schedule(world):
     assert float(reports[1].status.worst_delay) * 1e9 == pytest.approx(delay_ns.max(), abs=0.3)
     # Of the exact departure the stamp is rounded to nearest, and the delay cut off.
     schedule = short.schedule(start + Fraction(2, 10**6))
-    for stamp, delay, n in zip(missed["stamp_q32"], missed["delay_q32"], range(0, 100, 10), strict=True):
-        left = (int(stamp) - int(delay)) * 2**32 - schedule.q64(n)
+    for at_q32, delay, n in zip(missed["stamp_q32"], missed["delay_q32"], range(0, 100, 10), strict=True):
+        left = (int(at_q32) - int(delay)) * 2**32 - schedule.q64(n)
         assert -(2**31) <= left < 3 * 2**31
     departed = world.departed(0)
     times = sorted(

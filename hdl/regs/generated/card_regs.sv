@@ -522,7 +522,7 @@ module card_regs (
         end
     end
 
-    // Pass down signals to next stage, a cycle later. No reset: there is no request while the bus is in reset.
+    // Pass down signals to next stage, a cycle later. No reset: no request comes in reset.
     always_ff @(posedge clk) begin
         decoded_reg_strb <= decode_reg_strb;
         decoded_req_is_external <= decode_is_external;

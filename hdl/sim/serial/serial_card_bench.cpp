@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Verilated serial_card, as a board without host memory has it: bits on the line to the host, GMII at its ports.
-// All clocks are one here; a port's wire is a list of bytes, what it sends is kept. For tests/card/serial_line.py.
+// The Verilated serial_card, as a board without host memory has it: bits on the line to the host, GMII at its
+// ports. All clocks are one here; a port's wire is a list of bytes, what it sends is kept. For
+// tests/card/serial_line.py.
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -74,7 +75,8 @@ void sc_delete(Bench* bench) {
 // As HostLine::exchange.
 std::uint64_t sc_exchange(Bench* bench, const std::uint8_t* bytes, std::uint64_t n, std::uint8_t* back,
                           std::uint64_t want, std::uint64_t quiet) {
-    return bench->line.exchange(bytes, n, back, want, quiet, [bench](bool level) { return bench->clock(level); });
+    return bench->line.exchange(bytes, n, back, want, quiet,
+                                [bench](bool level) { return bench->clock(level); });
 }
 void sc_run(Bench* bench, std::uint64_t cycles) {
     for (std::uint64_t i = 0; i < cycles; ++i) {

@@ -140,7 +140,8 @@ class CardRing {
                                      " is more than the ring's " + std::to_string(blocks_) +
                                      " blocks ahead of " + std::to_string(next_));
         }
-        if (constants.empty() || constants.size() > kPorts) throw std::invalid_argument("a constant per port");
+        if (constants.empty() || constants.size() > kPorts)
+            throw std::invalid_argument("a constant per port");
         ports_ = constants.size();
         std::uint64_t n = 0;
         std::uint32_t last = next_, bound = 0;
