@@ -211,7 +211,7 @@ def build(seeds: list[int], image: Path) -> dict[str, Any]:
     program(image)
     sys.stdout.write("bitstream: synthesis\n")
     cells = synthesise(int(of_sources[:8], 16))
-    wrong = ["no seed"]
+    best: tuple[float, int, dict[str, Any]] | None = None
     for seed in seeds:
         sys.stdout.write(f"bitstream: placing and routing, seed {seed}\n")
         sys.stdout.flush()
@@ -219,14 +219,22 @@ def build(seeds: list[int], image: Path) -> dict[str, Any]:
         clocks, wrong = timing(found)
         for clock, figure in clocks.items():
             sys.stdout.write(f"  {clock}: {figure['reached_mhz']} MHz of {figure['asked_mhz']}\n")
+        share = min(figure["reached_mhz"] / figure["asked_mhz"] for figure in clocks.values())
+        if best is None or share > best[0]:
+            best = (share, seed, found)
+            shutil.copyfile(ROOT / BUILD / "versa.config", ROOT / BUILD / "best.config")
         if not wrong:
             break
+    assert best is not None  # there is a seed
+    _, seed, found = best
+    clocks, wrong = timing(found)
     used = {name: found["utilization"][name]["used"] for name in HAS}
     out = {
         "board": "ECP5 Versa-5G, LFE5UM5G-45F-8BG381C",
         "sources_sha256": of_sources,
         "tools": versions(),
         "seed": seed,
+        "missed": wrong,
         "clocks": clocks,
         "longest_paths": longest(found),
         "resources": {
@@ -235,18 +243,18 @@ def build(seeds: list[int], image: Path) -> dict[str, Any]:
         "cells": dict(sorted(cells.items())),
     }
     if not wrong:
-        run("yowasp-ecppack", "--compress", "--input", f"{BUILD}/versa.config",
+        run("yowasp-ecppack", "--compress", "--input", f"{BUILD}/best.config",
             "--bit", f"{BUILD}/twinstamp.bit", "--svf", f"{BUILD}/twinstamp.svf")  # fmt: skip
         out["bit_sha256"] = hashlib.sha256((ROOT / BUILD / "twinstamp.bit").read_bytes()).hexdigest()
     (ROOT / BUILD / "report.json").write_text(json.dumps(out, indent=1) + "\n")
-    if wrong:
-        die("; ".join(wrong))
     return out
 
 
 def say(report: dict[str, Any]) -> None:
     for clock, figure in report["clocks"].items():
         sys.stdout.write(f"bitstream: {clock} {figure['reached_mhz']} MHz, {figure['asked_mhz']} asked\n")
+    for line in report["missed"]:
+        sys.stdout.write(f"bitstream: missed: {line}\n")
     parts = ", ".join(f"{name} {r['used']} of {r['of']}" for name, r in report["resources"].items())
     sys.stdout.write(f"bitstream: {parts}\n")
 
@@ -294,6 +302,8 @@ def main() -> None:
     say(new)
     if not arguments.compare:
         shutil.copyfile(ROOT / BUILD / "report.json", REPORT)
+        if new["missed"]:
+            die(f"no bit file: a clock net misses its constraint; {BOARD}/report.json says by how much")
         sys.stdout.write(f"bitstream: {BUILD}/twinstamp.bit; {BOARD}/report.json\n")
         return
     for line in regressions(old, new) if old else []:
