@@ -79,7 +79,8 @@ module soft_core #(
     initial $readmemh(Program, memory);
   end
   logic [31:0] read_q, host_read_q;
-  logic read_ready_q;
+  logic fetched_q, read_ready_q;
+  logic [31:0] word_q;
   logic [3:0] core_write;
   logic [MemoryLog2-1:0] core_place;
   // Not all of the address: a core that writes where nothing is fails anyway, and must not hold the memory up.
@@ -104,8 +105,15 @@ module soft_core #(
     end
   end
   always_ff @(posedge cpu_clk_i or negedge rst_ni) begin
-    if (!rst_ni) read_ready_q <= 1'b0;
-    else read_ready_q <= running_q && valid && in_memory && !read_ready_q;
+    if (!rst_ni) begin
+      {fetched_q, read_ready_q} <= '0;
+      word_q <= '0;
+    end else begin
+      // The word a cycle after the memory has it: the core has sign extension and a shift behind it.
+      fetched_q <= running_q && valid && in_memory && !fetched_q && !read_ready_q;
+      read_ready_q <= fetched_q;
+      word_q <= read_q;
+    end
   end
 
   // Each of these is of a cycle in which the core asked for it: it need not be looked at what it asks for.
@@ -115,7 +123,7 @@ module soft_core #(
     else wait_ready_q <= running_q && valid && in_wait && events_i && !wait_ready_q;
   end
   assign ready = read_ready_q || bus_done_i || wait_ready_q;
-  assign rdata = read_ready_q ? read_q : bus_done_i ? bus_data_i : '0;
+  assign rdata = read_ready_q ? word_q : bus_done_i ? bus_data_i : '0;
   assign bus_request_o = running_q && valid && in_bus;
   assign bus_write_o = strobe != '0;
   assign bus_address_o = address[16:0];
