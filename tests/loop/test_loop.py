@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from twinstamp.card.firmware import OUTPUT_FIELDS
+from twinstamp.card import Card
+from twinstamp.card.firmware import OUTPUT_FIELDS, Firmware
 from twinstamp.errors import ConfigError, DeviceError
 from twinstamp_gps import _servo
 
@@ -23,6 +24,21 @@ def assert_same_trace(world: World) -> None:
     for entry in world.log:
         said = servo.step(**entry.input)
         assert {name: said[name] for name in OUTPUT_FIELDS} == entry.output
+
+
+def test_the_program_of_power_up_starts_once():
+    card = SimulatedClock(seed=2)
+    card.load(FIRMWARE.read_bytes())
+    firmware = Firmware(Card(card))
+    with pytest.raises(DeviceError, match="does not run"):
+        firmware.settings()
+    firmware.start()
+    card.run(400_000)
+    assert firmware.settings() == World(seed=2).firmware.settings()
+    for _ in range(2):  # while it runs, and when it has been stopped
+        with pytest.raises(DeviceError, match="has run since power-up"):
+            firmware.start()
+        firmware.stop()
 
 
 def assert_within_bound(world: World, ns: float) -> None:

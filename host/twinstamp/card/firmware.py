@@ -117,6 +117,15 @@ class Firmware:
                 raise DeviceError(f"the core's memory at 0x{4 * i:04X} reads 0x{found:08X}, not 0x{word:08X}")
         self._card.write("cpu.control", 1)
 
+    def start(self) -> None:
+        """Lets the core run what its memory holds since power-up: a board's bitstream brings its program.
+
+        DeviceError where a program has run already: its data are not what they were; ``load`` it.
+        """
+        if self._card.fields("cpu.status")["running"] or self._card.read("cpu.mailbox"):
+            raise DeviceError("the soft core has run since power-up: load its program")
+        self._card.write("cpu.control", 1)
+
     def stop(self) -> None:
         """Holds the core in reset. What it wrote stays, but for lock and bound."""
         self._card.write("cpu.control", 0)
