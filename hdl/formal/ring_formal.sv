@@ -120,6 +120,15 @@ module ring_formal
     // The writer: what it holds, the burst under way.
     fine = fine && level <= (WriterLog2+1)'(2**WriterLog2) && left <= level && u_packer.u_writer.left_q <= 5'd16;
     fine = fine && u_packer.u_writer.address_q[2:0] == '0 && u_packer.u_writer.awlen_q < 8'd16;
+    // A burst that is measured begins in this cycle; empty_o and room_o are of the cycle before, yet empty_o holds
+    // in its own: it is low after a word.
+    if (u_packer.u_writer.start_q) begin
+      fine = fine && left == '0 && !awvalid && u_packer.u_writer.beats_q != '0 &&
+             u_packer.u_writer.beats_q <= 5'(level) && u_packer.u_writer.beats_q <= u_packer.u_writer.to_boundary;
+    end
+    if (u_packer.s_empty) fine = fine && level == '0 && left == '0 && !awvalid && !u_packer.u_writer.start_q;
+    fine = fine && 6'(u_packer.s_room) + 6'(level) >= 6'(2**WriterLog2 - 1) &&
+           6'(u_packer.s_room) + 6'(level) <= 6'(2**WriterLog2 + 1);
     if (awvalid) begin
       fine = fine && awaddr + {53'b0, awlen, 3'b000} + 64'd8 == u_packer.u_writer.address_q &&
              awaddr - block < size && {1'b0, awaddr[6:3]} + awlen[4:0] < 5'd16;

@@ -64,9 +64,9 @@ module stamp_capture_formal (
         assert (stamp[3:0] == {3'b0, stamp[4]});
         assert (epoch == stamp[19:12]);
       end
-      if (watched_q && taken_q == number_q && age == 16'd4) assert (valid);
+      if (watched_q && taken_q == number_q && age == 16'd5) assert (valid);
     end
-    cover (rst_n && asked_q == 4'd8 && taken_q == 4'd0 && age == 16'd5 && watched_q && number_q == 4'd7);
+    cover (rst_n && asked_q == 4'd8 && taken_q == 4'd0 && age == 16'd6 && watched_q && number_q == 4'd7);
     cover (rst_n && watched_q && valid && taken_q == number_q && stamp[19:4] == edge_q + 16'd2);
     cover (rst_n && watched_q && valid && taken_q == number_q && stamp[19:4] == edge_q + 16'd3);
   end
