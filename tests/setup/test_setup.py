@@ -148,6 +148,7 @@ def test_nothing_is_asked_of_apt_where_all_is_there(bare_machine: Path):
         "curl",
         "dumpcap",
         "iperf3",
+        "tclsh",
     ):
         (bare_machine / name).write_text("#!/bin/bash\n")
         (bare_machine / name).chmod(0o755)
