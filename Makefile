@@ -209,6 +209,13 @@ $(UART_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(UART_FILES) $(UART_
 regs: $(HDL_READY)  ## makes everything that comes from hdl/regs/twinstamp_card.rdl
 	@$(BIN)/python tools/regmap.py .
 
+SYNTH_READY := $(VENV)/.stamp-synth
+$(SYNTH_READY): pyproject.toml tools/requirements.py $(HDL_READY)
+	@echo "setup: installing nextpnr into $(VENV)"
+	@$(BIN)/python tools/requirements.py synth > $(VENV)/requirements-synth.txt
+	@$(PIP) -r $(VENV)/requirements-synth.txt
+	@touch $@
+
 synth: $(SYNTH_READY)  ## the card through Yosys for ECP5: no latch, no loop, memories are block RAM; minutes (ARGS=--timing: an hour)
 	@bash tools/synth.sh $(ARGS)
 
@@ -217,14 +224,7 @@ ip: $(HDL_READY)  ## the card as an IP for Vivado: sources and packaging script 
 	@$(BIN)/python tools/package_ip.py build/ip
 	@echo "ip: made build/ip/package.tcl"
 
-SYNTH_READY := $(VENV)/.stamp-synth
-$(SYNTH_READY): pyproject.toml tools/requirements.py $(HDL_READY)
-	@echo "setup: installing nextpnr into $(VENV)"
-	@$(BIN)/python tools/requirements.py synth > $(VENV)/requirements-synth.txt
-	@$(PIP) -r $(VENV)/requirements-synth.txt
-	@touch $@
-
-bitstream: $(SYNTH_READY) firmware  ## the card for the ECP5 Versa-5G: build/versa/twinstamp.bit, timing of every clock net; half an hour
+bitstream: $(SYNTH_READY) firmware  ## the card for the ECP5 Versa-5G: build/versa/twinstamp.bit, timing of every clock net; a quarter of an hour
 	@$(BIN)/python tools/bitstream.py $(ARGS)
 
 bitstream-check: setup  ## builds it only where hdl/, firmware/ or the tools are not those of hdl/boards/versa/report.json
