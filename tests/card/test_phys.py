@@ -93,6 +93,15 @@ def test_marvell_delays_are_set_on_page_two_and_then_it_is_restarted(receive, tr
     assert phy.page == 0
 
 
+def test_a_reset_that_does_not_end_is_an_error():
+    phy: Any = Marvell()
+    phy.wait = phy.transport.wait = lambda seconds: seconds
+    phy.waits = 2  # it answers, and stays as it is
+    with pytest.raises(DeviceError, match=r"port 0: the PHY at address 0 is still in reset after 0\.5 s"):
+        start_phys(phy)
+    assert phy.log == [(0, 0, 0x9140)]
+
+
 def test_nobody_there_is_told_and_nothing_is_written():
     phy: Any = Marvell()
     assert start_phys(phy, PhySettings(True, False)) == [None]

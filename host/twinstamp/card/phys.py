@@ -75,7 +75,7 @@ def start_phys(
 
     settings: None: delays stay as they are. timeout_s: how long to look for PHYs that may be in reset.
     Returns the addresses, None for a port whose PHY does not answer. DeviceError where delays are to be set
-    on a PHY that is not known.
+    on a PHY that is not known, and where one does not come out of its reset.
     """
     ports = range(card.identity.ports)
     addresses = [find_phy(card, port) for port in ports]
@@ -90,7 +90,12 @@ def start_phys(
         # The reset makes the delays take effect, and brings what is offered back to what the PHY likes.
         card.mdio_write(port, _CONTROL, _RESET)
         left_s = _LONGEST_RESET_S
-        while card.mdio_read(port, _CONTROL) & 0x8000 and left_s > 0:
+        while card.mdio_read(port, _CONTROL) & 0x8000:
+            if left_s <= 0:
+                raise DeviceError(
+                    f"card {card.transport.name}, port {port}: the PHY at address {address} is still in reset "
+                    f"after {_LONGEST_RESET_S} s: look at its supply and clock"
+                )
             left_s -= card.transport.wait(1e-3)
         card.mdio_write(port, _ABILITY, _NO_10_NO_100)
         card.mdio_write(port, _GIGABIT, _GIGABIT_FULL_DUPLEX)
