@@ -93,8 +93,8 @@ def start_phys(
         while card.mdio_read(port, _CONTROL) & 0x8000:
             if left_s <= 0:
                 raise DeviceError(
-                    f"card {card.transport.name}, port {port}: the PHY at address {address} is still in reset "
-                    f"after {_LONGEST_RESET_S} s: look at its supply and clock"
+                    f"card {card.transport.name}, port {port}: the PHY at address {address} is still "
+                    f"in reset after {_LONGEST_RESET_S} s: look at its supply and clock"
                 )
             left_s -= card.transport.wait(1e-3)
         card.mdio_write(port, _ABILITY, _NO_10_NO_100)
