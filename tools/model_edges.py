@@ -28,7 +28,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from model_parts import PREFIX, ROOT, body, die, instances, members
 
 # Modules that may be left out of an edge, and their bit; the counters have one for each port.
-SLEEPERS = {"train_port": 0, "gmii_tx": 1, "gmii_loopback": 2, "phy_link": 3, "port_counters": 4}
+SLEEPERS = {
+    "train_port": 0, "gmii_tx": 1, "gmii_loopback": 2, "phy_link": 3, "profile_words": 4, "frame_digest": 4,
+    "record_judge": 5, "tx_fetch": 6, "port_counters": 7,
+}  # fmt: skip
+# Of these not all instances: the other engine has every frame.
+ONLY = {"frame_digest": "u_normal"}
 COUNTERS = SLEEPERS["port_counters"]
 REGISTERS = 1 << 31
 # What wakes the counters of a port, beside senders and registers.
@@ -45,7 +50,11 @@ def sleepers(folder: Path) -> dict[str, int]:
     """The bit of each instance that may sleep, by its member of the symbol table."""
     found = {}
     for name, bit in SLEEPERS.items():
-        whose = sorted(member for kind, member in instances(folder) if kind == f"{PREFIX}_{name}")
+        whose = sorted(
+            member
+            for kind, member in instances(folder)
+            if kind == f"{PREFIX}_{name}" and member.endswith(ONLY.get(name, ""))
+        )
         if not whose or "asleep" not in members(folder, f"{PREFIX}_{name}"):
             die(f"{name} has no `asleep`")
         found.update({member: bit + (k if bit == COUNTERS else 0) for k, member in enumerate(whose)})

@@ -21,13 +21,15 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import regmap
+import rtl_files
+
 ROOT = Path(__file__).resolve().parent.parent
 BOARD = ROOT / "hdl" / "boards" / "zcu104"
 PART = "xczu7ev-ffvc1156-2-e"
 TOP = "twinstamp_zcu104"
 SHELL = "twinstamp_card_ip"
 VENDOR, LIBRARY, NAME = "twinstamp.org", "twinstamp", "twinstamp_card"
-RDL = "hdl/regs/twinstamp_card.rdl"
 
 
 @dataclass(frozen=True)
@@ -146,11 +148,7 @@ def read_top(text: str) -> tuple[list[Parameter], list[Port]]:
 
 def register_map() -> tuple[str, int]:
     """Version of the register map, as "1.6", and its size in bytes."""
-    from systemrdl import RDLCompiler
-
-    compiler = RDLCompiler()
-    compiler.compile_file(str(ROOT / RDL))
-    top = compiler.elaborate().top
+    top = regmap.elaborated()
     version = next(r for r in top.find_by_path("id").registers() if r.inst_name == "version")
     reset = {f.inst_name: f.get_property("reset") for f in version.fields()}
     return f"{reset['major']}.{reset['minor']}", 1 << (top.size - 1).bit_length()
@@ -160,8 +158,7 @@ def sources() -> list[Path]:
     """All sources, in the order in which they are to be read."""
     import pythondata_cpu_picorv32
 
-    listed = [line.split("#")[0].strip() for line in (ROOT / "hdl/rtl/files.f").read_text().splitlines()]
-    files = [ROOT / line for line in listed if line]
+    files = [ROOT / name for name in rtl_files.listed()]
     files.append(Path(pythondata_cpu_picorv32.data_location) / "picorv32.v")
     adapters = [ROOT / "hdl/rtl/phy/rgmii_rx.sv", ROOT / "hdl/rtl/phy/rgmii_tx.sv"]
     files += [f for f in adapters if f not in files]

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from systemrdl import RDLCompiler
-from systemrdl.node import FieldNode, MemNode, Node, RegNode
+from systemrdl.node import AddrmapNode, FieldNode, MemNode, Node, RegNode
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "hdl/regs/twinstamp_card.rdl"
@@ -62,11 +62,16 @@ class Register(NamedTuple):
 '''
 
 
-def table(output: Path) -> None:
-    """Writes the Python table of all registers and memories."""
+def elaborated() -> AddrmapNode:
+    """The card's register map."""
     compiler = RDLCompiler()
     compiler.compile_file(str(ROOT / SOURCE))
-    top = compiler.elaborate().top
+    return compiler.elaborate().top
+
+
+def table(output: Path) -> None:
+    """Writes the Python table of all registers and memories."""
+    top = elaborated()
     registers: list[str] = []
     memories: list[str] = []
     layouts: list[str] = []
@@ -120,9 +125,7 @@ C_HEAD = f"""// {SPDX}
 
 def header(output: Path) -> None:
     """Writes the C header of offsets and masks; of the ports' registers, those of port 0."""
-    compiler = RDLCompiler()
-    compiler.compile_file(str(ROOT / SOURCE))
-    top = compiler.elaborate().top
+    top = elaborated()
     lines: list[str] = []
 
     def walk(node: Node, path: str) -> None:

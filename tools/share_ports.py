@@ -18,7 +18,11 @@ MODULES = (
     "phy/phy_link",
     "tx/gmii_tx",
     "tx/train_port",
+    "tx/tx_fetch",
     "stats/port_counters",
+    "hash/frame_digest",
+    "dedup/profile_words",
+    "dedup/record_judge",
 )
 SHARED = {"clk_i", "rx_clk_i", "tx_clk_i", "rst_ni", "tx_rst_ni"}
 

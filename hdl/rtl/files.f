@@ -15,6 +15,7 @@ hdl/rtl/hash/token_fifo.sv
 hdl/rtl/hash/flow_hash.sv
 hdl/rtl/hash/flow_stream.sv
 hdl/rtl/dedup/frame_normaliser.sv
+hdl/rtl/dedup/profile_words.sv
 hdl/rtl/rx/rx_port.sv
 hdl/rtl/hash/frame_digest.sv
 hdl/rtl/dedup/profile_digest.sv

@@ -31,7 +31,8 @@ void inputs(Vtwinstamp_card___024root* root) {
 }
 
 constexpr uint32_t SENDERS = TRAIN_PORT_BIT | GMII_TX_BIT;
-constexpr uint32_t SLOW = SENDERS | GMII_LOOPBACK_BIT | PHY_LINK_BIT;
+constexpr uint32_t SLOW =
+    SENDERS | GMII_LOOPBACK_BIT | PHY_LINK_BIT | PROFILE_WORDS_BIT | RECORD_JUDGE_BIT | TX_FETCH_BIT;
 constexpr uint32_t COUNTERS = ((1u << PORTS) - 1) * PORT_COUNTERS_BIT;
 
 }  // namespace

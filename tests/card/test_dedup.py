@@ -549,6 +549,41 @@ def test_card_that_is_full_again_and_again(make_card):
     assert card.duplicates().limited == n - SIZE
 
 
+def test_profile_changes_under_traffic(make_card):
+    """No port falls silent between stop() and start(): each frame has the profile of its start."""
+    rng = random.Random(23)
+    simulated, card = make_card(block_log2=16)
+    for port, ppb in enumerate((90_000, -100_000, 0, 40_000)):
+        simulated.set_clock(f"rx{port}", ppb=ppb)
+    card.load_digest_key(expand(SEED))
+    sent = mix(rng, 2600, [60, 61, 100, 400], spread=60)
+    for port in range(PORTS):
+        simulated.send(port, frames(sent[port] + [bytes(9000)] * (port == 2)))
+    found = stored = 0
+    for profile in ("routing", None, "vlan", "exact", "routing", "exact", None, "vlan", "routing"):
+        card.set_duplicates(profile, window=SIZE)
+        card.start(keep_runt=True)
+        simulated.run(rng.randint(3000, 9000))
+        card.stop()
+        records = Records()
+        for batch in card.receive(2e-6):
+            records.add(batch)
+        assert len(records) > 100 and set(records.port) == set(range(PORTS))
+        stored += len(records)
+        assert sum(counted["stored"] - counted["discarded"] for counted in card.counters()) == stored
+        if profile is not None:
+            found += check(records, profile, SIZE, None)
+            continue
+        assert not any(records.duplicate)
+        digests = Window(profile="exact", count=2, seed=SEED).digests(
+            *(records.columns()[i] for i in (0, 1, 2, 4)), LINKTYPES
+        )
+        assert np.asarray(digests.key, np.uint64).reshape(-1, 2)[:, 0].tolist() == records.digest
+    assert found > 100
+    assert all(simulated.pending(port) for port in range(PORTS))
+    assert card.read("port[0].rx_status") == 0
+
+
 def test_digests_for_a_longer_window(make_card):
     """At the host, without the frames' bytes: further back than the card's window reaches."""
     rng = random.Random(20)

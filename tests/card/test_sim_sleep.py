@@ -30,10 +30,13 @@ def day(seed: int, plain: bool) -> list[object]:
     for port in range(PORTS):
         card.write(f"port[{port}].phy.poll", polls[port])
     card.start()
-    for _ in range(14):
-        kind = rng.randrange(9)
+    content: list[bytes] = []
+    for _ in range(16):
+        kind = rng.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8))
         port = rng.randrange(PORTS)
-        content = [rng.randbytes(rng.randint(14, 200)) for _ in range(6)]
+        if rng.random() < 0.7:  # else the same frames again
+            content = [rng.randbytes(rng.randint(14, 200)) for _ in range(6)]
+        content = content or [bytes(60)]
         if kind < 3:
             simulated.send(
                 rng.randrange(3), frames(content, gap=[rng.choice((12, 90, 400)) for _ in content])
@@ -59,6 +62,8 @@ def day(seed: int, plain: bool) -> list[object]:
             card.stop()
             simulated.run(rng.choice((1, 500)))
             drain(card, out)
+            profile = rng.choice((None, "exact", "vlan", "routing"))
+            card.set_duplicates(profile, window=20, action=rng.choice(("mark", "drop")))
             card.start()
         simulated.run(rng.choice((1, 70, 100, 130, 500, 3000, rng.randint(1, 6000))))
         if rng.random() < 0.5:

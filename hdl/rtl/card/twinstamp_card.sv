@@ -212,7 +212,10 @@ module twinstamp_card
   end
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-    rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash), .Profiles(Dedup)) u_rx (
+    logic byte_valid, byte_first, byte_last, words_overflow;
+    logic [7:0] byte_data;
+    logic [1:0] frame_profile;
+    rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash)) u_rx (
       .port_i(8'(p)),
       .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
       .clk_i, .rst_ni, .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
@@ -226,8 +229,8 @@ module twinstamp_card
       .store_i(store), .overflow_o(overflow[p]),
       .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
       .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest[p]),
-      .profile_i(profile), .normal_valid_o(normal_valid[p]), .normal_end_o(normal_end[p]),
-      .normal_word_o(normal_word[p]), .normal_ready_i(normal_ready[p]),
+      .profile_i(profile), .byte_valid_o(byte_valid), .byte_first_o(byte_first), .byte_last_o(byte_last),
+      .byte_o(byte_data), .frame_profile_o(frame_profile),
       .flow_key_write_i(flow_key_q.req && flow_key_q.req_is_wr),
       .flow_key_address_i(flow_key_q.addr[6:2]), .flow_key_data_i(flow_key_q.wr_data),
       .event_o(ev[p]), .event_end_o(ev_end[p]), .event_giant_o(ev_giant[p]),
@@ -237,7 +240,20 @@ module twinstamp_card
       .late_i(late_i[p])
     );
     assign hwif_in.port[p].rx_constant.q32.next = RxConstantQ32;
-    assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p];
+    if (Dedup) begin : gen_words
+      profile_words u_words (
+        .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .profile_i(frame_profile), .valid_i(byte_valid),
+        .data_i(byte_data), .first_i(byte_first), .last_i(byte_last),
+        .clk_i, .rst_ni, .wanted_i(profile[1]), .valid_o(normal_valid[p]), .end_o(normal_end[p]),
+        .word_o(normal_word[p]), .ready_i(normal_ready[p]), .overflow_o(words_overflow),
+        .wlate_i(late_i[p][2]), .rlate_i(late_i[p][1])
+      );
+    end else begin : gen_no_words
+      logic unused;
+      assign unused = ^{byte_valid, byte_first, byte_last, byte_data, frame_profile, normal_ready[p]};
+      assign {normal_valid[p], normal_end[p], normal_word[p], words_overflow} = '0;
+    end
+    assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p] || words_overflow;
   end
 
   // Transmit. From the decision to let a frame go to its SFD on the pins it takes ten cycles, 343 * 2^-32 s.
@@ -440,6 +456,10 @@ module twinstamp_card
   assign hwif_in.dedup.status.size_log2.next = 5'(DedupLog2);
   if (Dedup) begin : gen_dedup
     logic [31:0] constants [Ports];
+    logic judge_active;
+    logic [Sources-1:0] judge_read;
+    logic [StoreLog2-4:0] judge_address;
+    logic [StoreLog2-3:0] judged [Sources];
     for (genvar p = 0; p < int'(Ports); p++) begin : gen_constant
       assign constants[p] = hwif_out.port[p].dedup_constant.q32.value;
     end
@@ -449,13 +469,19 @@ module twinstamp_card
       .by_count_i(hwif_out.dedup.control.by_count.value),
       .count_i(hwif_out.dedup.count.frames.value[DedupLog2:0]),
       .by_time_i(hwif_out.dedup.control.by_time.value), .window_ns_i(hwif_out.dedup.window.ns.value),
-      .constant_q32_i(constants), .active_o(hwif_in.dedup.status.active.next),
+      .constant_q32_i(constants), .active_o(judge_active),
       .judged_o(hwif_in.dedup.judged.frames.next), .duplicates_o(hwif_in.dedup.duplicates.frames.next),
       .limited_o(hwif_in.dedup.limited.frames.next), .cycles_o(hwif_in.dedup.longest.cycles.next),
-      .committed_i(committed), .read_o(store_read), .read_address_o(store_address), .read_data_i(store_data),
-      .committed_o(offered), .more_o(more), .duplicate_o(mark_duplicate), .drop_o(drop_duplicate),
-      .taken_i(taken), .read_i(packer_read), .read_address_i(packer_address)
+      .committed_i(committed), .read_o(judge_read), .read_address_o(judge_address), .read_data_i(store_data),
+      .offered_o(judged), .more_o(more), .duplicate_o(mark_duplicate), .drop_o(drop_duplicate),
+      .taken_i(taken), .read_i(packer_read)
     );
+    assign hwif_in.dedup.status.active.next = judge_active;
+    assign store_read = packer_read | judge_read;
+    for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
+      assign offered[s] = judge_active ? judged[s] : committed[s];
+      assign store_address[s] = judge_read[s] && !packer_read[s] ? judge_address : packer_address;
+    end
   end else begin : gen_no_dedup
     // All the time: what is read again is the same, and the packer looks only at what it asked for.
     assign store_read = '1;

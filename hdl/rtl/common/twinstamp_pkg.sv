@@ -9,6 +9,7 @@ package twinstamp_pkg;
 
   // What gmii_rx says at the end of each carrier event (rx_dv high).
   typedef struct packed {
+    logic        profiled;    // frame_normaliser makes a message of it
     logic        pause;       // MAC control, PAUSE (IEEE 802.3, annex 31B)
     logic        multicast;   // first byte's lowest bit; broadcast too
     logic        broadcast;

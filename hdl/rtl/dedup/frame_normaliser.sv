@@ -8,17 +8,15 @@
 // to be forgotten, its key is that of its captured bytes in the domain {profile, 0}.
 //
 // Clock: clk_i, the port's receive clock, a byte a clock at most; last_i stands alone, behind the last byte, at
-// least 12 clocks before the next frame's first (gmii_rx keeps SFDs that far apart).
+// least 12 clocks before the next frame's first (gmii_rx keeps SFDs that far apart). A frame has the profile of its
+// first byte.
 // Result: words of eight bytes (first lowest, the last one padded with zeros), at most one a clock, then an end
 // entry: [15:0] bytes of the message, [39:32] domain, [63] forget it: not understood, or [62] shorter than 60 bytes,
-// a runt, for which nobody waits. Latency: the end entry comes five clocks behind last_i.
-// Under other profiles only the end entry comes, which says to forget the frame: so there is one for each frame,
-// whenever the profile changes. A frame has the profile of its first byte.
-// Back-pressure: none.
+// a runt, for which nobody waits. Latency: the end entry comes five clocks behind last_i. Back-pressure: none.
 module frame_normaliser (
   input  logic        clk_i,
   input  logic        rst_ni,
-  input  logic [1:0]  profile_i,    // as in verdicts: 1 exact, 2 vlan, 3 routing
+  input  logic        routing_i,    // profile `routing`, else `vlan`
 
   input  logic        valid_i,
   input  logic [7:0]  data_i,
@@ -33,7 +31,7 @@ module frame_normaliser (
   localparam logic [13:0] Shortest = 14'd60;
 
   // A stage of its own, so that the block's inputs have a whole clock.
-  logic valid_q, first_q, last_q, on_q, routing_q;
+  logic valid_q, first_q, last_q, routing_q;
   logic [7:0] data_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -41,12 +39,12 @@ module frame_normaliser (
       first_q <= 1'b0;
       last_q <= 1'b0;
       data_q <= '0;
-      {on_q, routing_q} <= '0;
+      routing_q <= 1'b0;
     end else begin
       valid_q <= valid_i;
-      first_q <= first_i;
+      first_q <= valid_i && first_i;
       last_q <= last_i;
-      if (valid_i && first_i) {on_q, routing_q} <= profile_i;
+      if (valid_i && first_i) routing_q <= routing_i;
       if (valid_i) data_q <= data_i;
     end
   end
@@ -118,12 +116,12 @@ module frame_normaliser (
       load_q <= 1'b0;
       end_q <= 1'b0;
     end else begin
-      emit_q <= valid_q && on_q && emit;
-      load_q <= valid_q && on_q && load;
+      emit_q <= valid_q && emit;
+      load_q <= valid_q && load;
       end_q <= last_q;
       if (valid_q) bytes_q <= first_q ? 14'd1 : bytes_q + 14'd1;
       if (valid_q && first_q) understood_q <= 1'b0;
-      if (valid_q && on_q) begin
+      if (valid_q) begin
         state_q <= state;
         count_q <= count + 12'd1;
         if (first_q) form_q <= FormEthernet;
@@ -215,7 +213,7 @@ module frame_normaliser (
   end
 
   always_ff @(posedge clk_i) begin
-    if (valid_q && on_q) begin
+    if (valid_q) begin
       previous_q <= data_q;
       before_q <= previous_q;
       byte_q <= byte_d;

@@ -3,7 +3,9 @@
 //
 // Two engines (frame_digest): one over the captured bytes, and, unless the profile is exact, one over what
 // frame_normaliser makes of them. Which of the two a frame's digest is, is known at its end only: the
-// normalised one where its headers are understood, else that of the captured bytes in the domain {profile, 0}.
+// normalised one where its headers are understood, else that of the captured bytes in the domain {profile, 0}. At the
+// end of a frame of which there is no message (its profile was exact) bit 62 of word_i is low, as bit 62 of a
+// message's end is high for a runt.
 // Clock: the core clock. Each port's results come in the order of its frames, one for each frame of at least 60
 // bytes, a cycle behind the later of the two engines (frame_digest says when).
 // Back-pressure: ready_o for captured words, as frame_digest; normal_ready_o for normalised ones, low from a
@@ -68,17 +70,18 @@ module profile_digest #(
     );
 
     for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-      logic runt, forget, raw_q, normal_q, unknown_q;
+      logic runt, forget, raw_q, profiled_q, normal_q, unknown_q;
       logic [63:0] raw_digest_q, normal_digest_q;
       assign {forget, runt} = normal_word_i[p][63:62];
       assign normal_take[p] = normal_valid_i[p] && !wait_q[p] && normal_ready[p];
       assign normal_ready_o[p] = !wait_q[p] && normal_ready[p];
-      assign done_o[p] = raw_q && normal_q;
-      assign digest_o[p] = unknown_q ? raw_digest_q : normal_digest_q;
+      assign done_o[p] = raw_q && (normal_q || !profiled_q);
+      assign digest_o[p] = unknown_q || !profiled_q ? raw_digest_q : normal_digest_q;
       always_ff @(posedge clk_i or negedge rst_ni) begin
         if (!rst_ni) begin
           wait_q[p] <= 1'b0;
           raw_q <= 1'b0;
+          profiled_q <= 1'b0;
           normal_q <= 1'b0;
           unknown_q <= 1'b0;
           raw_digest_q <= '0;
@@ -86,9 +89,12 @@ module profile_digest #(
         end else begin
           if (done_o[p]) begin
             raw_q <= 1'b0;
-            normal_q <= 1'b0;
-            wait_q[p] <= 1'b0;
+            if (profiled_q) begin
+              normal_q <= 1'b0;
+              wait_q[p] <= 1'b0;
+            end
           end
+          if (valid_i[p] && end_i[p] && ready_o[p]) profiled_q <= word_i[p][62];
           if (raw_done[p]) begin
             raw_q <= 1'b1;
             raw_digest_q <= raw_digest;

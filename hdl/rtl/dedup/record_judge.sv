@@ -3,11 +3,11 @@
 // packer one at a time, in that order: the window's order is the ring's.
 //
 // Clock: the core clock. Between the sources' stores and block_packer; reads a record's header (three words)
-// from its store in cycles in which the packer does not read there. While the packer copies a record the next
-// one is judged and the one after that is read, so a record costs the packer one cycle more. A record is offered
-// about 30 cycles after its store has finished it.
-// Back-pressure: records wait in their stores, which drop whole frames when full. With active_o low everything
-// passes as if this block were not there: the packer takes the sources in turn.
+// from its store in cycles in which the packer does not read there (twinstamp_card multiplexes). While the packer copies
+// a record the next one is judged and the one after that is read, so a record costs the packer one cycle more. A
+// record is offered about 30 cycles after its store has finished it.
+// Back-pressure: records wait in their stores, which drop whole frames when full. With active_o low the
+// integrator passes everything as if this block were not there, and the packer takes the sources in turn.
 // Judged are the records of the first Ports sources but runts, which have no digest. Their order and the
 // window's state do not depend on what becomes of them.
 // Configuration is taken over while idle_i (the ring is off), and the window is empty when the ring starts.
@@ -41,17 +41,16 @@ module record_judge
   // The stores.
   input  logic [StoreLog2-3:0] committed_i [Sources],
   output logic [Sources-1:0]   read_o,
-  output logic [StoreLog2-4:0] read_address_o [Sources],
+  output logic [StoreLog2-4:0] read_address_o,
   input  logic [63:0]          read_data_i [Sources],
 
   // The packer.
-  output logic [StoreLog2-3:0] committed_o [Sources],
+  output logic [StoreLog2-3:0] offered_o [Sources],
   output logic                 more_o,          // there are records that are not offered yet
   output logic                 duplicate_o,     // the one offered is a duplicate
   output logic                 drop_o,          // and is to be dropped
   input  logic [StoreLog2-3:0] taken_i [Sources],
-  input  logic [Sources-1:0]   read_i,
-  input  logic [StoreLog2-4:0] read_address_i
+  input  logic [Sources-1:0]   read_i           // stores that the packer reads
 );
   if (ReadCycles < 1 || ReadCycles > 4) $fatal(1, "record_judge: ReadCycles must be 1 to 4");
   localparam int unsigned A = StoreLog2 - 3;
@@ -68,7 +67,7 @@ module record_judge
   for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
     assign untaken[s] = taken_i[s] != offered_q[s];
     assign unoffered[s] = committed_i[s] != offered_q[s];
-    assign committed_o[s] = active_q ? offered_q[s] : committed_i[s];
+    assign offered_o[s] = offered_q[s];
   end
 
   // Reading: 0, 1 and 3 of a header's words.
@@ -81,10 +80,8 @@ module record_judge
   assign source_mask = Sources'(1) << source_q;
   assign reads = active_q && (read_q == RdWord0 || read_q == RdWord1 || read_q == RdWord3);
   assign granted = reads && !read_i[source_q];
-  for (genvar s = 0; s < int'(Sources); s++) begin : gen_read
-    assign read_o[s] = read_i[s] || (reads && source_mask[s]);
-    assign read_address_o[s] = read_i[s] || !reads ? read_address_i : address_q;
-  end
+  assign read_o = reads ? source_mask : '0;
+  assign read_address_o = address_q;
   always_comb begin
     next_source = source_q;
     for (int unsigned i = Sources; i > 0; i--) begin
@@ -175,17 +172,19 @@ module record_judge
       limited_o <= '0;
     end else begin
       more_o <= active_q && unoffered != '0;
-      was_idle_q <= idle_i;
+      was_idle_q <= idle_i && enable_i;
       if (idle_i) begin
         active_q <= enable_i;
-        drop_q <= drop_duplicates_i;
-        by_count_q <= by_count_i;
-        by_time_q <= by_time_i;
-        count_q <= count_i;
-        window_ns_q <= window_ns_i;
-        for (int s = 0; s < int'(Sources); s++) begin
-          seen_q[s] <= taken_i[s];
-          offered_q[s] <= taken_i[s];
+        if (enable_i) begin
+          drop_q <= drop_duplicates_i;
+          by_count_q <= by_count_i;
+          by_time_q <= by_time_i;
+          count_q <= count_i;
+          window_ns_q <= window_ns_i;
+          for (int s = 0; s < int'(Sources); s++) begin
+            seen_q[s] <= taken_i[s];
+            offered_q[s] <= taken_i[s];
+          end
         end
         unseen_q <= '0;
         duplicate_o <= 1'b0;
@@ -273,4 +272,9 @@ module record_judge
     end
   end
   assign active_o = active_q;
+
+  // Simulation: nothing moves until it is enabled (tools/model_edges.py).
+  logic asleep;
+  assign asleep = !active_q && !enable_i && !more_o && !duplicate_o && !drop_o && !judge_q && !convert_q &&
+                  read_q == RdPick && window_ready && stamp_ready;
 endmodule

@@ -339,4 +339,13 @@ module frame_digest #(
       end
     end
   end
+
+  // Simulation: nothing moves until a word comes (tools/model_edges.py).
+  logic asleep;
+  logic stepping;
+  always_comb begin
+    stepping = take1_q;
+    for (int i = 2; i <= int'(Steps); i++) if (step_q[i].word || step_q[i].last || step_q[i].forget) stepping = 1'b1;
+  end
+  assign asleep = !stepping && !busy && waits == '0 && valid_i == '0 && job_q == '0 && done_o == '0;
 endmodule

@@ -34,7 +34,8 @@ module frame_store
   input  logic        first_byte_i,
   input  logic [13:0] limit_i,
 
-  // To the digest engine: the words that are stored, then the captured length; its answer.
+  // To the digest engine: the words that are stored, then the captured length, with bit 63 for a runt and bit 62 where
+  // frame_normaliser makes a message of the frame; its answer.
   output logic        hash_valid_o,
   output logic        hash_end_o,
   output logic [63:0] hash_word_o,
@@ -155,7 +156,7 @@ module frame_store
                                   : valid_i && ready_o && !entry_i.is_end && words_q < 11'(MaxStoredWords);
   assign hash_end_o = judging_q;
   assign flow_ready_o = flow_wait_q;
-  assign hash_word_o = judging_q ? {runt_q, 47'b0, caplen_q} : entry_i.data;
+  assign hash_word_o = judging_q ? {runt_q, end_q.profiled, 46'b0, caplen_q} : entry_i.data;
   assign stamp_ready_o = end_now && frame_end.has_stamp;
   always_comb begin
     committed = committed_q;

@@ -8,7 +8,8 @@
 // rx_end_t for each carrier event while enabled. At most one entry a cycle; nine for 72 bytes. No
 // back-pressure: whoever reads must keep up (frame_store always does), a full FIFO is a fault.
 // Bytes, for the flow hash: those of the words, one a cycle at most; byte_last_o behind the last one, alone, for
-// each frame of more than an FCS.
+// each frame of more than an FCS. A frame has the duplicate profile that cfg_profile_i is at its SFD: profile_o, from
+// before its first byte until behind its last.
 // Carrier events in which no frame starts give an end entry only. Two SFDs closer than MinStampDistance
 // cycles: the second is taken for noise, so that each toggle can be told in the core clock.
 module gmii_rx
@@ -23,11 +24,13 @@ module gmii_rx
   input  logic       rx_er_i,
   input  logic       cfg_enable_i,
   input  logic       cfg_first_byte_i,
+  input  logic [1:0] cfg_profile_i,
   output logic       stamp_toggle_o,
   output logic       byte_valid_o,
   output logic       byte_first_o,
   output logic       byte_last_o,
   output logic [7:0] byte_o,
+  output logic [1:0] profile_o,
   output logic       valid_o,
   output rx_entry_t  entry_o
 );
@@ -105,6 +108,7 @@ module gmii_rx
       tags_q <= '0;
       tag_open_q <= 1'b0;
       has_stamp_q <= 1'b0;
+      profile_o <= '0;
       er_seen_q <= 1'b0;
       multicast_q <= 1'b0;
       broadcast_q <= 1'b0;
@@ -138,6 +142,7 @@ module gmii_rx
             else if (rxd_q == 8'h55 && !er_q) state_q <= StPreamble;
             else if (rxd_q == 8'hD5 && !er_q && stamp_ready) begin
               state_q <= StFrame;
+              profile_o <= cfg_profile_i;
               if (!cfg_first_byte_i) begin
                 toggle_q <= !toggle_q;
                 has_stamp_q <= 1'b1;
@@ -193,6 +198,7 @@ module gmii_rx
           end
           word_q <= '0;
           end_q <= '{
+              profiled: profile_o[1],
               pause: pause_q && length_q >= 24'd16,
               multicast: multicast_q,
               broadcast: broadcast_q && length_q >= 24'd6,

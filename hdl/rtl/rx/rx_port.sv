@@ -7,8 +7,7 @@ module rx_port
   import twinstamp_pkg::*;
 #(
   parameter int unsigned StoreLog2 = 15,
-  parameter bit FlowHash = 1'b1,
-  parameter bit Profiles = 1'b1
+  parameter bit FlowHash = 1'b1
 ) (
   input  logic [7:0]  port_i,      // for records; an input, so that all ports are the same module
   input  logic        rx_clk_i,
@@ -39,12 +38,13 @@ module rx_port
   input  logic        hash_done_i,
   input  logic [63:0] hash_digest_i,
 
-  // The frame's message under duplicate profile 2 or 3 (frame_normaliser).
+  // In the receive clock: the frame's bytes and duplicate profile, for profile_words.
   input  logic [1:0]  profile_i,
-  output logic        normal_valid_o,
-  output logic        normal_end_o,
-  output logic [63:0] normal_word_o,
-  input  logic        normal_ready_i,
+  output logic        byte_valid_o,
+  output logic        byte_first_o,
+  output logic        byte_last_o,
+  output logic [7:0]  byte_o,
+  output logic [1:0]  frame_profile_o,
 
   input  logic        flow_key_write_i,   // in clk_i, while the port does not receive
   input  logic [4:0]  flow_key_address_i,
@@ -68,20 +68,19 @@ module rx_port
   input  logic [2:0]  late_i
 );
   logic rx_enable, rx_first_byte;
-  sync_2ff #(.Width(2)) u_config (
+  logic [1:0] rx_profile;
+  sync_2ff #(.Width(4)) u_config (
     .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .late_i(late_i[2]),
-    .d_i({enable_i, first_byte_i}), .q_o({rx_enable, rx_first_byte})
+    .d_i({enable_i, first_byte_i, profile_i}), .q_o({rx_enable, rx_first_byte, rx_profile})
   );
 
-  logic byte_valid, byte_first, byte_last;
-  logic [7:0] byte_data;
   logic toggle, rx_valid, rx_full, full_seen_q;
   rx_entry_t rx_entry;
   gmii_rx u_mac (
     .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .rxd_i, .rx_dv_i, .rx_er_i,
-    .cfg_enable_i(rx_enable), .cfg_first_byte_i(rx_first_byte),
-    .stamp_toggle_o(toggle), .byte_valid_o(byte_valid), .byte_first_o(byte_first), .byte_last_o(byte_last),
-    .byte_o(byte_data), .valid_o(rx_valid), .entry_o(rx_entry)
+    .cfg_enable_i(rx_enable), .cfg_first_byte_i(rx_first_byte), .cfg_profile_i(rx_profile),
+    .stamp_toggle_o(toggle), .byte_valid_o, .byte_first_o, .byte_last_o,
+    .byte_o, .profile_o(frame_profile_o), .valid_o(rx_valid), .entry_o(rx_entry)
   );
   always_ff @(posedge rx_clk_i or negedge rx_rst_ni) begin
     if (!rx_rst_ni) full_seen_q <= 1'b0;
@@ -102,7 +101,7 @@ module rx_port
     .data_o(entry), .ready_i(ready)
   );
 
-  logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow, normal_overflow;
+  logic stamp_valid, stamp_ready, stamp_overflow, fifo_overflow;
   logic [63:0] stamp_q32;
   logic [7:0] stamp_epoch;
   stamp_capture u_stamp (
@@ -111,7 +110,7 @@ module rx_port
     .overflow_o(stamp_overflow)
   );
   sync_2ff u_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(full_seen_q), .q_o(fifo_overflow));
-  assign overflow_o = stamp_overflow || fifo_overflow || normal_overflow;
+  assign overflow_o = stamp_overflow || fifo_overflow;
 
   // A result for each frame that has more than an FCS; 0 for one that came too close behind others.
   logic flow_valid, flow_ready;
@@ -122,7 +121,7 @@ module rx_port
     flow_stream u_flow (
       .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .key_clk_i(clk_i), .key_write_i(flow_key_write_i),
       .key_address_i(flow_key_address_i), .key_data_i(flow_key_data_i),
-      .valid_i(byte_valid), .data_i(byte_data), .first_i(byte_first), .last_i(byte_last), .abort_i(1'b0),
+      .valid_i(byte_valid_o), .data_i(byte_o), .first_i(byte_first_o), .last_i(byte_last_o), .abort_i(1'b0),
       .done_o(flow_done), .ok_o(flow_ok), .flow_o({flow_hash, unused_low})
     );
     // Never more results than frames in u_fifo, each of which has two entries.
@@ -134,39 +133,10 @@ module rx_port
     );
   end else begin : gen_no_flow
     logic unused;
-    assign unused = ^{byte_valid, byte_first, byte_last, byte_data, flow_ready, flow_key_write_i,
+    assign unused = ^{flow_ready, flow_key_write_i,
                       flow_key_address_i, flow_key_data_i};
     assign flow_valid = 1'b1;
     assign flow = '0;
-  end
-
-  if (Profiles) begin : gen_profiles
-    logic [1:0] profile;
-    logic words_valid, words_end, words_full, words_lost_q;
-    logic [63:0] words;
-    sync_2ff #(.Width(2)) u_profile (
-      .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .late_i(late_i[2]), .d_i(profile_i), .q_o(profile)
-    );
-    frame_normaliser u_normaliser (
-      .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .profile_i(profile),
-      .valid_i(byte_valid), .data_i(byte_data), .first_i(byte_first), .last_i(byte_last),
-      .valid_o(words_valid), .end_o(words_end), .word_o(words)
-    );
-    async_fifo #(.Width(65), .DepthLog2(6)) u_normal_fifo (
-      .wclk_i(rx_clk_i), .wrst_ni(rx_rst_ni), .wvalid_i(words_valid), .wdata_i({words_end, words}),
-      .wfull_o(words_full), .wlate_i(late_i[2]),
-      .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(normal_valid_o), .rdata_o({normal_end_o, normal_word_o}),
-      .rready_i(normal_ready_i), .rlate_i(late_i[1])
-    );
-    always_ff @(posedge rx_clk_i or negedge rx_rst_ni) begin
-      if (!rx_rst_ni) words_lost_q <= 1'b0;
-      else if (words_valid && words_full) words_lost_q <= 1'b1;
-    end
-    sync_2ff u_normal_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(words_lost_q), .q_o(normal_overflow));
-  end else begin : gen_no_profiles
-    logic unused_normal;
-    assign unused_normal = ^{profile_i, normal_ready_i};
-    assign {normal_valid_o, normal_end_o, normal_word_o, normal_overflow} = '0;
   end
 
   frame_store #(.StoreLog2(StoreLog2)) u_store (

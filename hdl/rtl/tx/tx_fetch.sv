@@ -128,4 +128,11 @@ module tx_fetch #(
     valid_o = '0;
     valid_o[port_q] = rvalid && rready && rresp == 2'b00;
   end
+
+  // Simulation: nothing moves until the host has more to send (tools/model_edges.py).
+  logic asleep;
+  always_comb begin
+    asleep = state_q == StIdle && wants_q == '0;
+    for (int p = 0; p < int'(Ports); p++) if (enable_i[p] && producer_i[p] != consumer_q[p]) asleep = 1'b0;
+  end
 endmodule
