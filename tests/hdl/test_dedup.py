@@ -182,7 +182,8 @@ def test_digests_of_one_bucket(block):
         same(block, digest, rising(rng, n), 200, None)
 
 
-def test_numbers_come_round(block):
+@pytest.mark.parametrize("mask", [2**64 - 1, SIZE - 1], ids=["random", "equal but for the bucket"])
+def test_numbers_come_round(block, mask):
     """Buckets quiet for about the window's size or its multiples: what they point at is never new."""
     rng = np.random.default_rng(5)
     n = 12 * SIZE
@@ -190,12 +191,34 @@ def test_numbers_come_round(block):
     digest = rng.integers(0, 1 << 64, n, np.uint64) & ~quiet  # half of the buckets are busy
     for k in range(600):
         first = int(rng.integers(0, n - 5 * SIZE))
-        again = first + (SIZE, 2 * SIZE, 4 * SIZE)[k % 3] + int(rng.integers(-2, 3))
+        near, far = int(rng.integers(-2, 3)), int(rng.integers(1, SIZE // 2))
+        again = first + (SIZE + near, 2 * SIZE + near, 2 * SIZE + far, 4 * SIZE + near)[k % 4]
         digest[first] = digest[again] = rng.integers(0, 1 << 64, dtype=np.uint64) | quiet
         digest[again + 3] = digest[again]
         digest[again + 5] ^= digest[again + 5] & np.uint64(SIZE - 1) ^ digest[again] & np.uint64(SIZE - 1)
+    digest &= np.uint64(mask)
     same(block, digest, rising(rng, n), 8192, None)
     same(block, digest, rising(rng, n), None, 10**6)
+
+
+def test_time_window_that_ends_with_the_ring(block):
+    """The oldest frame of the ring just within the window, or just outside: cut or not."""
+    n = 2 * SIZE
+    time_ns = 10**12 + 100 * np.arange(n)
+    digest = repeating(np.random.default_rng(9), n, within=SIZE, share=0.5)
+    for window_ns, cut in ((100 * (SIZE - 1) - 1, 0), (100 * (SIZE - 1), SIZE), (100 * SIZE, SIZE)):
+        assert block.judge(digest, time_ns, None, window_ns)[2] == cut
+        same(block, digest, time_ns, None, window_ns)
+
+
+def test_a_chain_has_each_digest_once(block):
+    """Two digests of a bucket by turns, thousands of times: a third one there does not meet them all."""
+    n = 6000
+    digest = np.full(n, 5, np.uint64) | (np.arange(n, dtype=np.uint64) % np.uint64(2) << np.uint64(20))
+    digest[-100:] = np.uint64(5) | (np.arange(7, 107, dtype=np.uint64) << np.uint64(20))
+    expected, cycles = same(block, digest, 10**12 + np.arange(n), 8192, None)
+    assert expected.sum() == n - 102
+    assert cycles[n - 100] < 30 and cycles.max() < 5 + 3 * 103 + 10
 
 
 def test_random_small(block):
