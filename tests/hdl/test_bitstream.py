@@ -6,17 +6,23 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_checked_in_report_is_of_a_bit_file_that_meets_every_clock(monkeypatch):
+@pytest.fixture
+def bitstream(monkeypatch) -> Any:
     pytest.importorskip("systemrdl", reason="systemrdl-compiler is not installed: make hdl")
     monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
     import bitstream
 
+    return bitstream
+
+
+def test_the_checked_in_report_is_of_a_bit_file_that_meets_every_clock(bitstream):
     report = json.loads(bitstream.REPORT.read_text())
     assert report["missed"] == []
     assert len(report["bit_sha256"]) == 64
@@ -29,11 +35,7 @@ def test_the_checked_in_report_is_of_a_bit_file_that_meets_every_clock(monkeypat
         assert 0 < report["resources"][name]["used"] <= of, name
 
 
-def test_a_clock_that_is_missed_free_or_unknown_is_told(monkeypatch):
-    pytest.importorskip("systemrdl", reason="systemrdl-compiler is not installed: make hdl")
-    monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
-    import bitstream
-
+def test_a_clock_that_is_missed_free_or_unknown_is_told(bitstream):
     good = {f"$glbnet${name}": {"constraint": mhz, "achieved": mhz} for name, mhz in bitstream.CLOCKS.items()}
     assert bitstream.timing({"fmax": good})[1] == []
     for change, text in (
@@ -45,3 +47,61 @@ def test_a_clock_that_is_missed_free_or_unknown_is_told(monkeypatch):
         assert text in wrong
     del good["$glbnet$clk"]
     assert bitstream.timing({"fmax": good})[1] == ["clock net clk is not in nextpnr's report"]
+
+
+REPORT = {
+    "sources_sha256": "of sources",
+    "tools": {"nextpnr": "1"},
+    "seed": 3,
+    "missed": [],
+    "clocks": {"clk": {"asked_mhz": 125, "reached_mhz": 130.0}},
+    "resources": {"TRELLIS_FF": {"used": 100, "of": 200, "share": 0.5}},
+    "bit_sha256": "abc",
+}
+LATE = ["clock net clk reaches 124.0 MHz, not 125.00"]
+
+
+@pytest.mark.parametrize(
+    ("option", "old", "new", "code", "said"),
+    [
+        ("--check", {}, None, None, "are those of"),
+        ("--check", {"missed": LATE}, None, 3, "missed: clock net clk reaches 124.0 MHz"),
+        ("--check", {"sources_sha256": "other"}, None, 3, "are not those of"),
+        ("--check", {"tools": {"nextpnr": "2"}}, None, 3, "are not those of"),
+        ("--compare", {}, {}, None, "byte for byte"),
+        ("--compare", {}, {"bit_sha256": "abd"}, "not the bytes of", ""),
+        ("--compare", {}, {"missed": LATE, "bit_sha256": None}, "misses its constraint", ""),
+        ("--compare", {"sources_sha256": "other"}, {}, "run `make bitstream`", ""),
+        (
+            "--compare",
+            {"sources_sha256": "other", "clocks": {"clk": {"asked_mhz": 125, "reached_mhz": 140.0}}},
+            {},
+            "run `make bitstream`",
+            "worse: clock net clk: 140.0 MHz before, now 130.0",
+        ),
+    ],
+)
+def test_what_check_and_compare_refuse(
+    bitstream, monkeypatch, tmp_path, capsys, option, old, new, code, said
+):
+    monkeypatch.setattr(bitstream, "REPORT", tmp_path / "report.json")
+    bitstream.REPORT.write_text(json.dumps({**REPORT, **old}))
+    monkeypatch.setattr(bitstream, "digest", lambda: REPORT["sources_sha256"])
+    monkeypatch.setattr(bitstream, "versions", lambda: REPORT["tools"])
+    monkeypatch.setattr(sys, "argv", ["bitstream.py", option])
+    seeds = []
+
+    def build(these: list[int], image: Path) -> Any:
+        seeds.extend(these)
+        return {name: value for name, value in {**REPORT, **new}.items() if value is not None}
+
+    monkeypatch.setattr(bitstream, "build", build)
+    if code is None:
+        bitstream.main()
+    else:
+        with pytest.raises(SystemExit) as end:
+            bitstream.main()
+        assert end.value.code == code or code in str(end.value.code)
+    assert said in capsys.readouterr().out
+    if option == "--compare" and not old:
+        assert seeds == [3]  # another seed gives other bytes

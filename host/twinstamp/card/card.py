@@ -590,9 +590,9 @@ class Card:
             for port, constant in enumerate(self._constants):
                 self.write(f"port[{port}].dedup_constant", constant)
             # Taken over while the ring is off; a frame's place a cycle, the window is emptied.
-            left = (self.duplicate_window_size + 64) / self.identity.core_clock_hz
-            while left > 0:
-                left -= self.transport.wait(left)
+            left_s = (self.duplicate_window_size + 64) / self.identity.core_clock_hz
+            while left_s > 0:
+                left_s -= self.transport.wait(left_s)
         self.write_fields("ring.control", enable=1)
         self._running = True
         self._bound_ns = max((math.ceil(self.stamp_bound_ns(port)) for port in wanted), default=0)
@@ -958,7 +958,7 @@ class Card:
         """
         if self._ring is None:
             raise DeviceError("the card is not receiving: start() it first")
-        left = timeout_s
+        left_s = timeout_s
         while True:
             self._give_back()
             producer = self.read("ring.producer")
@@ -966,9 +966,9 @@ class Card:
                 break
             if self.read("ring.status") & 1:
                 raise DeviceError("the card stopped: host memory refused a write; stop() and start() again")
-            if left <= 0:
+            if left_s <= 0:
                 return None
-            left -= self.transport.wait(min(left, _POLL_S))
+            left_s -= self.transport.wait(min(left_s, _POLL_S))
         try:
             columns, lease, epoch, locked, bound, utc_offset_s, state = self._ring.read(
                 producer, max_frames, self._utc, self._constants
