@@ -490,7 +490,10 @@ def test_window_starts_empty(make_card):
 
 @pytest.mark.parametrize("utc", [False, True])
 def test_times_are_the_batch_s(make_card, utc):
-    """Receive constants as the driver has them, the time window's very edge, and a jump of card time."""
+    """Receive constants as the driver has them, the time window's very edge, and a jump of card time.
+
+    A rate that lets stamps pass through all fractions of a nanosecond, so that rounding counts.
+    """
     rng = random.Random(18)
     constants = [0, 1, 5000, (1 << 32) - 1]  # of a second nearly
     few = [packet(rng, 60) for _ in range(200)]
@@ -500,6 +503,7 @@ def test_times_are_the_batch_s(make_card, utc):
         simulated, card = make_card(block_log2=18, utc=utc, constants_q32=constants)
         prepare(card, "exact", None, time_ns)
         card.load_time_q32(1_700_000_000 << 32 | 0xFFF00000)
+        card.set_rate_ppb(70_000)
         card.start()
         for port in range(PORTS):
             simulated.send(port, frames(sent[port]))
