@@ -6,10 +6,11 @@ build/versa/report.json: what each clock net must reach and reaches, the longest
 a digest of all sources, the tools' versions, the bit file's digest. It fails where a clock net has no
 constraint, or misses it, and no bit file is there then. The same sources and tools give the same bytes.
 
---check builds nothing: it ends with 3 where the sources' digest is not that of the report that is checked in
-(hdl/boards/versa/report.json), or a clock net misses there. --compare builds without writing that report.
-From the report's sources and tools it must give the report's bit file, byte for byte; from others it says
-what is worse, and fails: the report must be made anew (`make bitstream` writes it).
+--check builds nothing: it ends with 3 where the sources' digest or the tools are not those of the report that
+is checked in (hdl/boards/versa/report.json), with 1 where a clock net misses there. --compare builds without
+writing that report. From the report's sources, tools and firmware image (which depends on the compiler that
+Debian has) it must give the report's bit file, byte for byte; from others it says what is worse, and fails:
+the report must be made anew (`make bitstream` writes it).
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def longest(found: dict[str, Any]) -> dict[str, Any]:
 
 def build(seeds: list[int], image: Path) -> dict[str, Any]:
     (ROOT / BUILD).mkdir(parents=True, exist_ok=True)
-    for name in BIT_FILES:
+    for name in (*BIT_FILES, "report.json"):
         (ROOT / BUILD / name).unlink(missing_ok=True)
     of_sources = digest()
     registers()
@@ -236,6 +237,7 @@ def build(seeds: list[int], image: Path) -> dict[str, Any]:
         "board": "ECP5 Versa-5G, LFE5UM5G-45F-8BG381C",
         "sources_sha256": of_sources,
         "tools": versions(),
+        "firmware_sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
         "seed": seed,
         "missed": wrong,
         "clocks": clocks,
@@ -280,19 +282,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--check", action="store_true", help="only compare the sources' digest; 3 where it differs"
-    )
+    what.add_argument("--check", action="store_true", help="only compare sources and tools with the report")
     what.add_argument("--registers", action="store_true", help="only make the registers of this board's card")
-    what.add_argument("--compare", action="store_true", help="build, say what is worse, and fail")
+    what.add_argument("--compare", action="store_true", help="build, compare with the report")
     parser.add_argument("--seed", type=int, nargs="+", default=None, help="of nextpnr, tried in turn")
     parser.add_argument("--firmware", type=Path, default=Path("build/firmware/twinstamp.bin"))
     arguments = parser.parse_args()
-    old = json.loads(REPORT.read_text()) if REPORT.exists() else None
-    same = old is not None and old["sources_sha256"] == digest() and old["tools"] == versions()
+    if arguments.compare and arguments.seed:
+        parser.error("--compare takes the report's seed first: no --seed")
     if arguments.registers:
         registers()
         return
+    old = json.loads(REPORT.read_text()) if REPORT.exists() else None
+    same = old is not None and old["sources_sha256"] == digest() and old["tools"] == versions()
     if arguments.check:
         if not same:
             sys.stdout.write(f"bitstream: sources or tools are not those of {BOARD}/report.json\n")
@@ -300,7 +302,7 @@ def main() -> None:
         sys.stdout.write(f"bitstream: sources and tools are those of {BOARD}/report.json\n")
         say(old)
         if old["missed"]:
-            sys.exit(3)
+            die("a clock net misses its constraint: make bitstream")
         return
     first = old["seed"] if old else 1
     seeds = arguments.seed or [first, *(n for n in range(1, 7) if n != first)]
@@ -314,16 +316,16 @@ def main() -> None:
             die(f"no bit file: a clock net misses its constraint; {BOARD}/report.json says by how much")
         sys.stdout.write(f"bitstream: {BUILD}/twinstamp.bit; {BOARD}/report.json\n")
         return
-    if new["missed"]:
-        die(f"a clock net misses its constraint: {BUILD}/report.json")
-    if same:
-        if new["bit_sha256"] != old.get("bit_sha256"):
-            die(f"not the bytes of {BOARD}/report.json from the same sources and tools")
-        sys.stdout.write(f"bitstream: {BUILD}/{BIT_FILES[0]} is that of {BOARD}/report.json, byte for byte\n")
-        return
     for line in regressions(old, new) if old else []:
         sys.stdout.write(f"bitstream: worse: {line}\n")
-    die(f"hdl/ changed since {BOARD}/report.json: run `make bitstream` and commit it")
+    if new["missed"]:
+        die(f"a clock net misses its constraint: {BUILD}/report.json")
+    if not same:
+        die(f"sources or tools are not those of {BOARD}/report.json: run `make bitstream` and commit it")
+    for key, what in (("firmware_sha256", "firmware image (another compiler?)"), ("bit_sha256", "bit file")):
+        if new[key] != old.get(key):
+            die(f"another {what} than that of {BOARD}/report.json from the same sources and tools")
+    sys.stdout.write(f"bitstream: {BUILD}/{BIT_FILES[0]} is that of {BOARD}/report.json, byte for byte\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For Verilator, on standard output: lets the ports' instances of a module share their code.
+"""For Verilator, on standard output: modules to keep, whose instances share code or sleep.
 
 A module of its own, whose inputs stand in its own variables, is the same code for each port, a quarter of
 what has to go through the instruction cache each cycle. Otherwise Verilator reads what drives them, which is

@@ -159,6 +159,7 @@ bool CardSim::trace(const std::string& path) {
 
 void CardSim::set_clock(int which, int64_t period_fs, uint32_t period_fraction, int64_t phase_fs) {
     Clock& clock = clocks_[which];
+    calm_ = {};  // it may stand from now on
     clock.set_period(period_fs, period_fraction);
     if (phase_fs >= 0) {
         clock.next_fs = now_fs_ + 1 + phase_fs;

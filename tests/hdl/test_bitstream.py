@@ -25,7 +25,7 @@ def bitstream(monkeypatch) -> Any:
 def test_the_checked_in_report_is_of_a_bit_file_that_meets_every_clock(bitstream):
     report = json.loads(bitstream.REPORT.read_text())
     assert report["missed"] == []
-    assert len(report["bit_sha256"]) == 64
+    assert len(report["bit_sha256"]) == len(report["firmware_sha256"]) == 64
     assert set(report["clocks"]) == set(bitstream.CLOCKS)
     for clock, asked_mhz in bitstream.CLOCKS.items():
         figure = report["clocks"][clock]
@@ -56,6 +56,7 @@ REPORT = {
     "missed": [],
     "clocks": {"clk": {"asked_mhz": 125, "reached_mhz": 130.0}},
     "resources": {"TRELLIS_FF": {"used": 100, "of": 200, "share": 0.5}},
+    "firmware_sha256": "def",
     "bit_sha256": "abc",
 }
 LATE = ["clock net clk reaches 124.0 MHz, not 125.00"]
@@ -65,11 +66,18 @@ LATE = ["clock net clk reaches 124.0 MHz, not 125.00"]
     ("option", "old", "new", "code", "said"),
     [
         ("--check", {}, None, None, "are those of"),
-        ("--check", {"missed": LATE}, None, 3, "missed: clock net clk reaches 124.0 MHz"),
+        (
+            "--check",
+            {"missed": LATE},
+            None,
+            "misses its constraint",
+            "missed: clock net clk reaches 124.0 MHz",
+        ),
         ("--check", {"sources_sha256": "other"}, None, 3, "are not those of"),
         ("--check", {"tools": {"nextpnr": "2"}}, None, 3, "are not those of"),
         ("--compare", {}, {}, None, "byte for byte"),
-        ("--compare", {}, {"bit_sha256": "abd"}, "not the bytes of", ""),
+        ("--compare", {}, {"bit_sha256": "abd"}, "another bit file", ""),
+        ("--compare", {}, {"firmware_sha256": "0"}, "another compiler?", ""),
         ("--compare", {}, {"missed": LATE, "bit_sha256": None}, "misses its constraint", ""),
         ("--compare", {"sources_sha256": "other"}, {}, "run `make bitstream`", ""),
         (
@@ -105,3 +113,10 @@ def test_what_check_and_compare_refuse(
     assert said in capsys.readouterr().out
     if option == "--compare" and not old:
         assert seeds == [3]  # another seed gives other bytes
+
+
+def test_compare_takes_no_seed(bitstream, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bitstream.py", "--compare", "--seed", "2"])
+    with pytest.raises(SystemExit):
+        bitstream.main()
+    assert "no --seed" in capsys.readouterr().err
