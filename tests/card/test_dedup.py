@@ -588,6 +588,42 @@ def test_profile_changes_under_traffic(make_card):
     assert card.read("port[0].rx_status") == 0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_profile_register_written_under_traffic(make_card, seed):
+    """Which the driver does not allow: no port hangs, no frame is lost, and later ones are right."""
+    rng = random.Random(seed)
+    simulated, card = make_card(block_log2=16)
+    for port in range(PORTS):
+        simulated.set_clock(f"rx{port}", ppb=rng.uniform(-1e5, 1e5))
+    prepare(card, "vlan", SIZE, None)
+    card.start(keep_runt=True)
+    sent = mix(rng, 700, [60, 61, 90, 400], spread=60)
+    for port in range(PORTS):
+        for _ in range(80):
+            sent[port].insert(rng.randrange(len(sent[port])), rng.randbytes(rng.choice([1, 14, 59, 60, 200])))
+        simulated.send(port, frames(sent[port]))
+    records = Records()
+    while any(simulated.pending(port) for port in range(PORTS)):
+        card.write_fields("dedup.control", profile=rng.randrange(4))
+        simulated.run(rng.randint(1, 900))
+        batch = card.poll(0.0)
+        if batch is not None:
+            with batch:
+                records.add(batch)
+    card.write_fields("dedup.control", profile=2)
+    for batch in card.receive(1e-3):
+        records.add(batch)
+    for port in range(PORTS):
+        assert [c for c, at in zip(records.contents, records.port, strict=True) if at == port] == sent[port]
+    card.stop()
+    card.set_duplicates("routing", window=SIZE)
+    card.start()
+    for port in range(PORTS):
+        simulated.send(port, frames(sent[port][:200]))
+    assert check(receive(card, simulated), "routing", SIZE, None) > 50
+    assert all(card.read(f"port[{port}].rx_status") == 0 for port in range(PORTS))
+
+
 def test_digests_for_a_longer_window(make_card):
     """At the host, without the frames' bytes: further back than the card's window reaches."""
     rng = random.Random(20)

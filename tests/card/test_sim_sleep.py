@@ -81,3 +81,36 @@ def test_what_sleeps_is_not_missed(seed: int):
     plain, fast = day(seed, True), day(seed, False)
     assert len(plain) > 8
     assert plain == fast
+
+
+def standing(cycles: int, profile: int, plain: bool) -> list[object]:
+    """Port 0's receive clock stands while the duplicate profile is on its way there, as a frame begins."""
+    simulated = SimulatedCard(seed=3)
+    simulated.set_plain(plain)
+    card = Card(simulated, block_log2=14, timeout_s=2e-5)
+    card.start()
+    out: list[object] = []
+    simulated.send(0, frames([bytes(60)]))
+    simulated.run(5000)
+    drain(card, out)
+    card.write_fields("dedup.control", profile=profile)
+    simulated.run(40)
+    simulated.send(0, frames([bytes(60)]))
+    simulated.run(cycles)
+    simulated.set_clock("rx0", phase_fs=3_000_000_000)
+    card.write("dedup.control", 0)
+    simulated.run(1200)
+    simulated.send(0, frames([bytes(61)] * 2))
+    simulated.run(5000)
+    drain(card, out)
+    assert not simulated.pending(0)
+    out.append(registers(card))
+    return out
+
+
+@pytest.mark.parametrize("profile", [2, 3])
+def test_nothing_sleeps_behind_a_clock_that_stands(profile: int):
+    for cycles in range(4, 14):
+        plain, fast = standing(cycles, profile, True), standing(cycles, profile, False)
+        assert plain == fast
+        assert len(plain) > 1
