@@ -5,9 +5,9 @@
 // triggers against Verilator's.
 //
 // Parts sleep: where nothing can change but what follows card time, their functions are not called, from 64
-// cycles after the RTL's `asleep` rose, with all receive clocks running, until something may wake them, at least
-// one whole edge before it counts. What follows card time is old in them meanwhile: no register takes it over, and settle() brings it
-// along.
+// cycles after the RTL's `asleep` rose, with all receive clocks running, until something may wake them, at
+// least one whole edge before it counts. What follows card time is old in them meanwhile: no register takes
+// it over, and settle() brings it along.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -82,7 +82,8 @@ inline void CardSim::doze() {
     if (top_->m_axi_arvalid || read_left_) now &= ~GMII_TX_BIT;
     // In a receive clock that stands, what was written may still be on its way.
     const auto stands = [this](const Clock& clock) { return clock.next_fs - now_fs_ > 32'000'000; };
-    if (std::any_of(clocks_ + 1, clocks_ + 1 + PORTS, stands)) now &= ~(PROFILE_WORDS_BIT | GMII_LOOPBACK_BIT);
+    if (std::any_of(clocks_ + 1, clocks_ + 1 + PORTS, stands))
+        now &= ~(PROFILE_WORDS_BIT | GMII_LOOPBACK_BIT);
     uint32_t sleeps = now;
     for (uint32_t before : calm_) sleeps &= before;
     std::copy_backward(calm_.begin(), calm_.end() - 1, calm_.end());

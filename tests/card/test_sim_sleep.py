@@ -116,3 +116,28 @@ def test_nothing_sleeps_behind_a_clock_that_stands(profile: int):
         plain, fast = standing(cycles, profile, True), standing(cycles, profile, False)
         assert plain == fast
         assert len(plain) > 1
+
+
+def waiting(plain: bool) -> list[object]:
+    """More to send than the transmit FIFO holds, behind a launch time; no register is touched meanwhile."""
+    simulated = SimulatedCard(seed=4)
+    simulated.set_plain(plain)
+    card = Card(simulated, block_log2=14, timeout_s=2e-5)
+    simulated.connect(1, simulated, 2, delay_ns=30)
+    card.start()
+    launch = card.time_q32() + int(40e-6 * 2**32)
+    card.send(1, bytes(60), stamp=True, launch_q32=launch)
+    for _ in range(3):
+        card.send(1, bytes(9000), stamp=True)
+    simulated.run(40_000)
+    out: list[object] = []
+    drain(card, out)
+    out.append(card.departures().tobytes())
+    out.append(registers(card))
+    return out
+
+
+def test_a_full_transmit_fifo_is_filled_again():
+    plain, fast = waiting(True), waiting(False)
+    assert plain == fast
+    assert plain[-1]["port[1].tx_consumer"] == plain[-1]["port[1].tx_producer"] > 0
