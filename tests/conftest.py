@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def editcap() -> str:
     if path is None:
         pytest.skip("editcap is not installed (Debian package wireshark-common)")
     return path
+
+
+def pytest_configure() -> None:
+    """Background jobs of a shell have SIGINT ignored, and so would what the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _corpus_test_skipped(terminal: pytest.TerminalReporter) -> list[str]:
