@@ -61,7 +61,7 @@ help:  ## this list
 demo: setup  ## the appliance on real traffic, or on a capture it makes where namespaces cannot be made
 	@$(BIN)/python -m twinstamp.demo $(ARGS)
 
-demo-owd: setup hdl  ## one-way delay, two simulated cards over hours; and over namespaces, with root
+demo-owd: setup $(SIM)  ## one-way delay, two simulated cards over hours; and over namespaces, with root
 	@$(BIN)/python -m twinstamp.demo_owd $(ARGS)
 
 setup: $(BUILT)  ## Debian packages, .venv, compiled extensions; quick when there is nothing to do

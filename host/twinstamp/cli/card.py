@@ -317,6 +317,9 @@ def _selftest(options: argparse.Namespace) -> int:
 
     shown = options.json != "-"
 
+    def brief(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
     def show(check: dict[str, Any]) -> None:
         if shown:
             print(
@@ -324,9 +327,13 @@ def _selftest(options: argparse.Namespace) -> int:
                 end="",
             )
             figures = check["figures"]
-            told = [f"{name} {figure['value']}" for name, figure in figures.items() if "passed" not in figure]
+            told = [
+                f"{name} {brief(figure['value'])}"
+                for name, figure in figures.items()
+                if "passed" not in figure
+            ]
             told += [
-                f"{name} {figure['value']} (at most {figure['at_most']})"
+                f"{name} {brief(figure['value'])} (at most {brief(figure['at_most'])})"
                 for name, figure in figures.items()
                 if "at_most" in figure
             ]
