@@ -279,6 +279,7 @@ void CardSim::connect(int port, CardSim& to, int to_port, int64_t delay_fs) {
 
 // The recovered clock: the sender's edges, a cable later.
 void CardSim::follow(int port) {
+    calm_ = {};  // as in set_clock
     const Cable& cable = *cables_[port];
     Clock clock = cable.from->clocks_[0];
     clock.next_fs += path_fs(port);

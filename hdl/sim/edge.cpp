@@ -33,6 +33,7 @@ void inputs(Vtwinstamp_card___024root* root) {
 constexpr uint32_t SENDERS = TRAIN_PORT_BIT | GMII_TX_BIT;
 constexpr uint32_t SLOW =
     SENDERS | GMII_LOOPBACK_BIT | PHY_LINK_BIT | PROFILE_WORDS_BIT | RECORD_JUDGE_BIT | TX_FETCH_BIT;
+constexpr int64_t STANDING_FS = 32'000'000;  // four nominal periods without an edge
 constexpr uint32_t COUNTERS = ((1u << PORTS) - 1) * PORT_COUNTERS_BIT;
 
 }  // namespace
@@ -81,7 +82,7 @@ inline void CardSim::doze() {
     uint32_t now = register_edge_ ? 0 : model_asleep(root->vlSymsp) & SLOW;
     if (top_->m_axi_arvalid || read_left_) now &= ~GMII_TX_BIT;
     // In a receive clock that stands, what was written may still be on its way.
-    const auto stands = [this](const Clock& clock) { return clock.next_fs - now_fs_ > 32'000'000; };
+    const auto stands = [this](const Clock& clock) { return clock.next_fs - now_fs_ > STANDING_FS; };
     if (std::any_of(clocks_ + 1, clocks_ + 1 + PORTS, stands))
         now &= ~(PROFILE_WORDS_BIT | GMII_LOOPBACK_BIT);
     uint32_t sleeps = now;
