@@ -109,8 +109,12 @@ static void command(course* at) {
             break;
         case COMMAND_OFFSET:
             if (argument == 0)
-                names.told_until_s = 0;
+                names.told.until_s = 0;
             else if (!second_tell(&names, (int32_t)(argument >> 48), argument & UINT64_C(0xFFFFFFFFFFFF)))
+                result = RESULT_REFUSED;
+            break;
+        case COMMAND_LEAP:
+            if (!second_tell_leap(&names, (int16_t)(argument >> 48), argument & UINT64_C(0xFFFFFFFFFFFF)))
                 result = RESULT_REFUSED;
             break;
         case COMMAND_SET: {
@@ -142,6 +146,25 @@ static void control(uint32_t state, uint32_t locked, uint32_t load) {
     mmio_write(CARD_CLOCK_CONTROL, CARD_CLOCK_CONTROL_DISCIPLINED | state << CARD_CLOCK_CONTROL_STATE_SHIFT |
                                        (locked ? CARD_CLOCK_CONTROL_LOCKED : 0) |
                                        (load ? CARD_CLOCK_CONTROL_LOAD : 0));
+}
+
+static uint32_t offset_word(int32_t offset_s, int32_t leap_s) {
+    return ((uint32_t)offset_s & 0xFFFFu) |
+           ((uint32_t)leap_s << CARD_CLOCK_UTC_OFFSET_LEAP_SHIFT & CARD_CLOCK_UTC_OFFSET_LEAP) |
+           (names.source != SECOND_NOBODY ? CARD_CLOCK_UTC_OFFSET_VALID : 0);
+}
+
+// TAI - UTC into the registers; at a second of TAI, 0: not known. Kept through seconds without a pulse.
+static void publish_offset(uint64_t tai_s) {
+    second_publish(&names, tai_s);
+    const second_offset* of = &names.published;
+    const uint32_t leap_at = (uint32_t)of->leap_tai_s;
+    if (mmio_read(CARD_CLOCK_LEAP_SECOND) != leap_at) {
+        // In between there is no leap second: the last one is long over, or the next one is still to come.
+        mmio_write(CARD_CLOCK_UTC_OFFSET, offset_word(of->offset_s, 0));
+        mmio_write(CARD_CLOCK_LEAP_SECOND, leap_at);
+    }
+    mmio_write(CARD_CLOCK_UTC_OFFSET, offset_word(of->offset_s, of->leap_s));
 }
 
 static uint32_t stack_low(void) {
@@ -201,8 +224,7 @@ static void step(course* at) {
         mmio_write64(CARD_CLOCK_SLEW_STEP, out.slew_step_q64);
         mmio_write64(CARD_CLOCK_SLEW_AMOUNT, (uint64_t)out.slew_amount_q64);
     }
-    mmio_write(CARD_CLOCK_UTC_OFFSET,
-               ((uint32_t)name.utc_offset_s & 0xFFFFu) | (name.utc_known ? CARD_CLOCK_UTC_OFFSET_VALID : 0));
+    publish_offset(out.state != SERVO_COLD ? now_q32() >> 32 : name.flags & SECOND_TAI ? name.tai_s : 0);
     mmio_write(CARD_CLOCK_BOUND, out.bound_ns);
     if (locked) control(out.state, 1, 0);
 
@@ -223,8 +245,8 @@ static void step(course* at) {
     entry->input = in;
     entry->output = out;
     box.steps = box.steps + 1;
-    box.utc_known = name.utc_known;
-    box.utc_offset_s = name.utc_offset_s;
+    box.utc = names.published;
+    box.utc_source = names.source;
     box.ubx = gps.good_ubx;
     box.nmea = gps.good_nmea;
     box.bad_checksum = gps.bad_checksum;

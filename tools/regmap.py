@@ -26,6 +26,7 @@ FILES = (
     "docs/registers.md",
     "host/twinstamp/card/regmap.py",
     "hdl/regs/generated/twinstamp_regs.h",
+    "hdl/regs/generated/card_wide_pkg.sv",
 )
 
 # Properties of memories that the driver needs.
@@ -147,6 +148,27 @@ def header(output: Path) -> None:
     (output / FILES[5]).write_text(C_HEAD + "".join(lines) + "\n#endif\n")
 
 
+def wide(folder: Path) -> None:
+    """Writes card_wide_pkg.sv: the addresses of all registers of 64 bits, for bus_arbiter."""
+    addresses = [
+        node.absolute_address
+        for node in elaborated().descendants(unroll=True)
+        if isinstance(node, RegNode) and node.get_property("regwidth") == 64
+    ]
+    if any(address % 8 for address in addresses):
+        sys.exit(f"{SOURCE}: a register of 64 bits begins at a multiple of 8")
+    listed = ", ".join(f"17'h{address:05X}" for address in addresses)
+    (folder / "card_wide_pkg.sv").write_text(
+        f"""// {SPDX}
+// Byte addresses of the registers of 64 bits, made by `make regs` from {SOURCE}: do not edit.
+package card_wide_pkg;
+  localparam int unsigned Count = {len(addresses)};
+  localparam logic [Count-1:0][16:0] Addresses = {{{listed}}};
+endpackage
+"""
+    )
+
+
 def peakrdl(*arguments: str) -> None:
     """Runs one exporter in the repository's root, so that no path of this machine gets into its output."""
     command = [sys.executable, "-m", "peakrdl", *arguments]
@@ -154,7 +176,8 @@ def peakrdl(*arguments: str) -> None:
 
 
 def block(folder: Path, ports: int) -> None:
-    """Writes card_regs.sv and card_regs_pkg.sv of a card with ``ports`` ports into ``folder``.
+    """Writes card_regs.sv, card_regs_pkg.sv and card_wide_pkg.sv of a card with ``ports`` ports into
+    ``folder``.
 
     A register between PeakRDL's address decoder and everything behind it, which it has no option for: both
     together are too long a way for 125 MHz on an ECP5. bus_arbiter makes one access at a time, so nothing can
@@ -164,6 +187,7 @@ def block(folder: Path, ports: int) -> None:
     peakrdl("regblock", SOURCE, "-D", f"CARD_PORTS={ports}", "-o", str(folder), "--cpuif", "axi4-lite-flat",
             "--module-name", "card_regs", "--package-name", "card_regs_pkg", "--default-reset", "arst_n",
             "--rt-read-fanin", "--rt-read-response")  # fmt: skip
+    wide(folder)
     path = folder / "card_regs.sv"
     text = path.read_text()
 

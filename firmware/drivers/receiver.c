@@ -82,6 +82,7 @@ static int take_tp(receiver* self, const uint8_t* p) {
 static int take_leap(receiver* self, const uint8_t* p) {
     const int8_t now = (int8_t)p[9], change = (int8_t)p[11];
     if (change < -1 || change > 1) return 0;
+    self->leap.tow_ms = u4(p);
     self->leap.gps_utc_s = now;
     self->leap.change_s = change;
     // Source 0 is what the receiver was delivered with, 255 nothing; what is between came from satellites.

@@ -54,6 +54,7 @@ typedef struct {
 } receiver_tp;
 
 typedef struct {
+    uint32_t tow_ms;   // GPS time of week of the message
     int8_t gps_utc_s;  // now: GPS - UTC
     int8_t change_s;   // of the next event: -1, 0, 1
     uint8_t known;     // gps_utc_s was received from satellites

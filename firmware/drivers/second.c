@@ -5,10 +5,12 @@
 // Receivers whose week has ten bits, or whose firmware is older than two rollovers, say a week of the past:
 // no pulse is before this week (2025-01-05).
 #define FIRST_WEEK 2348u
-// IERS Bulletin C 70: no leap second until the end of 2025; leap-seconds.list then expires 2026-06-28.
-#define TABLE_OFFSET_S 37
-#define TABLE_FROM_S UINT64_C(1483228837)   // 2017-01-01
-#define TABLE_UNTIL_S UINT64_C(1782604837)  // 2026-06-28
+// IERS Bulletin C 72: no leap second at the end of 2026; leap-seconds.list then expires 2027-06-28.
+#define TABLE_FROM_S UINT64_C(1483228837)  // 2017-01-01
+static const second_offset table = {.offset_s = 37, .until_s = UINT64_C(1814140837)};
+#define DAY_S 86400u
+// IERS announces a leap second eight weeks ahead at least: so long holds what satellites said.
+#define RECEIVED_S (56u * DAY_S)
 
 // Days since 1970-01-01 of the proleptic Gregorian calendar (Hinnant, days_from_civil).
 static int64_t days_of(const receiver_utc* utc) {
@@ -29,33 +31,110 @@ static uint64_t tai_of_gps(uint32_t week, uint32_t tow_s) {
     return GPS_EPOCH_TAI_S + (uint64_t)week * 604800u + tow_s;
 }
 
-// TAI - UTC at a second of UTC; 0: unknown.
-static uint32_t offset_at(const second* self, uint64_t utc_s, int32_t* offset_s) {
-    if (self->has_leap && self->leap.known) {
-        *offset_s = self->leap.gps_utc_s + 19;
-        return 1;
+static int32_t offset_at_tai(const second_offset* of, uint64_t tai_s) {
+    return of->offset_s + (of->leap_s != 0 && tai_s >= of->leap_tai_s ? of->leap_s : 0);
+}
+
+// What counts at a second of TAI, and who says so; 0: nobody knows.
+static const second_offset* chosen(const second* self, uint64_t tai_s, uint32_t* source) {
+    if (tai_s < self->received.until_s) {
+        *source = SECOND_SATELLITES;
+        return &self->received;
     }
-    if (self->told_until_s != 0 && utc_s + (uint64_t)(int64_t)self->told_s < self->told_until_s) {
-        *offset_s = self->told_s;
-        return 1;
+    if (tai_s < self->told.until_s) {
+        *source = SECOND_HOST;
+        return &self->told;
     }
-    if (utc_s + TABLE_OFFSET_S >= TABLE_FROM_S && utc_s + TABLE_OFFSET_S < TABLE_UNTIL_S) {
-        *offset_s = TABLE_OFFSET_S;
-        return 1;
+    if (tai_s >= TABLE_FROM_S && tai_s < table.until_s) {
+        *source = SECOND_TABLE;
+        return &table;
     }
+    *source = SECOND_NOBODY;
     return 0;
 }
 
-static uint32_t tai_of_utc(const second* self, const receiver_utc* utc, uint64_t* tai_s) {
-    const uint64_t utc_s = seconds_of(utc);
-    int32_t offset_s = 0;
-    if (!offset_at(self, utc_s, &offset_s)) return 0;
+// TAI of a second of UTC, counted without leap seconds; in_leap: it is a 23:59:60. 0: unknown.
+static uint32_t tai_of_utc(const second* self, uint64_t utc_s, uint32_t in_leap, uint64_t* tai_s) {
+    uint32_t source;
+    const second_offset* of = chosen(self, utc_s + 37u, &source);
+    int32_t offset_s;
+    // What the receiver says now, until a leap second is announced; it is dated once a second has its name.
+    const uint32_t fresh = self->received.until_s == 0 || (self->new_leap && self->received.leap_s == 0);
+    if (self->has_leap && self->leap.known && fresh) {
+        offset_s = self->leap.gps_utc_s + 19;
+    } else if (of != 0) {
+        // 23:59:60 counts as the next day's first second, with the offset of the day that it ends.
+        const uint64_t midnight_s = of->leap_tai_s - (uint64_t)(int64_t)(of->offset_s + of->leap_s);
+        const uint32_t after = of->leap_s != 0 && utc_s >= midnight_s && !in_leap;
+        offset_s = of->offset_s + (after ? of->leap_s : 0);
+    } else {
+        return 0;
+    }
     *tai_s = utc_s + (uint64_t)(int64_t)offset_s;
     return 1;
 }
 
+static uint32_t tai_of_civil(const second* self, const receiver_utc* utc, uint64_t* tai_s) {
+    return tai_of_utc(self, seconds_of(utc), utc->second == 60, tai_s);
+}
+
+// Satellites say that TAI - UTC is offset_s at a second of TAI. leap_s, leap_tai_s: the leap second to come;
+// announces: they would name one (else leap_s is 0 whatever comes).
+static void learn(second* self, uint64_t tai_s, int32_t offset_s, uint32_t announces, int32_t leap_s,
+                  uint64_t leap_tai_s) {
+    second_offset* of = &self->received;
+    const uint32_t first = of->until_s == 0;
+    of->until_s = tai_s + RECEIVED_S;
+    // Right behind a leap second that was announced, a late word still names the offset before it.
+    if (!first && of->leap_s != 0 && tai_s >= of->leap_tai_s && tai_s - of->leap_tai_s < 60u) return;
+    const int32_t difference_s = first ? 0 : offset_s - offset_at_tai(of, tai_s);
+    const uint32_t into_day_s = ((uint32_t)tai_s - (uint32_t)offset_s) % DAY_S;
+    if (leap_s != 0 && leap_tai_s > tai_s) {
+        of->offset_s = offset_s;
+        of->leap_s = leap_s;
+        of->leap_tai_s = leap_tai_s;
+    } else if ((difference_s == 1 || difference_s == -1) && into_day_s < 60u) {  // it came unannounced
+        of->offset_s = offset_s - difference_s;
+        of->leap_s = difference_s;
+        of->leap_tai_s = tai_s - into_day_s;
+    } else if (first || difference_s != 0 || (announces && tai_s < of->leap_tai_s)) {
+        of->offset_s = offset_s;
+        of->leap_s = 0;
+        of->leap_tai_s = 0;
+    }
+}
+
+// NAV-TIMELS that came around second tai_s.
+static void learn_from_message(second* self, uint64_t tai_s) {
+    const receiver_leap* leap = &self->leap;
+    if (!leap->known) return;
+    // The second it speaks of, by its time of week: it may be late.
+    int32_t ahead_s = (int32_t)(leap->tow_ms / 1000u) -
+                      (int32_t)(((uint32_t)tai_s - (uint32_t)GPS_EPOCH_TAI_S) % 604800u);
+    if (ahead_s > 302400) ahead_s -= 604800;
+    if (ahead_s < -302400) ahead_s += 604800;
+    if (ahead_s > 5 || ahead_s < -5) return;
+    const uint64_t at_s = tai_s + (uint64_t)(int64_t)ahead_s;
+    const int32_t offset_s = leap->gps_utc_s + 19;
+    int32_t change_s = leap->change_known ? leap->change_s : 0;
+    uint64_t leap_tai_s = 0;
+    if (change_s != 0) {
+        // It ends a day of UTC, whatever second of it the receiver counts to.
+        const uint32_t after_s = (uint32_t)(offset_s + change_s);
+        const uint32_t event_s = (uint32_t)at_s + (uint32_t)leap->event_s - after_s;
+        const uint32_t day = (event_s + DAY_S / 2u) / DAY_S;
+        const int32_t off_s = (int32_t)(event_s - day * DAY_S);
+        if (off_s >= -2 && off_s <= 2)
+            leap_tai_s = (uint64_t)day * DAY_S + after_s;
+        else
+            change_s = 0;
+    }
+    learn(self, at_s, offset_s, leap->change_known, change_s, leap_tai_s);
+}
+
 void second_init(second* self) {
     *self = (second){0};
+    self->published.offset_s = table.offset_s;  // a guess, as after reset
 }
 
 void second_message(second* self, const receiver* from, uint32_t kind, uint64_t now_q32) {
@@ -75,7 +154,7 @@ void second_message(second* self, const receiver* from, uint32_t kind, uint64_t 
             break;
         case RECEIVER_LEAP:
             self->leap = from->leap;
-            self->has_leap = 1;
+            self->has_leap = self->new_leap = 1;
             break;
         default:
             break;
@@ -107,9 +186,28 @@ void second_shift(second* self, uint64_t delta_q32) {
 
 uint32_t second_tell(second* self, int32_t offset_s, uint64_t until_s) {
     if (offset_s < 30 || offset_s > 60) return 0;
-    self->told_s = offset_s;
-    self->told_until_s = until_s;
+    self->told = (second_offset){.offset_s = offset_s, .until_s = until_s};
     return 1;
+}
+
+uint32_t second_tell_leap(second* self, int32_t change_s, uint64_t leap_tai_s) {
+    if (change_s < -1 || change_s > 1 || leap_tai_s > UINT32_MAX) return 0;
+    // It ends a day of UTC.
+    const uint32_t after_s = (uint32_t)(self->told.offset_s + change_s);
+    if (change_s != 0 && ((uint32_t)leap_tai_s - after_s) % DAY_S != 0) return 0;
+    self->told.leap_s = change_s;
+    self->told.leap_tai_s = change_s != 0 ? leap_tai_s : 0;
+    return 1;
+}
+
+void second_publish(second* self, uint64_t tai_s) {
+    if (tai_s != 0) {
+        self->tai_s = tai_s;
+        if (self->new_leap) learn_from_message(self, tai_s);
+        self->new_leap = 0;
+    }
+    const second_offset* of = chosen(self, self->tai_s, &self->source);
+    if (of != 0) self->published = *of;
 }
 
 void second_name(second* self, second_name_t* out) {
@@ -123,16 +221,11 @@ void second_name(second* self, second_name_t* out) {
         tai_s = tai_of_gps(self->tp.week, self->tp.tow_s);
         named = 1;
     } else if (usable && self->tp.utc_base && self->tp.utc_known) {
-        const uint64_t utc_s = tai_of_gps(self->tp.week, self->tp.tow_s) - 19;
-        int32_t offset_s = 0;
-        if (offset_at(self, utc_s, &offset_s)) {
-            tai_s = utc_s + (uint64_t)(int64_t)offset_s;
-            named = 1;
-        }
+        named = tai_of_utc(self, tai_of_gps(self->tp.week, self->tp.tow_s) - 19, 0, &tai_s);
     } else if (fixed && self->pvt.resolved) {
-        named = tai_of_utc(self, &self->pvt.utc, &tai_s);
+        named = tai_of_civil(self, &self->pvt.utc, &tai_s);
     } else if (!self->has_pvt && self->has_utc) {
-        named = tai_of_utc(self, &self->utc, &tai_s);
+        named = tai_of_civil(self, &self->utc, &tai_s);
         needed = 3;
     }
     if (named) {
@@ -159,20 +252,10 @@ void second_name(second* self, second_name_t* out) {
         out->accuracy_ns = self->pvt.accuracy_ns;
     }
     if (self->has_tp || self->has_pvt || self->has_utc) out->flags |= SECOND_MESSAGE;
-    // TAI - UTC: told by somebody, or the difference of both names of this pulse.
-    int32_t offset_s = 0;
-    if (out->flags & SECOND_TAI) {
-        const uint64_t utc_s = fixed && self->pvt.resolved ? seconds_of(&self->pvt.utc) : 0;
-        if (offset_at(self, tai_s - 37, &offset_s)) {
-            self->offset_s = offset_s;
-            self->offset_known = 1;
-        } else if (utc_s != 0 && self->tp.gps && usable && tai_s - utc_s >= 30 && tai_s - utc_s <= 60) {
-            self->offset_s = (int32_t)(tai_s - utc_s);
-            self->offset_known = 1;
-        } else {
-            self->offset_known = 0;
-        }
+    // A receiver without NAV-TIMELS tells TAI - UTC by both names of a pulse.
+    if ((out->flags & SECOND_TAI) && usable && self->tp.gps && fixed && self->pvt.resolved &&
+        !(self->has_leap && self->leap.known)) {
+        const uint64_t offset_s = tai_s - seconds_of(&self->pvt.utc);
+        if (offset_s >= 30 && offset_s <= 60) learn(self, tai_s, (int32_t)offset_s, 0, 0, 0);
     }
-    out->utc_offset_s = self->offset_s;
-    out->utc_known = self->offset_known;
 }

@@ -2,7 +2,7 @@
 // Which second of TAI a pulse is, from what the receiver says around it.
 //
 // GPS time where the receiver gives it (TIM-TP: TAI = GPS + 19 s), else UTC (NAV-PVT, NMEA) with TAI - UTC
-// from the satellites (NAV-TIMELS), from the host, or from the table below until it expires; else TAI is
+// from the satellites (NAV-TIMELS), from the host, or from the table in second.c until it expires; else TAI is
 // unknown. A name counts when it follows on the one before it by the seconds that have passed: on two pulses
 // in a row from UBX, on three from NMEA, whose checksum has 8 bits. Pure: no register, no global.
 #ifndef TWINSTAMP_SECOND_H
@@ -26,6 +26,18 @@ enum {
     SECOND_MESSAGE = 1u << 3    // something was said about this pulse
 };
 
+// TAI - UTC, with the leap second next to now, come or to come. A leap second that has come stays, so that
+// what was stamped before it still gets the offset of its own time.
+typedef struct {
+    int32_t offset_s;     // before that leap second
+    int32_t leap_s;       // what it adds: -1, 0 (none is known), 1
+    uint64_t leap_tai_s;  // first second of TAI with offset_s + leap_s
+    uint64_t until_s;     // good until this second of TAI; 0: never
+} second_offset;
+
+// Who says so, best first. SECOND_NOBODY: what was said last has expired, or nobody has said anything.
+enum { SECOND_NOBODY = 0, SECOND_SATELLITES = 1, SECOND_HOST = 2, SECOND_TABLE = 3 };
+
 typedef struct {
     // Of the pulse to come, and of the last one.
     receiver_tp next_tp, tp;
@@ -37,21 +49,18 @@ typedef struct {
     // The last name given, and how many in a row agreed.
     uint64_t candidate_s, candidate_q32;
     uint32_t agreed, last_week_fix;
-    // TAI - UTC.
-    int32_t offset_s;  // as last known
-    uint32_t offset_known;
-    int32_t told_s;  // by the host, until told_until_s (TAI); 0: never
-    uint64_t told_until_s;
+    // TAI - UTC: by satellites, by the host, and what is published, which lasts through seconds without a pulse.
+    second_offset received, told, published;
+    uint32_t source;
+    uint64_t tai_s;  // the last second of which TAI was known
     receiver_leap leap;
-    uint32_t has_leap;
+    uint32_t has_leap, new_leap;  // one has come; and has not been used yet
 } second;
 
 typedef struct {
     uint64_t tai_s;
     int32_t qerr_ps;
     uint32_t accuracy_ns;
-    int32_t utc_offset_s;
-    uint32_t utc_known;
     uint32_t flags;
 } second_name_t;
 
@@ -68,8 +77,12 @@ void second_name(second* self, second_name_t* out);
 void second_missed(second* self);
 // Card time was moved by delta.
 void second_shift(second* self, uint64_t delta_q32);
-// TAI - UTC by the host, good until a second of TAI.
+// TAI - UTC by the host, good until a second of TAI; no leap second is known then. 0: refused.
 uint32_t second_tell(second* self, int32_t offset_s, uint64_t until_s);
+// The leap second to come by the host, after second_tell(); change_s 0: none. 0: refused.
+uint32_t second_tell_leap(second* self, int32_t change_s, uint64_t leap_tai_s);
+// Finds out what counts now (published, source). tai_s: card time's second of TAI; 0: not known.
+void second_publish(second* self, uint64_t tai_s);
 
 #ifdef __cplusplus
 }

@@ -30,7 +30,7 @@ module block_packer_formal
   block_packer #(.Ports(1), .Sources(2), .StoreLog2(8)) u_packer (
     .clk_i, .rst_ni(rst_n), .enable_i(1'b1), .flush_i, .base_i(64'h10000), .size_log2_i(5'd14),
     .count_log2_i(4'd1), .timeout_i('0), .consumer_i('0), .producer_o(producer), .error_o(error), .bad_shape_o(),
-    .idle_o(), .store_o(), .now_q32_i('0), .epoch_i('0), .bound_ns_i('0), .utc_offset_i('0), .utc_valid_i(1'b0), .servo_i('0), .locked_i(1'b0),
+    .idle_o(), .store_o(), .now_q32_i('0), .epoch_i('0), .bound_ns_i('0), .utc_i('0), .servo_i('0), .locked_i(1'b0),
     .slewing_i(1'b0), .drops_i(drops), .committed_i(committed_q), .taken_o(taken), .read_o(read),
     .read_address_o(read_address), .read_data_i(data_q), .discard_o(discard),
     .more_i(1'b0), .mark_i, .drop_i, .duplicate_o(duplicate),

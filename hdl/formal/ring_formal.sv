@@ -48,7 +48,7 @@ module ring_formal
   block_packer #(.Ports(1), .Sources(2), .StoreLog2(14), .WriterLog2(WriterLog2)) u_packer (
     .clk_i, .rst_ni(rst_n), .enable_i, .flush_i, .base_i, .size_log2_i, .count_log2_i, .timeout_i, .consumer_i,
     .producer_o(producer), .error_o(), .bad_shape_o(), .idle_o(), .store_o(), .now_q32_i('0), .epoch_i,
-    .bound_ns_i('0), .utc_offset_i('0), .utc_valid_i(1'b0), .servo_i('0), .locked_i(1'b0), .slewing_i(1'b0), .drops_i(drops), .committed_i,
+    .bound_ns_i('0), .utc_i('0), .servo_i('0), .locked_i(1'b0), .slewing_i(1'b0), .drops_i(drops), .committed_i,
     .taken_o(), .read_o(), .read_address_o(), .read_data_i, .discard_o(discard), .more_i, .mark_i, .drop_i, .duplicate_o(),
     .awvalid, .awready, .awaddr, .awlen, .wvalid, .wready, .wdata, .wlast, .bvalid, .bready(), .bresp
   );

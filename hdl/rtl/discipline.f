@@ -1,5 +1,6 @@
 hdl/regs/generated/card_regs_pkg.sv
 hdl/regs/generated/card_regs.sv
+hdl/regs/generated/card_wide_pkg.sv
 hdl/rtl/common/sync_2ff.sv
 hdl/rtl/clock/card_clock.sv
 hdl/rtl/clock/pps_capture.sv

@@ -1,6 +1,7 @@
 hdl/rtl/common/twinstamp_pkg.sv
 hdl/regs/generated/card_regs_pkg.sv
 hdl/regs/generated/card_regs.sv
+hdl/regs/generated/card_wide_pkg.sv
 hdl/rtl/common/crc32_byte.sv
 hdl/rtl/common/sync_2ff.sv
 hdl/rtl/common/reset_sync.sv

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
         state: str = ""
         utc_offset_s: int = 37
         utc_known: bool = False
+        leap_s: int = 0
+        leap_tai_s: int = 0
 else:
     Port = namedtuple("Port", "name linktype snaplen ticks_per_s source", defaults=(0, 1_000_000_000, ""))
     Port.__doc__ = """Where frames came from: an interface of a capture file, a NIC or a card's port.
@@ -61,15 +63,17 @@ else:
     """
     ClockState = namedtuple(
         "ClockState",
-        "timescale source locked bound_ns epoch state utc_offset_s utc_known",
-        defaults=("", 37, False),
+        "timescale source locked bound_ns epoch state utc_offset_s utc_known leap_s leap_tai_s",
+        defaults=("", 37, False, 0, 0),
     )
     ClockState.__doc__ = """State of the clock behind a batch's stamps (DESIGN: Time).
 
-    timescale: "utc" or "tai". source: "card", "nic", "kernel" or "file". locked: to a reference.
-    bound_ns: error bound in ns, -1 where none is known. epoch: time-epoch, +1 at each load of a new time.
-    state: of the servo behind it ("cold", "acquiring", "locked", "holdover", "disputed", "failed"), "" where
-    none is known. utc_offset_s: TAI - UTC; utc_known: from a receiver or a valid leap table, not assumed.
+    timescale: "utc" or "tai". source: "card", "nic", "kernel" or "file". locked: to a reference. bound_ns:
+    error bound in ns, -1 where none is known. epoch: time-epoch, +1 at each load of a new time. state: of the
+    servo behind it ("cold", "acquiring", "locked", "holdover", "disputed", "failed"), "" where none is known.
+    utc_offset_s: TAI - UTC at the first frame; utc_known: from a receiver or a valid leap table, not assumed
+    (then a batch in UTC has no bound). leap_s: what the leap second to come adds to it, 0 for none;
+    leap_tai_s: the first second of TAI behind it (twinstamp.leap.UtcOffset makes UTC of TAI with them).
     """
 
 FILE_CLOCK = ClockState("utc", "file", False, -1, 0)

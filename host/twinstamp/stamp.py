@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from twinstamp.errors import ConfigError
+from twinstamp.leap import NTP_UNIX_S
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -53,17 +54,7 @@ ERROR_SYNCHRONISED = 0x8000  # S
 ERROR_PTP = 0x4000  # Z
 ERROR_UNKNOWN = 0x3FFF  # Scale 63, Multiplier 255: no bound is known
 
-NTP_UNIX_S = 2_208_988_800  # 1900-01-01 to 1970-01-01
 _NS = 1_000_000_000
-
-# TAI - UTC from each UTC second since 1970 on (IERS Bulletin C; none announced after 2017-01-01).
-_LEAPS = (
-    (63072000, 10), (78796800, 11), (94694400, 12), (126230400, 13), (157766400, 14), (189302400, 15),
-    (220924800, 16), (252460800, 17), (283996800, 18), (315532800, 19), (362793600, 20), (394329600, 21),
-    (425865600, 22), (489024000, 23), (567993600, 24), (631152000, 25), (662688000, 26), (709948800, 27),
-    (741484800, 28), (773020800, 29), (820454400, 30), (867715200, 31), (915148800, 32), (1136073600, 33),
-    (1230768000, 34), (1341100800, 35), (1435708800, 36), (1483228800, 37),
-)  # fmt: skip
 
 
 class ErrorEstimate(NamedTuple):
@@ -153,16 +144,6 @@ _BOUNDS = np.empty(0, np.int64)
 
 
 # Timestamps
-
-
-def tai_minus_utc_s(utc_s: int) -> int:
-    """TAI - UTC in s at a UTC second since 1970, from the table of leap seconds; 10 before 1972."""
-    offset = 10
-    for start, value in _LEAPS:
-        if utc_s < start:
-            break
-        offset = value
-    return offset
 
 
 def ns_from_q32(q32: Any) -> Any:

@@ -22,6 +22,7 @@ from twinstamp.dedup import Deduplicator
 from twinstamp.errors import CardMapError, ConfigError, DeadCardError, DeviceError, WrongCardError
 from twinstamp.frames import FrameBatch
 from twinstamp.io import create_capture, open_capture
+from twinstamp.leap import UtcOffset
 
 from tests.card.narrow import Board
 from tests.card.test_registers import Altered
@@ -77,6 +78,7 @@ def test_batches_are_frame_batches_all_the_way(tmp_path):
         simulated = card.transport
         assert isinstance(simulated, SimulatedCard)
         card.load_time_q32((1_800_000_037 << 32) + (1 << 31))
+        card.set_utc_offset(UtcOffset(37, True))
         card.write("clock.bound", 250)
         card.start()
         simulated.send(3, frames([bytes([n]) * 60 for n in (1, 2, 1, 3)]))

@@ -117,3 +117,28 @@ def test_more_than_the_line_can_take():
         received, dropped = (sum(c[name] for c in counters) for name in ("good", "dropped"))
         assert received == len(frames) and len(got) + dropped == received and dropped > 0
         assert set(got) <= set(frames)
+
+
+def test_card_time_is_whole_over_the_line():
+    """The words of a read are two requests, hundreds of microseconds apart; the core reads card time all the
+    while.
+    """
+    from tests.loop.test_whole_reads import NOW, READS_TIME
+
+    _, transport, card = make()
+    with card:
+        for at in range(0, len(READS_TIME), 4):
+            transport.write32(0x10000 + at, int.from_bytes(READS_TIME[at : at + 4], "little"))
+        card.write("cpu.watchdog", 0xFFFFFFFF)
+        card.write("cpu.control", 1)
+        card.load_time_q32(1000 << 32)
+        begin = transport.read32(NOW)
+        took = transport.read32(NOW) - begin  # of one request, 2^-32 s
+        for k in range(20):
+            # The turn of a second anywhere in both requests.
+            card.load_time_q32((1001 + k << 32) - took * (k + 1) // 10)
+            low = transport.read32(NOW)
+            value = transport.read32(NOW + 4) << 32 | low
+            now = card.time_q32()
+            assert 0 < now - value < 8 * took, k
+        assert card.fields("cpu.status")["running"]

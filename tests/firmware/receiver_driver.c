@@ -3,9 +3,11 @@
 // Lines on standard input, answers on standard output:
 //   B HEX       bytes into the parser; prints each message that comes out
 //   P Q32       a pulse at card time Q32 (decimal)
-//   N           names the last pulse: flags tai_s qerr_ps accuracy_ns utc_offset_s utc_known
+//   N           names the last pulse: flags tai_s qerr_ps accuracy_ns, and TAI - UTC at it: s, 1 where known
+//   U TAI_S     what is published at a second of card time (0: not known): offset_s leap_s leap_tai_s until_s source
 //   M           a second without a pulse
 //   T S UNTIL   TAI - UTC told by the host
+//   L S TAI_S   the leap second to come, told by the host
 //   C           counters
 //   F SEED N    fuzz: N rounds of random damage to the bytes of all B lines so far; prints messages taken
 #include <inttypes.h>
@@ -91,6 +93,7 @@ static void fuzz(uint64_t seed, uint32_t rounds) {
         if (draw(4) == 0) {
             second_name_t name;
             second_name(&names, &name);
+            second_publish(&names, draw(2) ? name.tai_s : 0);
         }
         if (gps.head > gps.used || gps.used > RECEIVER_ROOM) abort();
     }
@@ -119,13 +122,24 @@ int main(void) {
         } else if (line[0] == 'N') {
             second_name_t name;
             second_name(&names, &name);
-            printf("%u %" PRIu64 " %d %u %d %u\n", name.flags, name.tai_s, name.qerr_ps, name.accuracy_ns,
-                   name.utc_offset_s, name.utc_known);
+            second_publish(&names, name.flags & SECOND_TAI ? name.tai_s : 0);
+            const second_offset* of = &names.published;
+            const int after = of->leap_s != 0 && names.tai_s >= of->leap_tai_s;
+            printf("%u %" PRIu64 " %d %u %d %d\n", name.flags, name.tai_s, name.qerr_ps, name.accuracy_ns,
+                   of->offset_s + (after ? of->leap_s : 0), names.source != SECOND_NOBODY);
+        } else if (line[0] == 'U') {
+            second_publish(&names, strtoull(rest, &rest, 10));
+            const second_offset* of = &names.published;
+            printf("%d %d %" PRIu64 " %" PRIu64 " %u\n", of->offset_s, of->leap_s, of->leap_tai_s, of->until_s,
+                   names.source);
         } else if (line[0] == 'M') {
             second_missed(&names);
         } else if (line[0] == 'T') {
             const long offset = strtol(rest, &rest, 10);
             printf("%u\n", second_tell(&names, (int32_t)offset, strtoull(rest, &rest, 10)));
+        } else if (line[0] == 'L') {
+            const long change = strtol(rest, &rest, 10);
+            printf("%u\n", second_tell_leap(&names, (int32_t)change, strtoull(rest, &rest, 10)));
         } else if (line[0] == 'C') {
             printf("%u %u %u %u %u\n", gps.good_ubx, gps.good_nmea, gps.bad_checksum, gps.bad_value,
                    gps.skipped);

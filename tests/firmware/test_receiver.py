@@ -208,7 +208,7 @@ def test_names_by_utc_need_an_offset(driver):
 
 
 def test_the_table_holds_until_it_expires(driver):
-    first = 1_782_604_837 - 5  # leap-seconds.list of IERS Bulletin C 70: 28 June 2026
+    first = 1_814_140_837 - 5  # leap-seconds.list of IERS Bulletin C 72: 28 June 2027
     names = list(seconds(driver, 9, ubx=False, first=first))
     assert [name[0] & TAI for name in names] == [0, 0, 1, 1, 1, 0, 0, 0, 0]
 
@@ -247,18 +247,26 @@ def test_week_rollover(driver):
 
 def test_leap_second_in_utc(driver):
     """23:59:60 of a day: TAI goes on second by second, with the offset from the satellites."""
-    day = "311226"
-    driver.take(nav_timels(START_TAI_S))
-    midnight_tai = 1_798_761_600 + 37  # 2027-01-01T00:00:00 UTC, were there no leap second
+    day = "311227"
+    midnight_tai = 1_830_297_600 + 37  # 2028-01-01T00:00:00 UTC, were there no leap second
+    driver.take(nav_timels(midnight_tai - 3))
     said = []
     times = ["235957", "235958", "235959", "235960", "000000", "000001"]
     for k, at in enumerate(times):
         driver.pulse((50 + k) * SECOND)
         if at == "000000":
-            day = "010127"
+            day = "010128"
             driver.take(
                 bytes(
-                    UBXMessage("NAV", "NAV-TIMELS", GET, srcOfCurrLs=2, currLs=19, validCurrLs=1).serialize()
+                    UBXMessage(
+                        "NAV",
+                        "NAV-TIMELS",
+                        GET,
+                        iTOW=gps(midnight_tai + 1)[1] * 1000,
+                        srcOfCurrLs=2,
+                        currLs=19,
+                        validCurrLs=1,
+                    ).serialize()
                 )
             )
         driver.take(sentence(f"GNRMC,{at}.00,A,,,,,,,{day},,,A,V"))

@@ -23,6 +23,7 @@ PROOFS = [
     ("ring", "prove"), ("ring", "large"), ("ring", "bmc"), ("ring", "cover"),
     ("tx_fetch", "prove"), ("tx_fetch", "cover"), ("tx_fetch", "free"), ("tx_fetch", "free_cover"),
     ("bus_arbiter", "bmc"), ("bus_arbiter", "cover"),
+    ("bus_arbiter", "whole"), ("bus_arbiter", "whole_cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
 SEEDS = [
@@ -62,6 +63,9 @@ SEEDS = [
      "host_write = s_awvalid &&"),
     ("bus_arbiter", "bmc", "cpu/bus_arbiter", "cpu = cpu_request_i && !cpu_done_o &&",
      "cpu = cpu_request_i &&"),
+    ("bus_arbiter", "whole", "cpu/bus_arbiter", "reply_q <= kept_data_q[cpu_q]", "reply_q <= kept_data_q[0]"),
+    ("bus_arbiter", "whole", "cpu/bus_arbiter", "wide && holds ? held_data_q[cpu_q]",
+     "wide && holds ? held_data_q[0]"),
     ("block_packer", "bmc", "ring/block_packer", "64'(first_q && mark_i)", "64'(mark_i)"),
     ("block_packer", "bmc", "ring/block_packer", "if (drop_i) begin", "if (drop_i && open_q) begin"),
     ("block_packer", "steady", "ring/block_packer", "&& acked - marks[mark_r_q[1:0]] < 32'h80000000", ""),

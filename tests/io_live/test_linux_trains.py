@@ -97,7 +97,7 @@ def test_a_train_leaves_and_is_reported(net: Net) -> None:
     assert int(told["late"].sum()) == report.status.late
     # The packet's own stamp lies before the kernel's departure; both in the packet's and TAI time.
     written = np.array([int.from_bytes(frame[46:54], "big") for frame in got], np.uint64)
-    offset = np.uint64((2_208_988_800 - sender.utc_offset_s) << 32)
+    offset = np.uint64((2_208_988_800 - sender.utc_offset().s) << 32)
     assert (told["stamp_q32"] >= written - offset).all()
     planned = (np.uint64(int(report.start * 2**32)) + train.schedule().q32()).astype(np.int64)
     early = told["stamp_q32"].astype(np.int64) - planned

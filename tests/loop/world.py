@@ -15,7 +15,7 @@ from tests.loop.simulated_clock import FS, ROOT, SimulatedClock
 
 FIRMWARE = ROOT / "build" / "firmware" / "twinstamp.bin"
 GPS_EPOCH_S = 315_964_800  # 1980-01-06 in seconds of UTC since 1970
-START_TAI_S = 1_795_000_000  # 2026-11-18, any moment after the leap seconds that the firmware knows
+START_TAI_S = 1_820_000_000  # 2027-09-02, a moment after the leap seconds that the firmware knows
 LEAP_S = 37
 
 

@@ -14,8 +14,9 @@ from twinstamp.cli import main
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import ClockState
 from twinstamp.io.files import open_capture
+from twinstamp.leap import BUILT_IN
 from twinstamp.owd import Options, bandwidth, exports, metrics, report_captures
-from twinstamp.owd.page import page
+from twinstamp.owd.page import page, warnings_of
 
 from tests.owd.world import T0_NS, gaps, world, write
 
@@ -339,3 +340,66 @@ def test_bad_clock_comment(tmp_path):
         report_captures([tai])
     with pytest.raises(ConfigError):
         report_captures([tai], receive_bound_ns=-5)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_report_over_a_leap_second(tmp_path, monkeypatch, change):
+    """4000 packets in 4 s over it, NTP and PTP stamps, exports and their way back: delays and gaps as on a
+    clock of TAI. The table is made up, with the hash that the IERS's own would have.
+    """
+    import hashlib
+
+    midnight = 1_830_297_600  # 2028-01-01T00:00:00 UTC
+    lines = [f"{start + 2_208_988_800} {s}" for start, s in (*BUILT_IN.starts, (midnight, 37 + change))]
+    expires = midnight + 10**7 + 2_208_988_800
+    digest = hashlib.sha1(f"{expires}{''.join(lines).replace(' ', '')}".encode()).hexdigest()
+    words = " ".join(digest[i : i + 8] for i in range(0, 40, 8))
+    (tmp_path / "leap").write_text("\n".join([f"#@ {expires}", *lines, f"#h {words}"]))
+    monkeypatch.setenv("TWINSTAMP_LEAP_SECONDS", str(tmp_path / "leap"))
+    after = (midnight + 37 + change) * 10**9
+    start = after - 2 * 10**9
+    tai = [(n, start + n * 10**6, start + n * 10**6 + 250_000 + n % 11) for n in range(4000)]
+
+    def utc(ns: int) -> int:
+        return ns - (37 + change * (ns >= after)) * 10**9
+
+    made = [(n, utc(left), utc(came)) for n, left, came in tai]
+    rx = write(tmp_path / "rx.pcapng", made)
+    raw = bytearray(open(rx, "rb").read())  # noqa: SIM115
+    for (number, left, _), (_, left_tai, _) in zip(made, tai, strict=True):
+        seconds, ns = divmod(left, 10**9)
+        old = (seconds + 2_208_988_800) % 2**32 << 32 | round(ns * 2**32 / 10**9)
+        at = raw.find(number.to_bytes(4, "big") + old.to_bytes(8, "big") + b"\x80\x93")
+        assert at > 0
+        seconds, ns = divmod(left_tai, 10**9)
+        raw[at + 4 : at + 14] = (seconds << 32 | ns).to_bytes(8, "big") + b"\xc0\x93"
+    (tmp_path / "ptp.pcapng").write_bytes(raw)
+    for path in (rx, str(tmp_path / "ptp.pcapng")):
+        report = report_captures([path])
+        (train,) = report.trains
+        assert train.judged.delay_ns.tolist() == [came - left for _, left, came in tai]
+        assert np.diff(train.judged.sent_ns).tolist() == [10**6] * 3999
+        assert train.judged.arrivals.backwards == 0 and not train.reordering.reordered
+        assert train.flagged["negative"] == train.flagged["late"] == 0
+        assert (train.series.from_ns[-1] - train.series.from_ns[0]) // 10**9 in (3, 4)
+        (warning,) = [text for text in warnings_of(report) if "delays and gaps" in text]
+        assert ("inserted" in warning) == (change == 1)
+        exports.write_raw(report, str(tmp_path / "a.owp"))
+        exports.write_parquet(report, str(tmp_path / "a.parquet"))
+        for again in (
+            exports.read_raw(str(tmp_path / "a.owp")),
+            exports.read_parquet(str(tmp_path / "a.parquet")),
+        ):
+            assert again.trains[0].judged.delay_ns.tolist() == train.judged.delay_ns.tolist()
+    sent = report_captures(
+        [rx], sent=[write(tmp_path / "tx.pcapng", [(n, left, left) for n, left, _ in made])]
+    )
+    assert sent.trains[0].loss.missing == 0 and sent.trains[0].loss.known
+
+
+def test_a_report_beyond_the_table_says_so(tmp_path, monkeypatch):
+    made = world("constant", 10)
+    rx = write(tmp_path / "rx.pcapng", made.arrived)
+    (tmp_path / "leap").write_text("#@ 3900000000\n2272060800 10\n")
+    monkeypatch.setenv("TWINSTAMP_LEAP_SECONDS", str(tmp_path / "leap"))
+    assert any("expired on 2023-08-02" in text for text in warnings_of(report_captures([rx])))

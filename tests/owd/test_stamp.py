@@ -134,10 +134,3 @@ def test_valid_timestamps():
     stamps = np.array([0, 1, 10**9, 10**9, 999_999_999], np.uint64)
     fields = np.array([1, 1, 1, 0x4001, 0x4001], np.uint16)
     assert stamp.valid_timestamps(stamps, fields).tolist() == [False, True, True, False, True]
-
-
-def test_leap_seconds():
-    """Against what everybody knows: 36 until the end of 2016, 37 since; and the first ones."""
-    assert [stamp.tai_minus_utc_s(s) for s in (0, 63072000, 78796799, 78796800, 1483228799, 1483228800)] == [
-        10, 10, 10, 11, 36, 37,
-    ]  # fmt: skip

@@ -16,6 +16,7 @@ from twinstamp import stamp
 from twinstamp.card import Card
 from twinstamp.card.sim import SimulatedCard
 from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.leap import UtcOffset
 from twinstamp.train import (
     Chirp,
     Choice,
@@ -44,6 +45,7 @@ def world():
     for port in range(4):
         simulated.connect(port, simulated, (port + 1) % 4, delay_ns=CABLE_NS)
     card.write("clock.bound", 34)
+    card.set_utc_offset(UtcOffset(37, True))
     card.write_fields("clock.control", locked=1)
     card.start()
     world = World(simulated, card)
@@ -231,6 +233,55 @@ def test_the_error_estimate_is_the_builder_s(world):
         field = int.from_bytes(bytes(Ether(world.frames[0][-1])[UDP].payload)[12:14], "big")
         known = -1 if bound == 0xFFFFFFFF else bound + (kind == "ptp")
         assert field == stamp.error_estimate(known, synchronised=locked, ptp=kind == "ptp"), (bound, kind)
+
+
+def test_without_the_offset_of_utc_nothing_is_known_of_an_ntp_stamp(world):
+    """NTP's format is UTC; PTP's is TAI, and goes on. As soon as the offset is known again, so is the bound."""
+    for known in (True, False, True):
+        world.card.set_utc_offset(UtcOffset(37, known))
+        for kind in ("ntp", "ptp"):
+            run = world.card.port(0).send(make(1, timestamp=kind), after="30us", allow_unsynchronised=True)
+            world.finish(run)
+            field = int.from_bytes(bytes(Ether(world.frames[0][-1])[UDP].payload)[12:14], "big")
+            ptp = kind == "ptp"
+            wanted = stamp.error_estimate(34 + ptp, synchronised=True, ptp=ptp)
+            assert field == (wanted if known or ptp else stamp.ERROR_UNKNOWN), (known, kind)
+
+
+def test_a_core_that_failed_takes_the_bound_from_stamps(world):
+    """What a stopped servo wrote last does not count, in packets as in blocks."""
+    card = world.card
+    world.simulated.write32(0x10000, 0x0000006F)  # jal x0, 0: for ever
+    card.write("cpu.watchdog", 5000)
+    card.write("cpu.control", 1)
+    world.simulated.run(8000)
+    assert card.clock().failed
+    for kind in ("ntp", "ptp"):
+        run = card.port(0).send(make(1, timestamp=kind), after="30us", allow_unsynchronised=True)
+        world.finish(run)
+        field = int.from_bytes(bytes(Ether(world.frames[0][-1])[UDP].payload)[12:14], "big")
+        assert field == stamp.ERROR_UNKNOWN | (stamp.ERROR_PTP if kind == "ptp" else 0)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_ntp_stamps_through_a_leap_second(world, change):
+    """Each has the offset of its own second, before and behind it; scapy reads them."""
+    card = world.card
+    leap_tai_s = 1_830_297_600 + 37 + change  # 2028-01-01T00:00:00 UTC
+    card.write_fields("clock.control", locked=0)
+    card.set_utc_offset(UtcOffset(37, True, change, leap_tai_s))
+    card.load_time_q32((leap_tai_s << 32) - 100 * (2**32 // 10**6))
+    card.write_fields("clock.control", locked=1)
+    train = make(40, Constant("5us"), timestamp="ntp", size=Fixed(90))
+    report = world.finish(card.port(0).send(train, after="40us", report=True))[0]
+    tai = report.departures["stamp_q32"].tolist()
+    assert 5 < sum(q32 >> 32 < leap_tai_s for q32 in tai) < 35
+    for frame, q32 in zip(world.frames[0], tai, strict=True):
+        stamped = STAMPSessionSenderTestUnauthenticated(bytes(Ether(frame)[UDP].payload)[:44])
+        utc_s = (q32 >> 32) - 37 - change * (q32 >> 32 >= leap_tai_s)
+        written = int.from_bytes(bytes(Ether(frame)[UDP].payload)[4:12], "big")
+        assert written == ((utc_s + 2_208_988_800) << 32 | q32 & 0xFFFFFFFF)
+        assert int(stamped.ts) == utc_s + 2_208_988_800
 
 
 def test_a_udp_checksum_of_zero_is_sent_as_ones(world):

@@ -258,6 +258,7 @@ module card_regs (
             logic epoch;
             logic bound;
             logic utc_offset;
+            logic leap_second;
         } clock;
         struct {
             logic [1:0] base;
@@ -403,6 +404,7 @@ module card_regs (
         decode_reg_strb.clock.epoch = cpuif_req_masked & (cpuif_addr == 17'h138) & !cpuif_req_is_wr;
         decode_reg_strb.clock.bound = cpuif_req_masked & (cpuif_addr == 17'h13c);
         decode_reg_strb.clock.utc_offset = cpuif_req_masked & (cpuif_addr == 17'h140);
+        decode_reg_strb.clock.leap_second = cpuif_req_masked & (cpuif_addr == 17'h144);
         decode_reg_strb.ring.base[0] = cpuif_req_masked & (cpuif_addr == 17'h200);
         decode_reg_strb.ring.base[1] = cpuif_req_masked & (cpuif_addr == 17'h204);
         decode_reg_strb.ring.shape = cpuif_req_masked & (cpuif_addr == 17'h208);
@@ -881,7 +883,17 @@ module card_regs (
                     logic next;
                     logic load_next;
                 } valid;
+                struct {
+                    logic [1:0] next;
+                    logic load_next;
+                } leap;
             } utc_offset;
+            struct {
+                struct {
+                    logic [31:0] next;
+                    logic load_next;
+                } tai_s;
+            } leap_second;
         } clock;
         struct {
             struct {
@@ -1291,7 +1303,15 @@ module card_regs (
                 struct {
                     logic value;
                 } valid;
+                struct {
+                    logic [1:0] value;
+                } leap;
             } utc_offset;
+            struct {
+                struct {
+                    logic [31:0] value;
+                } tai_s;
+            } leap_second;
         } clock;
         struct {
             struct {
@@ -1913,6 +1933,52 @@ module card_regs (
         end
     end
     assign hwif_out.clock.utc_offset.valid.value = field_storage.clock.utc_offset.valid.value;
+    // Field: twinstamp_card.clock.utc_offset.leap
+    always_comb begin
+        automatic logic [1:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.clock.utc_offset.leap.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.clock.utc_offset && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.clock.utc_offset.leap.value & ~decoded_wr_biten[18:17]) | (decoded_wr_data[18:17] & decoded_wr_biten[18:17]);
+            load_next_c = '1;
+        end
+        field_combo.clock.utc_offset.leap.next = next_c;
+        field_combo.clock.utc_offset.leap.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.clock.utc_offset.leap.value <= 2'h0;
+        end else begin
+            if(field_combo.clock.utc_offset.leap.load_next) begin
+                field_storage.clock.utc_offset.leap.value <= field_combo.clock.utc_offset.leap.next;
+            end
+        end
+    end
+    assign hwif_out.clock.utc_offset.leap.value = field_storage.clock.utc_offset.leap.value;
+    // Field: twinstamp_card.clock.leap_second.tai_s
+    always_comb begin
+        automatic logic [31:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.clock.leap_second.tai_s.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.clock.leap_second && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.clock.leap_second.tai_s.value & ~decoded_wr_biten[31:0]) | (decoded_wr_data[31:0] & decoded_wr_biten[31:0]);
+            load_next_c = '1;
+        end
+        field_combo.clock.leap_second.tai_s.next = next_c;
+        field_combo.clock.leap_second.tai_s.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.clock.leap_second.tai_s.value <= 32'h0;
+        end else begin
+            if(field_combo.clock.leap_second.tai_s.load_next) begin
+                field_storage.clock.leap_second.tai_s.value <= field_combo.clock.leap_second.tai_s.next;
+            end
+        end
+    end
+    assign hwif_out.clock.leap_second.tai_s.value = field_storage.clock.leap_second.tai_s.value;
     // Field: twinstamp_card.ring.base.address
     always_comb begin
         automatic logic [63:0] next_c;
@@ -3441,7 +3507,7 @@ module card_regs (
             readback_data_var[ad_hi(17'h0)][31:0] = 32'h54574e53;
         end
         if(ad_low(rd_mux_addr) == ad_low(17'h4)) begin
-            readback_data_var[ad_hi(17'h4)][15:0] = 16'h7;
+            readback_data_var[ad_hi(17'h4)][15:0] = 16'h8;
             readback_data_var[ad_hi(17'h4)][31:16] = 16'h1;
         end
         if(ad_low(rd_mux_addr) == ad_low(17'h8)) begin
@@ -3524,6 +3590,10 @@ module card_regs (
         if(ad_low(rd_mux_addr) == ad_low(17'h140)) begin
             readback_data_var[ad_hi(17'h140)][15:0] = field_storage.clock.utc_offset.s.value;
             readback_data_var[ad_hi(17'h140)][16] = field_storage.clock.utc_offset.valid.value;
+            readback_data_var[ad_hi(17'h140)][18:17] = field_storage.clock.utc_offset.leap.value;
+        end
+        if(ad_low(rd_mux_addr) == ad_low(17'h144)) begin
+            readback_data_var[ad_hi(17'h144)][31:0] = field_storage.clock.leap_second.tai_s.value;
         end
         if(ad_low(rd_mux_addr) == ad_low(17'h200)) begin
             readback_data_var[ad_hi(17'h200)][31:0] = field_storage.ring.base.address.value[31:0];

@@ -785,9 +785,22 @@ package card_regs_pkg;
     } clock_regs__utc_offset__valid__out_t;
 
     typedef struct {
+        logic [1:0] value;
+    } clock_regs__utc_offset__leap__out_t;
+
+    typedef struct {
         clock_regs__utc_offset__s__out_t s;
         clock_regs__utc_offset__valid__out_t valid;
+        clock_regs__utc_offset__leap__out_t leap;
     } clock_regs__utc_offset__out_t;
+
+    typedef struct {
+        logic [31:0] value;
+    } clock_regs__leap_second__tai_s__out_t;
+
+    typedef struct {
+        clock_regs__leap_second__tai_s__out_t tai_s;
+    } clock_regs__leap_second__out_t;
 
     typedef struct {
         clock_regs__increment__out_t increment;
@@ -798,6 +811,7 @@ package card_regs_pkg;
         clock_regs__status__out_t status;
         clock_regs__bound__out_t bound;
         clock_regs__utc_offset__out_t utc_offset;
+        clock_regs__leap_second__out_t leap_second;
     } clock_regs__out_t;
 
     typedef struct {

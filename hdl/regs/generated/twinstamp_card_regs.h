@@ -27,7 +27,7 @@ typedef union {
 #define ID_REGS__VERSION__MINOR_bm 0xffff
 #define ID_REGS__VERSION__MINOR_bp 0
 #define ID_REGS__VERSION__MINOR_bw 16
-#define ID_REGS__VERSION__MINOR_reset 0x7
+#define ID_REGS__VERSION__MINOR_reset 0x8
 #define ID_REGS__VERSION__MAJOR_bm 0xffff0000
 #define ID_REGS__VERSION__MAJOR_bp 16
 #define ID_REGS__VERSION__MAJOR_bw 16
@@ -304,14 +304,31 @@ typedef union {
 #define CLOCK_REGS__UTC_OFFSET__VALID_bp 16
 #define CLOCK_REGS__UTC_OFFSET__VALID_bw 1
 #define CLOCK_REGS__UTC_OFFSET__VALID_reset 0x0
+#define CLOCK_REGS__UTC_OFFSET__LEAP_bm 0x60000
+#define CLOCK_REGS__UTC_OFFSET__LEAP_bp 17
+#define CLOCK_REGS__UTC_OFFSET__LEAP_bw 2
+#define CLOCK_REGS__UTC_OFFSET__LEAP_reset 0x0
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t s :16;
         uint32_t valid :1;
-        uint32_t :15;
+        uint32_t leap :2;
+        uint32_t :13;
     } f;
     uint32_t w;
 } clock_regs__utc_offset_t;
+
+// reg - clock_regs::leap_second
+#define CLOCK_REGS__LEAP_SECOND__TAI_S_bm 0xffffffff
+#define CLOCK_REGS__LEAP_SECOND__TAI_S_bp 0
+#define CLOCK_REGS__LEAP_SECOND__TAI_S_bw 32
+#define CLOCK_REGS__LEAP_SECOND__TAI_S_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t tai_s :32;
+    } f;
+    uint32_t w;
+} clock_regs__leap_second_t;
 
 // regfile - clock_regs
 typedef struct __attribute__ ((__packed__)) {
@@ -326,6 +343,7 @@ typedef struct __attribute__ ((__packed__)) {
     clock_regs__epoch_t epoch;
     clock_regs__bound_t bound;
     clock_regs__utc_offset_t utc_offset;
+    clock_regs__leap_second_t leap_second;
 } clock_regs_t;
 
 // reg - ring_regs::base
@@ -1622,7 +1640,7 @@ typedef struct __attribute__ ((__packed__)) {
 
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
-static_assert(sizeof(clock_regs_t) == 0x44, "Packing error");
+static_assert(sizeof(clock_regs_t) == 0x48, "Packing error");
 static_assert(sizeof(ring_regs_t) == 0x28, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
 static_assert(sizeof(pps_regs_t) == 0x4c, "Packing error");

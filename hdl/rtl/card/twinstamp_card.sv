@@ -121,7 +121,16 @@ module twinstamp_card
   logic load_refused, increment_refused;
   logic core_failed, locked;
   // What a failed servo wrote does not count any more.
+  logic [31:0] bound_ns;
   assign locked = hwif_out.clock.control.locked.value && !core_failed;
+  assign bound_ns = core_failed ? '1 : hwif_out.clock.bound.ns.value;
+  utc_t utc;
+  assign utc = '{
+      leap_at: hwif_out.clock.leap_second.tai_s.value,
+      leap: hwif_out.clock.utc_offset.leap.value,
+      valid: hwif_out.clock.utc_offset.valid.value,
+      s: hwif_out.clock.utc_offset.s.value
+  };
   logic ring_error, ring_bad_shape, ring_idle, store;
   logic counters_busy;
   logic [63:0] latched_at_q;
@@ -316,7 +325,7 @@ module twinstamp_card
   if (Trains) begin : gen_train_time
     train_time u_train_time (
       .clk_i, .rst_ni, .enable_i(any_train), .now_q72_i(now_q72_o), .added_q72_i(added_q72),
-      .bound_ns_i(hwif_out.clock.bound.ns.value), .locked_i(hwif_out.clock.control.locked.value),
+      .bound_ns_i(bound_ns), .locked_i(locked), .utc_known_i(utc.valid),
       .next_q64_o(next_q64), .soon_q64_o(soon_q64), .before_q64_o(before_q64),
       .estimate_ntp_o(estimate_ntp), .estimate_ptp_o(estimate_ptp)
     );
@@ -349,7 +358,7 @@ module twinstamp_card
       train_port u_trains (
         .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .next_q64_i(next_q64), .soon_q64_i(soon_q64),
         .before_q64_i(before_q64), .estimate_ntp_i(estimate_ntp), .estimate_ptp_i(estimate_ptp),
-        .utc_offset_i(hwif_out.clock.utc_offset.s.value),
+        .utc_i(utc),
         .write_i(train_write && train_memory_q.addr[14:13] == 2'(p)),
         .write_address_i(train_memory_q.addr[12:2]), .write_data_i(train_memory_q.wr_data),
         .arm_i(arm), .stop_i(stop), .active_o(train_active[p]), .done_o(done), .refused_o(refused),
@@ -432,9 +441,8 @@ module twinstamp_card
     .producer_o(producer), .error_o(ring_error), .bad_shape_o(ring_bad_shape), .idle_o(ring_idle),
     .store_o(store),
     .now_q32_i(now_q32), .epoch_i(epoch),
-    .bound_ns_i(core_failed ? '1 : hwif_out.clock.bound.ns.value),
-    .utc_offset_i(hwif_out.clock.utc_offset.s.value),
-    .utc_valid_i(hwif_out.clock.utc_offset.valid.value),
+    .bound_ns_i(bound_ns),
+    .utc_i(utc),
     .servo_i({hwif_out.clock.control.disciplined.value, core_failed ? 3'd5 : hwif_out.clock.control.state.value}),
     .locked_i(locked),
     .slewing_i(slew_left != '0),

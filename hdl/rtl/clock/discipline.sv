@@ -173,7 +173,7 @@ module discipline
   assign cpu_o.status.running.next = running;
   assign cpu_o.status.failed.next = failed_o;
 
-  bus_arbiter u_arbiter (
+  bus_arbiter #(.WideCount(card_wide_pkg::Count), .Wide(card_wide_pkg::Addresses)) u_arbiter (
     .clk_i(reg_clk_i), .rst_ni,
     .s_awvalid, .s_awready, .s_awaddr, .s_wvalid, .s_wready, .s_wdata, .s_wstrb, .s_bvalid, .s_bready, .s_bresp,
     .s_arvalid, .s_arready, .s_araddr, .s_rvalid, .s_rready, .s_rdata, .s_rresp,

@@ -28,6 +28,14 @@ package twinstamp_pkg;
     logic [63:0] data;        // eight bytes, first in the lowest; or an rx_end_t
   } rx_entry_t;
 
+  // TAI - UTC (clock.utc_offset, clock.leap_second): s, and s + leap from second leap_at of TAI on.
+  typedef struct packed {
+    logic [31:0] leap_at;
+    logic [1:0]  leap;        // -1, 0, 1
+    logic        valid;
+    logic [15:0] s;           // signed
+  } utc_t;
+
   // Flags of a record (docs/card.md); the upper eight bits hold the port's link epoch.
   parameter int unsigned FlagBadFcs = 0;
   parameter int unsigned FlagRxEr = 1;

@@ -39,8 +39,7 @@ module block_packer
   input  logic [63:0] now_q32_i,
   input  logic [31:0] epoch_i,
   input  logic [31:0] bound_ns_i,
-  input  logic [15:0] utc_offset_i,
-  input  logic        utc_valid_i,
+  input  utc_t        utc_i,
   input  logic [3:0]  servo_i,        // state in 2:0, disciplined in 3
   input  logic        locked_i,
   input  logic        slewing_i,
@@ -175,8 +174,8 @@ module block_packer
       3'd1: head_word = {32'b0, opened_q};
       3'd2: head_word = {records_q, 9'b0, place_q, 3'b000};
       3'd3: head_word = now_q32_i;
-      3'd4: head_word = {4'b0, servo_i, 4'b0, utc_valid_i, slewing_i, locked_q, locked_i, utc_offset_i, bound_q};
-      3'd5: head_word = {32'b0, epoch_q};
+      3'd4: head_word = {4'b0, servo_i, 2'b0, utc_i.leap, utc_i.valid, slewing_i, locked_q, locked_i, utc_i.s, bound_q};
+      3'd5: head_word = {utc_i.leap_at, epoch_q};
       3'd6: head_word = {drops[1], drops[0]};
       default: head_word = {drops[3], drops[2]};
     endcase

@@ -13,7 +13,9 @@
 // What changes (docs/stamp.md; offsets from the payload): lengths of IP and UDP, IPv4 header checksum, source
 // port, UDP checksum (0 becomes 0xFFFF), sequence, stamp, error estimate, the mark of short packets, and the
 // head of the Extra Padding TLV from 48 bytes on.
-module train_mac (
+module train_mac
+  import twinstamp_pkg::*;
+(
   input  logic        clk_i,
   input  logic        rst_ni,
   input  logic [63:0] now_q32_i,
@@ -23,7 +25,7 @@ module train_mac (
   input  logic [95:0] before_q64_i,        // soon_q64_i a cycle ago
   input  logic [15:0] estimate_ntp_i,
   input  logic [15:0] estimate_ptp_i,
-  input  logic [15:0] utc_offset_i,        // TAI - UTC, s, signed
+  input  utc_t        utc_i,
   input  logic        write_i,             // templates: 32 words a train
   input  logic [6:0]  write_address_i,
   input  logic [31:0] write_data_i,
@@ -130,6 +132,8 @@ module train_mac (
   // Stamp: two cycles after the SFD's, card time is that of its edge; its nanoseconds are there three later.
   logic [5:0] sfd_q;
   logic [63:0] stamp_q, card_q;
+  logic leapt_q;
+  logic [31:0] offset_q;
   logic [31:0] ns;
   logic [15:0] estimate_q;
   logic [31:0] unused_below_ns;
@@ -284,6 +288,8 @@ module train_mac (
       sfd_q <= '0;
       stamp_q <= '0;
       card_q <= '0;
+      leapt_q <= 1'b0;
+      offset_q <= '0;
       estimate_q <= '0;
       term_q <= '0;
       sum_q <= '0;
@@ -304,9 +310,11 @@ module train_mac (
           estimate_q <= ptp_q ? estimate_ptp_i : estimate_ntp_i;
           sent_o <= 1'b1;
         end
+        // The offset that counts at the stamp's own second.
+        leapt_q <= card_q[63:32] >= utc_i.leap_at;
+        offset_q <= {{16{utc_i.s[15]}}, utc_i.s} + (leapt_q ? {{30{utc_i.leap[1]}}, utc_i.leap} : '0);
         if (sfd_q[5]) begin
-          stamp_q <= ptp_q ? {card_q[63:32], ns}
-                           : {card_q[63:32] + NtpUnix - {{16{utc_offset_i[15]}}, utc_offset_i}, card_q[31:0]};
+          stamp_q <= ptp_q ? {card_q[63:32], ns} : {card_q[63:32] + NtpUnix - offset_q, card_q[31:0]};
           term_q <= 4'd1;
           sum_q <= '0;
         end

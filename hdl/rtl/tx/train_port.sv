@@ -6,7 +6,9 @@
 // 256 to 2047 lists. Counters are those of the current or last run of a train; arming sets them to 0.
 // A departure (each one, where the train asks for it, and every late one) is offered until taken; what comes
 // before that is counted in unreported_o.
-module train_port (
+module train_port
+  import twinstamp_pkg::*;
+(
   input  logic         clk_i,
   input  logic         rst_ni,
   input  logic [63:0]  now_q32_i,
@@ -16,7 +18,7 @@ module train_port (
   input  logic [95:0]  before_q64_i,
   input  logic [15:0]  estimate_ntp_i,
   input  logic [15:0]  estimate_ptp_i,
-  input  logic [15:0]  utc_offset_i,
+  input  utc_t         utc_i,
   input  logic         write_i,
   input  logic [10:0]  write_address_i,
   input  logic [31:0]  write_data_i,
@@ -70,7 +72,7 @@ module train_port (
   logic [31:0] sequence_number;
   logic [63:0] q32, delay_q32;
   train_mac u_mac (
-    .clk_i, .rst_ni, .now_q32_i, .now_half_i, .next_q64_i, .soon_q64_i, .before_q64_i, .estimate_ntp_i, .estimate_ptp_i, .utc_offset_i,
+    .clk_i, .rst_ni, .now_q32_i, .now_half_i, .next_q64_i, .soon_q64_i, .before_q64_i, .estimate_ntp_i, .estimate_ptp_i, .utc_i,
     .write_i(write_i && write_address_i[10:7] == '0), .write_address_i(write_address_i[6:0]), .write_data_i,
     .quiet_i(quiet), .head_valid_i(head_valid), .head_fresh_i(head_fresh), .take_o(take), .head_q32_i(head_q32), .head_low_i(head_low),
     .head_train_i(head_train), .head_size_i(head_size), .head_sequence_i(head_sequence),

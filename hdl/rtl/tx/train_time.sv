@@ -7,7 +7,7 @@
 // which the sum is ahead). before_q64_o: the same a cycle earlier; next_q64_o: a cycle later.
 // Error estimates (RFC 4656, 4.1.2; docs/stamp.md): Scale and Multiplier of the bound, rounded up, in NTP's
 // and, with the nanosecond that it cuts off, in PTP's format. A new bound is there at most 200 cycles after it
-// changed; an unknown bound and the lock at once.
+// changed; an unknown bound, the lock and an unknown offset of UTC at once.
 module train_time #(
   parameter int unsigned Lead = 10           // cycles from letting a frame go to its SFD on the pins
 ) (
@@ -18,6 +18,7 @@ module train_time #(
   input  logic [48:0]  added_q72_i,          // what a cycle adds to it
   input  logic [31:0]  bound_ns_i,
   input  logic         locked_i,
+  input  logic         utc_known_i,         // NTP's format is UTC: without the offset nothing is known of it
   output logic [95:0]  next_q64_o,
   output logic [95:0]  soon_q64_o,
   output logic [95:0]  before_q64_o,
@@ -118,6 +119,6 @@ module train_time #(
   end
   logic known;
   assign known = bound_ns_i != '1;
-  assign estimate_ntp_o = known ? {locked_i, 1'b0, ntp_q} : 16'h3FFF;
+  assign estimate_ntp_o = known && utc_known_i ? {locked_i, 1'b0, ntp_q} : 16'h3FFF;
   assign estimate_ptp_o = known ? {locked_i, 1'b1, ptp_value_q} : 16'h7FFF;
 endmodule

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 
 def clock_comment(clock: ClockState) -> str:
-    """clock=card timescale=utc locked=no bound_ns=unknown epoch=1 state=none utc_offset_s=37 utc_known=no"""
+    """clock=card timescale=utc locked=no bound_ns=unknown epoch=1 state=none utc_offset_s=37 utc_known=no
+
+    and behind it, where a leap second is announced, leap_s=1 leap_tai_s=1830297638.
+    """
+    leap = f" leap_s={clock.leap_s} leap_tai_s={clock.leap_tai_s}" if clock.leap_s else ""
     bound = "unknown" if clock.bound_ns < 0 else str(clock.bound_ns)
     return (
         f"clock={clock.source} timescale={clock.timescale} locked={'yes' if clock.locked else 'no'} "
         f"bound_ns={bound} epoch={clock.epoch} state={clock.state or 'none'} "
-        f"utc_offset_s={clock.utc_offset_s} utc_known={'yes' if clock.utc_known else 'no'}"
+        f"utc_offset_s={clock.utc_offset_s} utc_known={'yes' if clock.utc_known else 'no'}{leap}"
     )
 
 
@@ -78,13 +82,13 @@ class CardCapture:
                 )
             return
         statistics = card.statistics()
-        clock = card.clock()
+        offset = card.utc_offset()
         tai_ns = ns_from_q32(statistics.at_q32)
         for port, counters in enumerate(statistics.ports):
             self._writer.statistics(
                 card.ports,
                 port,
-                timestamp_ns=max(0, tai_ns - clock.utc_offset_s * 10**9),
+                timestamp_ns=max(0, offset.utc_ns(tai_ns)),
                 received=counters["stored"] + counters["dropped"],
                 dropped=counters["dropped"],
                 comment=f"fcs_errors={counters['fcs_errors']} not_wanted={counters['not_wanted']} "

@@ -32,6 +32,7 @@ from twinstamp.errors import (
     WrongCardError,
 )
 from twinstamp.frames import LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
+from twinstamp.leap import UtcOffset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -156,9 +157,9 @@ DEPARTURE = np.dtype(
 class ClockStatus(NamedTuple):
     """The card's clock at one look. time_q32: card time, 32.32 s TAI. rate_ppb: set rate against the core
     clock's nominal one. slewing: a slew is under way, slew_left_ns of it to come. locked: to a reference.
-    bound_ns: error bound, -1 where none is known. utc_offset_s: TAI - UTC. epoch: +1 at each new time.
+    bound_ns: error bound, -1 where none is known. utc_offset_s: TAI - UTC now. epoch: +1 at each new time.
     state: as in ClockState. utc_known: the offset is not assumed. failed: the soft core has stopped; its lock
-    and bound do not count any more.
+    and bound do not count any more. leap_s, leap_tai_s: the leap second to come, as in ClockState.
     """
 
     time_q32: int
@@ -172,6 +173,8 @@ class ClockStatus(NamedTuple):
     state: str
     utc_known: bool
     failed: bool
+    leap_s: int
+    leap_tai_s: int
 
 
 class CardStatistics(NamedTuple):
@@ -250,6 +253,7 @@ class Card:
         if not 1 <= blocks_log2 <= 15:
             raise ConfigError(f"blocks_log2 is {blocks_log2}: give 1 to 15")
         self.transport = transport
+        self.remarks: list[str] = []  # what whoever opened it should know
         self.identity = self._identify()
         cycles = round(timeout_s * self.identity.core_clock_hz)
         if not 1 <= cycles < 1 << 32:
@@ -400,24 +404,51 @@ class Card:
         """Time, rate, slew and state of the card's clock."""
         status = self.fields("clock.status")
         left = self.read("clock.slew_left")
-        utc = self.fields("clock.utc_offset")
-        offset = utc["s"]
+        now_q32 = self.time_q32()
+        utc = self.utc_offset()
+        leap = (utc.leap_s, utc.leap_tai_s) if now_q32 >> 32 < utc.leap_tai_s else (0, 0)
         control = self.fields("clock.control")
         failed = bool(self.fields("cpu.status")["failed"])
         bound = _NO_ANSWER if failed else self.read("clock.bound")
         nominal = Fraction(1 << 72, self.identity.core_clock_hz)
         return ClockStatus(
-            self.time_q32(),
+            now_q32,
             float((self.read("clock.increment") / nominal - 1) * 10**9),
             bool(status["slewing"]),
             (left - (1 << 64) if left >> 63 else left) * 1e9 / 2**64,
             bool(control["locked"]) and not failed,
             -1 if bound == _NO_ANSWER else bound,
-            offset - (1 << 16) if offset >> 15 else offset,
+            utc.at(now_q32 >> 32),
             self.read("clock.epoch"),
             "failed" if failed else servo_state(control["state"] | control["disciplined"] << 3),
-            bool(utc["valid"]),
+            utc.known,
             failed,
+            *leap,
+        )
+
+    def utc_offset(self) -> UtcOffset:
+        """TAI - UTC as the card has it, with the leap second next to now."""
+        leap_tai_s = self.read("clock.leap_second")
+        while True:  # the firmware changes both seldom, one after the other
+            utc = self.fields("clock.utc_offset")
+            before, leap_tai_s = leap_tai_s, self.read("clock.leap_second")
+            if leap_tai_s == before:
+                break
+        offset_s = utc["s"] - (1 << 16 if utc["s"] >> 15 else 0)
+        leap_s = (0, 1, 0, -1)[utc["leap"]]
+        return UtcOffset(offset_s, bool(utc["valid"]), leap_s, leap_tai_s if leap_s else 0)
+
+    def set_utc_offset(self, offset: UtcOffset) -> None:
+        """Tells a card that nothing disciplines what TAI - UTC is; firmware writes its own each second.
+
+        ConfigError for values that the registers do not hold.
+        """
+        if not -(1 << 15) <= offset.s < 1 << 15 or not -1 <= offset.leap_s <= 1:
+            raise ConfigError(f"TAI - UTC of {offset.s} s and {offset.leap_s} s: no card holds that")
+        self.write_fields("clock.utc_offset", s=offset.s & 0xFFFF, valid=0, leap=0)
+        self.write("clock.leap_second", offset.leap_tai_s)
+        self.write_fields(
+            "clock.utc_offset", s=offset.s & 0xFFFF, valid=int(offset.known), leap=offset.leap_s & 3
         )
 
     def load_time_q32(self, q32: int) -> None:
@@ -970,18 +1001,20 @@ class Card:
                 return None
             left_s -= self.transport.wait(min(left_s, _POLL_S))
         try:
-            columns, lease, epoch, locked, bound, utc_offset_s, state = self._ring.read(
+            columns, lease, epoch, locked, bound, state, *utc = self._ring.read(
                 producer, max_frames, self._utc, self._constants
             )
         except RuntimeError as error:
             if self.read("id.magic") != MAGIC:
                 raise DeadCardError(f"card {self.transport.name} stopped answering: reset it") from error
             raise DeviceError(f"card {self.transport.name}: {error}") from error
-        # Of card time, latched by the card, and of its stamps.
-        whole = -1 if bound == _NO_ANSWER else bound + self._bound_ns
+        # Of card time, latched by the card, and of its stamps. In UTC nothing is known without the offset.
+        utc_known = bool(state & 8)
+        unbounded = bound == _NO_ANSWER or (self._utc and not utc_known)
+        whole = -1 if unbounded else bound + self._bound_ns
         scale = "utc" if self._utc else "tai"
         servo = servo_state(state >> 8)
-        clock = ClockState(scale, "card", locked, whole, epoch, servo, utc_offset_s, bool(state & 8))
+        clock = ClockState(scale, "card", locked, whole, epoch, servo, utc[0], utc_known, *utc[1:])
         batch = CardBatch(
             columns, ports=self.ports, clock=clock, first=self._first, lease=lambda: self._release(lease)
         )

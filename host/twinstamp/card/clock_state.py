@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twinstamp.card.card import SERVO_STATES
+from twinstamp.card.firmware import Firmware
 
 if TYPE_CHECKING:
     from twinstamp.card.card import Card
@@ -18,10 +19,14 @@ def clock_state(card: Card) -> dict[str, Any]:
     disciplines the clock. offset_ns: card time − TAI as the servo estimated it at its last step. bound_ns: of
     that error. frequency_ppb: the oscillator against nominal as the servo estimates it, else the rate that
     the clock is set to. qerr_ps: of the last step's pulse. time_q32: card time, 32.32 s TAI. utc_offset_s:
-    TAI − UTC, utc_known: whether somebody who knows has said so. epoch: time-epoch.
+    TAI − UTC now, utc_known: whether somebody who knows has said so; leap_s, leap_tai_s: the leap second to
+    come. utc_source: who said so ("satellites", "host", "table", "nobody"), utc_until_tai_s: until when it is
+    good; both None where no firmware runs. epoch: time-epoch.
     """
     clock = card.clock()
-    output, inputs = _last_step(card) if clock.state and not clock.failed else (None, None)
+    disciplined = bool(clock.state) and not clock.failed
+    output, inputs = _last_step(card) if disciplined else (None, None)
+    counts = Firmware(card).counts() if disciplined else None
     return {
         "state": clock.state or ("locked" if clock.locked else "unlocked"),
         "state_number": SERVO_STATES.index(clock.state) if clock.state in SERVO_STATES else None,
@@ -33,14 +38,16 @@ def clock_state(card: Card) -> dict[str, Any]:
         "slewing": clock.slewing,
         "utc_offset_s": clock.utc_offset_s,
         "utc_known": clock.utc_known,
+        "utc_source": None if counts is None else counts.utc_source,
+        "utc_until_tai_s": None if counts is None else counts.utc_until_tai_s,
+        "leap_s": clock.leap_s,
+        "leap_tai_s": clock.leap_tai_s,
         "epoch": clock.epoch,
     }
 
 
 def _last_step(card: Card) -> tuple[dict[str, int] | None, dict[str, int] | None]:
     """(output, input) of the servo's last step; None before the first."""
-    from twinstamp.card.firmware import Firmware
-
     firmware = Firmware(card)
     number = firmware.counts().steps
     steps = firmware.steps(max(0, number - 1))

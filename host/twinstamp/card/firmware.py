@@ -8,11 +8,13 @@ names and units are used here as they are.
 from __future__ import annotations
 
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from twinstamp.card.regmap import MEMORIES
-from twinstamp.errors import ConfigError, DeviceError, InputError
+from twinstamp.errors import ConfigError, DeviceError, InputError, TwinstampError
+from twinstamp.leap import LeapSeconds, UtcOffset, expiry_warning, leap_seconds
 
 if TYPE_CHECKING:
     from twinstamp.card.card import Card
@@ -31,27 +33,31 @@ SETTINGS = (
 
 _INPUT = struct.Struct("<QQqQiII4x")
 _OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiI4x")
-_HEAD = struct.Struct("<4I3Ii8I2I")
+_HEAD = struct.Struct("<4I4I2i2Q8I2I")
 _SETTINGS = struct.Struct("<14I")
 _ENTRY_BYTES = 8 + _INPUT.size + _OUTPUT.size
 _LOG_AT = _HEAD.size + _SETTINGS.size
 _MAGIC = 0x584F424D
-_VERSION = 1
+_VERSION = 2
 _TRIES = 100
 _RESULTS = {2: "the firmware does not know this command", 3: "the firmware refused it: out of its limits"}
-_ACCEPT, _SET, _OFFSET, _RESTART = 1, 2, 3, 4
+_ACCEPT, _SET, _OFFSET, _RESTART, _LEAP = 1, 2, 3, 4, 5
+UTC_SOURCES = ("nobody", "satellites", "host", "table")  # SECOND_* of firmware/drivers/second.h
 
 
 class Counts(NamedTuple):
-    """Since the firmware began. steps: of the servo, one a second. pulses, extra_pulses: accepted by the
-    capture, and those of them beyond the first of a second. ubx, nmea: messages taken. bad_checksum,
-    bad_value: whole ones that were not. skipped: bytes of nothing that is read. late_outputs: steps that took
-    over 2 ms. slowest_q32: the slowest, 2^-32 s. stack_low: lowest address of the stack that was used.
+    """Since the firmware began. steps: of the servo, one a second. utc: what it has published of TAI - UTC,
+    and utc_source who said so (UTC_SOURCES), good until utc_until_tai_s, a second of TAI. pulses,
+    extra_pulses: accepted by the capture, and those of them beyond the first of a second. ubx, nmea: messages
+    taken. bad_checksum, bad_value: whole ones that were not. skipped: bytes of nothing that is read.
+    late_outputs: steps that took over 2 ms. slowest_q32: the slowest, 2^-32 s. stack_low: lowest address of
+    the stack that was used.
     """
 
     steps: int
-    utc_known: bool
-    utc_offset_s: int
+    utc_source: str
+    utc: UtcOffset
+    utc_until_tai_s: int
     pulses: int
     extra_pulses: int
     ubx: int
@@ -62,6 +68,20 @@ class Counts(NamedTuple):
     late_outputs: int
     slowest_q32: int
     stack_low: int
+
+
+def tell_leap_seconds(card: Card) -> str | None:
+    """Tells the firmware that runs on ``card`` what this machine's table of leap seconds says, for receivers
+    that do not know it. None where it did, or where no firmware runs; else one line that says why not.
+    """
+    if "discipline" not in card.identity.features or not card.fields("cpu.status")["running"]:
+        return None
+    now_s = int(time.time())
+    try:
+        Firmware(card).tell_leap_seconds(leap_seconds(), now_s)
+    except TwinstampError as error:
+        return f"the firmware was not told of leap seconds: {expiry_warning(now_s) or error}"
+    return None
 
 
 class Step(NamedTuple):
@@ -176,7 +196,10 @@ class Firmware:
     def counts(self) -> Counts:
         """What it has counted so far."""
         head = self._head(self._mailbox())
-        return Counts(head[5], bool(head[6]), *head[7:])
+        source = UTC_SOURCES[head[6]] if head[6] < len(UTC_SOURCES) else f"source {head[6]}"
+        offset_s, leap_s, leap_tai_s, until_s = head[8:12]
+        utc = UtcOffset(offset_s, source != UTC_SOURCES[0], leap_s, leap_tai_s)
+        return Counts(head[5], source, utc, until_s, *head[12:])
 
     def settings(self) -> dict[str, int]:
         """The servo's settings, by the names of servo_config."""
@@ -233,9 +256,25 @@ class Firmware:
         self._command(_SET, SETTINGS.index(name) << 32 | value)
 
     def tell_utc_offset(self, offset_s: int, until_tai_s: int) -> None:
-        """TAI - UTC for receivers that do not know it, good until a second of TAI; 30 to 60 s."""
+        """TAI - UTC for receivers that do not know it, good until a second of TAI; 30 to 60 s.
+
+        No leap second is to come until then.
+        """
         if not 30 <= offset_s <= 60 or not 0 < until_tai_s < 1 << 40:
             raise ConfigError(
                 f"TAI - UTC of {offset_s} s until {until_tai_s}: give 30 to 60 s and a time to come"
             )
         self._command(_OFFSET, offset_s << 48 | until_tai_s)
+
+    def tell_leap_seconds(self, table: LeapSeconds, now_utc_s: int) -> None:
+        """TAI - UTC from ``now_utc_s`` on, with the leap second to come, until ``table`` expires.
+
+        ConfigError where it has expired already.
+        """
+        if table.expired(now_utc_s):
+            raise ConfigError(f"the table of leap seconds ({table.source}) has expired: name a newer one")
+        offset_s = table.at_utc(now_utc_s)
+        self.tell_utc_offset(offset_s, table.expires_utc_s + offset_s)
+        leap = table.next(now_utc_s + offset_s)
+        if leap is not None and not table.expired(leap.tai_s - offset_s):
+            self._command(_LEAP, (leap.change_s & 0xFFFF) << 48 | leap.tai_s)

@@ -19,6 +19,7 @@ from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.frames import FLAG_KERNEL_STAMP, LINKTYPE_ETHERNET, ClockState, FrameBatch, Port
 from twinstamp.io.live import LinkStatistics, LiveSource, check_interface, device_error
 from twinstamp.io.merge import Merge
+from twinstamp.leap import UtcOffset, leap_seconds
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -107,16 +108,11 @@ class LinuxCard:
             snaplen=snaplen,
             block_timeout_ms=_BLOCK_MS,
         )
-        kernel = system_clock()
-        self.utc_offset_s = (
-            (kernel.utc_offset_s or stamp.tai_minus_utc_s(int(time.time())))
-            if utc_offset_s is None
-            else utc_offset_s
-        )
+        self._told_offset_s = utc_offset_s
         self._stamp_bound_ns = stamp_bound_ns
         self._steps = StepWatch()
         self._clock_at = -_CLOCK_EVERY_NS
-        self._clock = ClockState("utc", "kernel", False, -1, 0, utc_offset_s=self.utc_offset_s)
+        self._clock = ClockState("utc", "kernel", False, -1, 0)
         self._calibrations: dict[int, SenderCalibration] = {}
         self._train_ports: dict[int, LinuxPort] = {}
         self._merge: Merge | None = None
@@ -200,18 +196,28 @@ class LinuxCard:
                 kernel.synchronised,
                 bound,
                 self._steps.look(),
-                utc_offset_s=self.utc_offset_s,
-                utc_known=kernel.utc_offset_s != 0,
+                "",
+                *self.utc_offset(kernel),
             )
         return self._clock
 
+    def utc_offset(self, kernel: SystemClock | None = None) -> UtcOffset:
+        """TAI - UTC: as given to the card, else as the kernel was told, else by the table of leap seconds."""
+        if self._told_offset_s is not None:
+            return UtcOffset(self._told_offset_s, True)
+        told_s = (kernel or system_clock()).utc_offset_s
+        offset = leap_seconds().offset(int(time.time()))
+        if told_s in (0, offset.s):
+            return offset._replace(known=offset.known or told_s != 0)
+        return UtcOffset(told_s, True)  # the kernel's daemon knows a leap second that the table does not
+
     def time_q32(self) -> int:
         """Time now, TAI, 32.32 s."""
-        return int(stamp.q32_from_ns(time.time_ns() + self.utc_offset_s * 10**9))
+        return int(stamp.q32_from_ns(self.utc_offset().tai_ns(time.time_ns())))
 
     def to_utc_ns(self, tai_q32: int) -> int:
         """CLOCK_REALTIME in ns at TAI 32.32."""
-        return int(stamp.ns_from_q32(tai_q32)) - self.utc_offset_s * 10**9
+        return int(self.utc_offset().utc_ns(int(stamp.ns_from_q32(tai_q32))))
 
     # Receiving
 
@@ -335,9 +341,11 @@ class LinuxCard:
                 self._sleep_until(int(launches[done]) - _SLICE_NS)
                 end = min(end, int(np.searchsorted(launches, launches[done] + _SLICE_NS, side="right")))
             part = slice(done, min(end, n))
+            now_ns = time.time_ns()
+            tai_utc_ns = self.utc_offset().tai_ns(now_ns) - now_ns if ptp else 0
             number = self._senders[port].send(
                 data, offset[part], caplen[part], launches[part], at[part], checksum[part],
-                ptp=ptp, stamp_offset_ns=self.utc_offset_s * 10**9 if ptp else 0, lead_ns=lead,
+                ptp=ptp, stamp_offset_ns=tai_utc_ns, lead_ns=lead,
                 spin_ns=_SPIN_NS, before_ns=before[part], error=error[part],
             )  # fmt: skip
             first = number if first is None else first

@@ -92,7 +92,7 @@ class LinuxPort:
         if first >> 96:
             raise ConfigError(f"start is {float(Fraction(first, ONE)):.3f} s: beyond 2^32 s")
         at = Fraction(first, ONE)
-        ahead_ns = int(at * 10**9) - card.utc_offset_s * 10**9 - time.time_ns()
+        ahead_ns = card.utc_offset().utc_ns(int(at * 10**9)) - time.time_ns()
         if ahead_ns < _SHORTEST_LEAD_NS:
             raise ConfigError(f"{name}: the start is {ahead_ns / 1e6:.3f} ms ahead: give at least 1 ms")
         self._run = LinuxTrainRun(self, train, at, clock.locked, clock.bound_ns, report)
@@ -134,7 +134,7 @@ class LinuxTrainRun:
 
     def _send_all(self) -> None:
         card, number, train = self.port.card, self.port.number, self.train
-        start_ns = int(self.start * 10**9 + Fraction(1, 2)) - card.utc_offset_s * 10**9
+        start_ns = card.utc_offset().utc_ns(int(self.start * 10**9 + Fraction(1, 2)))
         self._launch = start_ns + self._schedule.ns()
         done = 0
         while done < train.total and not self._stopped.is_set():
@@ -221,7 +221,9 @@ class LinuxTrainRun:
                 told = told[mine]
                 out = np.zeros(len(told), TRAIN_DEPARTURE)
                 sequence = (told["number"] - np.uint64(self._first)).astype(np.int64)
-                out["stamp_q32"] = stamp.q32_from_ns(told["stamp_ns"] + card.utc_offset_s * 10**9)
+                now_ns = time.time_ns()
+                offset_ns = card.utc_offset().tai_ns(now_ns) - now_ns
+                out["stamp_q32"] = stamp.q32_from_ns(told["stamp_ns"] + offset_ns)
                 out["sequence"], out["port"] = sequence, self.port.number
                 late = self._is_late[sequence]
                 behind = np.maximum(told["stamp_ns"] - self._launch[sequence], 0)

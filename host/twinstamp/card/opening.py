@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from twinstamp.card.calibration import constants_q32, load_calibration
 from twinstamp.card.card import Card
+from twinstamp.card.firmware import tell_leap_seconds
 from twinstamp.card.phys import read_settings
 from twinstamp.errors import ConfigError
 
@@ -51,7 +52,8 @@ def open_card(
     name: "sim", the simulated card; its world is ``card.transport`` (SimulatedCard), and seed that of what is
     random in it. "pynq:FILE.bit": the card in that overlay, on a PYNQ board; its PHYs are started where a
     FILE.phys.toml says how (twinstamp.card.phys). "uart:DEVICE": one on a serial
-    line, or on any URL that pyserial knows. block_log2, blocks_log2: None: 64 blocks of 64 KiB, or what the
+    line, or on any URL that pyserial knows. Firmware that runs on a card is told of leap seconds, by this
+    machine's table (docs/clock.md). block_log2, blocks_log2: None: 64 blocks of 64 KiB, or what the
     card's own memory holds. calibrated: take the constants that `twinstamp card calibrate` measured, from
     ``calibration`` (default: the state folder). The others as in Card.
 
@@ -97,9 +99,12 @@ def open_card(
                     for port in range(card.identity.ports)
                 ],
             )
+        remark = tell_leap_seconds(card)
     except BaseException:
         transport.close()
         raise
+    if remark is not None:
+        card.remarks.append(remark)
     return card
 
 

@@ -212,4 +212,4 @@ class TestFrames:
 def set_time_of(card: Card, first_ns: int | None) -> None:
     """Card time becomes ``first_ns`` (UTC; the host's time where None or before 1970), a new epoch."""
     utc_ns = first_ns if first_ns is not None and first_ns > 0 else time.time_ns()
-    card.load_time_q32(((utc_ns + card.clock().utc_offset_s * 10**9) << 32) // 10**9)
+    card.load_time_q32((card.utc_offset().tai_ns(utc_ns) << 32) // 10**9)

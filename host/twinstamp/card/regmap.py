@@ -28,7 +28,7 @@ class Register(NamedTuple):
 
 MAGIC = 0x54574E53
 MAP_MAJOR = 1
-MAP_MINOR = 7
+MAP_MINOR = 8
 
 # fmt: off
 REGISTERS: dict[str, Register] = {
@@ -49,7 +49,8 @@ REGISTERS: dict[str, Register] = {
     "clock.status": Register(0x0134, 32, {"load_refused": Field(0, 1, True, True), "increment_refused": Field(1, 1, True, True), "slewing": Field(2, 1, True, False)}, 0x0),
     "clock.epoch": Register(0x0138, 32, {"value": Field(0, 32, True, False)}, 0x0),
     "clock.bound": Register(0x013C, 32, {"ns": Field(0, 32, True, True)}, 0xFFFFFFFF),
-    "clock.utc_offset": Register(0x0140, 32, {"s": Field(0, 16, True, True), "valid": Field(16, 1, True, True)}, 0x25),
+    "clock.utc_offset": Register(0x0140, 32, {"s": Field(0, 16, True, True), "valid": Field(16, 1, True, True), "leap": Field(17, 2, True, True)}, 0x25),
+    "clock.leap_second": Register(0x0144, 32, {"tai_s": Field(0, 32, True, True)}, 0x0),
     "ring.base": Register(0x0200, 64, {"address": Field(0, 64, True, True)}, 0x0),
     "ring.shape": Register(0x0208, 32, {"size_log2": Field(0, 5, True, True), "count_log2": Field(5, 4, True, True)}, 0xD0),
     "ring.timeout": Register(0x020C, 32, {"cycles": Field(0, 32, True, True)}, 0x1E848),

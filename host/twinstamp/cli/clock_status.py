@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from twinstamp.card.card import Card
 
 _INTERVAL_S = 1.0
+_TELL_S = 3600.0
+_AHEAD_S = 45 * 86400.0  # a new table comes half a year before the last one ends
 _PATIENCE_S = 2.5  # a receiver says everything within two seconds
 
 
@@ -47,6 +49,7 @@ class _Sources:
 
         self._card = card
         self._receiver = receiver
+        self._told_s = time.monotonic()  # open_card has
         self._watch: ReceiverWatch | None = None if receiver is None else ReceiverWatch(receiver)
 
     def wait(self, seconds: float, *, until_complete: bool = False, going: Callable[[], bool]) -> None:
@@ -68,8 +71,21 @@ class _Sources:
         if self._card is None:
             return None
         from twinstamp.card.clock_state import clock_state
+        from twinstamp.card.firmware import tell_leap_seconds
 
+        if time.monotonic() - self._told_s >= _TELL_S:  # the table may have been renewed
+            self._told_s = time.monotonic()
+            remark = tell_leap_seconds(self._card)
+            self._card.remarks = [] if remark is None else [remark]
         return clock_state(self._card)
+
+    def warnings(self) -> list[str]:
+        """What stands in the way of UTC, now or soon."""
+        from twinstamp.leap import expiry_warning, system_table_fault
+
+        found = [] if self._card is None else list(self._card.remarks)
+        soon = None if found else expiry_warning(time.time(), ahead_s=_AHEAD_S)
+        return [text for text in (*found, soon, system_table_fault()) if text is not None]
 
     def receiver(self) -> ReceiverStatus | None:
         return None if self._watch is None else self._watch.status(time.monotonic_ns())
@@ -104,12 +120,16 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(sources: _Sources, card: str | None) -> dict[str, Any]:
-    receiver = sources.receiver()
+    from twinstamp.leap import leap_seconds
+
+    receiver, table = sources.receiver(), leap_seconds()
     return {
         "version": 1,
         "card": card,
         "clock": sources.clock(),
         "receiver": None if receiver is None else asdict(receiver),
+        "leap_table": {"source": table.source, "expires_utc_s": table.expires_utc_s},
+        "warnings": sources.warnings(),
     }
 
 
@@ -130,12 +150,14 @@ def _live(
     show = _table(stack) if shown and sys.stdout.isatty() else _line if shown else _nothing
     start = time.monotonic()
     taken = 0
+    warned: list[str] = []
     while running and (options.seconds is None or taken < options.seconds):
         taken += 1
         sources.wait(start + taken * _INTERVAL_S - time.monotonic(), going=lambda: bool(running))
         if not running:
             break
         clock, receiver = sources.clock(), sources.receiver()
+        warned = _warn(sources.warnings(), warned)
         show(clock, receiver)
         qerr_ps = (
             receiver.qerr_ps if receiver is not None else clock["qerr_ps"] if clock is not None else None
@@ -152,6 +174,14 @@ def _live(
             )
 
 
+def _warn(now: list[str], before: list[str]) -> list[str]:
+    """Says what is new; returns ``now``."""
+    for text in now:
+        if text not in before:
+            print(f"twinstamp clock: {text}", file=sys.stderr, flush=True)
+    return now
+
+
 def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list[tuple[str, str]]:
     """(what, value with its unit) of all that is known."""
     rows: list[tuple[str, str]] = []
@@ -161,7 +191,7 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("offset", _unit(clock["offset_ns"], "ns", "+.2f")),
             ("frequency", _unit(clock["frequency_ppb"], "ppb", "+.3f")),
             ("bound", _unit(clock["bound_ns"], "ns", ".0f")),
-            ("TAI − UTC", f"{clock['utc_offset_s']} s{'' if clock['utc_known'] else ' (assumed)'}"),
+            ("TAI − UTC", _offset(clock)),
             ("time-epoch", str(clock["epoch"])),
         ]
     if receiver is not None:
@@ -185,6 +215,27 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("messages", f"{receiver.messages}, {receiver.damaged} damaged"),
         ]
     return rows
+
+
+_SAID_BY = {
+    "satellites": "by satellites", "host": "told by this machine", "table": "by the firmware's own table"
+}  # fmt: skip
+
+
+def _offset(clock: dict[str, Any]) -> str:
+    if not clock["utc_known"]:
+        return f"{clock['utc_offset_s']} s (assumed)"
+    said = f"{clock['utc_offset_s']} s"
+    if clock["utc_source"] in _SAID_BY:
+        end = _day(clock["utc_until_tai_s"] - clock["utc_offset_s"])
+        said += f", {_SAID_BY[clock['utc_source']]}, good until {end}"
+    if clock["leap_s"]:
+        said += f", {clock['leap_s']:+d} s at the end of {_day(clock['leap_tai_s'] - 86400)}"
+    return said
+
+
+def _day(utc_s: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(utc_s))
 
 
 def _unit(value: float | None, unit: str, form: str) -> str:

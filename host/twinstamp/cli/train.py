@@ -189,6 +189,7 @@ def _send(options: argparse.Namespace) -> int:
     from twinstamp.card.capture import CardCapture
     from twinstamp.card.sim import SimulatedCard
     from twinstamp.io.files import create_capture
+    from twinstamp.leap import leap_seconds
     from twinstamp.train import load_train
 
     for path in options.file:
@@ -204,7 +205,8 @@ def _send(options: argparse.Namespace) -> int:
         simulated = card.transport if isinstance(card, Card) else None
         if isinstance(simulated, SimulatedCard):
             # It has no receiver to learn the time from.
-            card.load_time_q32(int(time.time() + card.clock().utc_offset_s) << 32)
+            card.set_utc_offset(leap_seconds().offset(int(time.time())))
+            card.load_time_q32((card.utc_offset().tai_ns(time.time_ns()) // 10**9) << 32)
             if options.loop is not None:
                 simulated.connect(options.port, simulated, options.loop, delay_ns=_LOOP_NS)
         elif options.loop is not None:
@@ -237,7 +239,8 @@ def _arm(options: argparse.Namespace, card: Card, trains: list[Train]) -> list[T
 
     start: Fraction
     if options.start is not None:
-        start = _utc(options.start) + card.clock().utc_offset_s
+        start = _utc(options.start)
+        start += card.utc_offset().tai_ns(int(start) * 10**9) // 10**9 - int(start)
     else:
         start = Fraction(card.time_q32(), 1 << 32) + exact_seconds(options.after, "--after")
     port = card.port(options.port)

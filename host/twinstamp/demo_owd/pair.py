@@ -13,6 +13,7 @@ from twinstamp import stamp
 from twinstamp.card import open_card
 from twinstamp.card.sim import CLOUD_COPY, CLOUD_LOST, Cloud, frames
 from twinstamp.errors import DeviceError
+from twinstamp.leap import leap_seconds
 from twinstamp.owd.arrivals import COLUMNS, ONE_WAY, Arrivals, Collector, Sent, TrainKey
 from twinstamp.owd.report import Report, report_of
 
@@ -78,7 +79,8 @@ class Pair:
         seed: int = 1,
     ) -> None:
         self._random = np.random.default_rng(seed)
-        self._offset_s = stamp.tai_minus_utc_s(start_ns // _NS)
+        self._offset = leap_seconds().offset(start_ns // _NS)
+        self._offset_s = self._offset.s
         self._start_ns = start_ns
         for train in trains:
             train.check()
@@ -95,7 +97,7 @@ class Pair:
             self._sides.append(_Side(names[i], cards[i], trains[i], Collector(ports=None), cloud))
         self._longest_fs = max(path.delay_ns + 20 * path.jitter_ns for path in paths) * 10**6
         for side in self._sides:
-            side.card.write("clock.utc_offset", self._offset_s)
+            side.card.set_utc_offset(self._offset)
             side.card.start(ports=[_PORT])
         self._await_links()
         self._zero_fs = self._zero_ns = 0
@@ -187,7 +189,7 @@ class Pair:
             side.card.flush()
             for batch in side.card.receive(2e-5):
                 side.collector.add(batch)
-        self._starts_ns.append(start_ns - self._offset_s * _NS)
+        self._starts_ns.append(self._offset.utc_ns(start_ns))
         for i, (side, run) in enumerate(zip(self._sides, runs, strict=True)):
             status = run.status()
             if not status.done:
@@ -255,7 +257,7 @@ class Pair:
             raise DeviceError(f"{side.name}: {len(left)} of {n} departures were reported")
         at = np.empty(n, np.int64)
         at[left["sequence"]] = stamp.ns_from_q32(left["stamp_q32"])
-        self._left[i].append(at - self._offset_s * _NS)
+        self._left[i].append(self._offset.utc_ns(at))
         rows = side.cloud.truth()
         rows = rows[(rows["fate"] & CLOUD_COPY) == 0]
         if len(rows) != n:

@@ -279,6 +279,8 @@ class Merge:
             clocks[0].state if len({clock.state for clock in clocks}) == 1 else "",
             clocks[0].utc_offset_s,
             all(clock.utc_known for clock in clocks) and len({clock.utc_offset_s for clock in clocks}) == 1,
+            clocks[0].leap_s,
+            clocks[0].leap_tai_s,
         )
 
     def close(self) -> None:

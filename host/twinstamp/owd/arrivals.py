@@ -13,6 +13,7 @@ import numpy as np
 from twinstamp import stamp
 from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import FLAG_NO_TIMESTAMP
+from twinstamp.leap import leap_seconds
 from twinstamp.owd.parse import REFLECTED, TestPackets, parse, reflection
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class Arrivals:
     size          u32[n]  bytes of the frame, FCS included
     ============  ======  ===============================================================
 
-    clocks: the receiver's clock states. backwards: how often the arrival stamps ran back in the capture.
+    clocks: the receiver's clock states. backwards: how often the arrival stamps ran back in the capture, but
+    for a leap second. UTC as in ``twinstamp.leap``; ``metrics.Judged`` has times that count on through leap
+    seconds.
     """
 
     key: TrainKey
@@ -186,6 +189,7 @@ class Collector:
         self._ports = ports
         self._given = receive_bound_ns
         self._tai_utc_s = tai_utc_s
+        self._leaps = leap_seconds()
         self._outgoing = outgoing
         self.refused: dict[str, int] = {}
         for reason in ("no_timestamp", "bad_timestamp", "no_error_estimate", "too_many_trains"):
@@ -226,7 +230,7 @@ class Collector:
         )
         received = batch.timestamp_ns[packets.frame]
         if batch.clock.timescale == "tai":
-            received = received - self._offset(received) * _NS
+            received = self._leaps.utc_ns(received)
         sent = self.departure_ns(packets.timestamp, packets.error, received)
         if changes is None:
             clock = np.full(len(packets), state, np.uint16)
@@ -288,11 +292,6 @@ class Collector:
         self.refused[reason] += n
         return packets.select(~bad)
 
-    def _offset(self, near_ns: npt.NDArray[np.int64]) -> int:
-        if self._tai_utc_s is not None:
-            return self._tai_utc_s
-        return stamp.tai_minus_utc_s(int(near_ns[0]) // _NS) if len(near_ns) else 0
-
     def departure_ns(
         self,
         timestamp: npt.NDArray[np.uint64],
@@ -303,9 +302,10 @@ class Collector:
         ptp = (error & stamp.ERROR_PTP) != 0
         if not ptp.any():
             return stamp.utc_ns_from_ntp(timestamp, near_utc_ns)
-        offset_ns = self._offset(near_utc_ns) * _NS
-        out = stamp.tai_ns_from_ptp(timestamp, near_utc_ns + offset_ns) - offset_ns
-        return np.where(ptp, out, stamp.utc_ns_from_ntp(timestamp, near_utc_ns))
+        # The era is found within 68 years: any offset does.
+        tai = stamp.tai_ns_from_ptp(timestamp, near_utc_ns)
+        utc = self._leaps.utc_ns(tai) if self._tai_utc_s is None else tai - self._tai_utc_s * _NS
+        return np.where(ptp, utc, stamp.utc_ns_from_ntp(timestamp, near_utc_ns))
 
     # Clock states
 
@@ -414,7 +414,8 @@ class Collector:
         """What was collected, as the sender's account, in the order of departure."""
         out = []
         for arrivals in self.arrivals():
-            order = np.argsort(arrivals.sent_ns, kind="stable")
+            sent_ns = self._leaps.departures(arrivals.received_ns, arrivals.sent_ns)
+            order = np.argsort(sent_ns, kind="stable")
             out.append(Sent(arrivals.key, arrivals.sequence[order], arrivals.sent_ns[order]))
         return out
 
@@ -481,10 +482,11 @@ def _key(packets: TestPackets, i: int, way: str) -> TrainKey:
 
 def _in_order(arrivals: Arrivals) -> Arrivals:
     """By arrival; the capture's order where stamps are equal. Counts how often the stamps ran back."""
-    back = int(np.count_nonzero(arrivals.received_ns[1:] < arrivals.received_ns[:-1]))
+    received = leap_seconds().arrivals(arrivals.received_ns)
+    back = int(np.count_nonzero(received[1:] < received[:-1]))
     if back == 0:
         return arrivals
-    return replace(arrivals.select(np.argsort(arrivals.received_ns, kind="stable")), backwards=back)
+    return replace(arrivals.select(np.argsort(received, kind="stable")), backwards=back)
 
 
 def unwrapped(sequence: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
@@ -511,12 +513,13 @@ def split_runs(arrivals: Arrivals) -> list[Arrivals]:
     """
     sequence = unwrapped(arrivals.sequence)
     order: Any = slice(None)
-    if (np.diff(arrivals.sent_ns) < 0).any():
-        order = np.argsort(arrivals.sent_ns, kind="stable")
+    sent_ns = leap_seconds().departures(arrivals.received_ns, arrivals.sent_ns)
+    if (np.diff(sent_ns) < 0).any():
+        order = np.argsort(sent_ns, kind="stable")
         sequence = sequence[order]
     falls = np.diff(sequence) < 0
     # Equal stamps leave no order among their packets.
-    falls &= np.diff(arrivals.sent_ns[order]) > 0
+    falls &= np.diff(sent_ns[order]) > 0
     n = int(np.count_nonzero(falls))
     if n == 0 or n >= MOST_RUNS:
         return [arrivals]

@@ -100,8 +100,8 @@ def _neighbours(judged: Judged) -> tuple[Int64, Int64, Int64]:
     order = counted_by_number(judged)
     size = judged.arrivals.ip_bytes[order]
     same = (np.diff(judged.position[order]) == 1) & (size[1:] == size[:-1]) & (size[1:] > 0)
-    left = np.diff(judged.arrivals.sent_ns[order])[same]
-    came = np.diff(judged.arrivals.received_ns[order])[same]
+    left = np.diff(judged.sent_ns[order])[same]
+    came = np.diff(judged.received_ns[order])[same]
     return size[1:][same].astype(np.int64) * 8, left, came
 
 
@@ -135,7 +135,7 @@ def chirps(judged: Judged) -> Chirps | None:
     position = judged.position[order]
     if len(position) < _LEAST_CHIRP:
         return None
-    sent = judged.arrivals.sent_ns[order]
+    sent = judged.sent_ns[order]
     gaps = np.diff(sent)
     size = judged.arrivals.ip_bytes[order].astype(np.int64)
     joined = (np.diff(position) == 1) & (np.diff(size) == 0) & (gaps > 0)

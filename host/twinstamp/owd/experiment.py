@@ -17,6 +17,7 @@ import numpy as np
 
 from twinstamp import stamp
 from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.leap import leap_seconds
 from twinstamp.owd.arrivals import ONE_WAY, Collector, Sent, TrainKey
 from twinstamp.owd.report import Options, Report, report_of
 from twinstamp.train import Train, load_train, train_from_dict
@@ -362,8 +363,13 @@ class _Place:
         """Card time, ns TAI."""
         return int(self.card.time_q32() * _NS >> 32)
 
-    def utc_offset_ns(self) -> int:
-        return int(self.card.clock().utc_offset_s) * _NS
+    def utc_ns(self) -> int:
+        """Card time, ns UTC."""
+        return int(self.card.utc_offset().utc_ns(self.time_ns()))
+
+    def tai_ns(self, utc_ns: int) -> int:
+        """A time of UTC as the card's, ns TAI."""
+        return int(self.card.utc_offset().tai_ns(utc_ns))
 
 
 def run(
@@ -436,7 +442,7 @@ def _wire(experiment: Experiment, places: dict[str, _Place], stack: ExitStack) -
         clouds.append(cloud)
     stack.callback(clouds.clear)  # they must live as long as the cards, and go first
     now_s = time.time_ns() // _NS if experiment.start_ns is None else experiment.start_ns // _NS - 1
-    offset_s = stamp.tai_minus_utc_s(now_s)
+    offset = leap_seconds().offset(now_s)
     for place in places.values():
         clock, card = place.site.clock, place.card
         if clock is None:
@@ -444,7 +450,7 @@ def _wire(experiment: Experiment, places: dict[str, _Place], stack: ExitStack) -
         card.transport.set_clock("core", ppb=clock.ppb)
         if clock.locked:
             card.set_rate_ppb(float(-Fraction(clock.ppb) / (1 + Fraction(clock.ppb, 10**9))))
-        card.write("clock.utc_offset", offset_s)
+        card.set_utc_offset(offset)
     latest = max(place.card.transport.now_fs for place in places.values())
     for place in places.values():
         clock, card = place.site.clock, place.card
@@ -452,7 +458,7 @@ def _wire(experiment: Experiment, places: dict[str, _Place], stack: ExitStack) -
             continue
         # Reading and writing registers takes simulated time, another amount on each card.
         ahead_ns = Fraction(card.transport.now_fs - latest, 10**6) + clock.offset_ns + _NS
-        card.load_time_q32(round(((now_s + offset_s) + ahead_ns / _NS) * 2**32))
+        card.load_time_q32(round(((now_s + offset.s) + ahead_ns / _NS) * 2**32))
         card.write("clock.bound", 0xFFFFFFFF if clock.bound_ns < 0 else clock.bound_ns)
         card.write_fields("clock.control", locked=int(clock.locked))
 
@@ -469,7 +475,7 @@ def _check_clocks(places: dict[str, _Place], allow: bool) -> None:
 
 def _start_ns(experiment: Experiment, places: dict[str, _Place]) -> int:
     """When the trains start, ns UTC; the same for all sites."""
-    now = max(place.time_ns() - place.utc_offset_ns() for place in places.values())
+    now = max(place.utc_ns() for place in places.values())
     if experiment.start_ns is None:
         live = not all(place.site.simulated for place in places.values())
         return now + (_LIVE_LEAD_NS if live else _LEAD_NS * len(experiment.flights))
@@ -483,7 +489,7 @@ def _arm(experiment: Experiment, places: dict[str, _Place], start_ns: int, allow
         for flight in experiment.flights:
             place = places.get(flight.source)
             if place is not None:
-                at = Fraction(start_ns + place.utc_offset_ns(), _NS)
+                at = Fraction(place.tai_ns(start_ns), _NS)
                 sent = place.card.port(place.site.port).send(
                     flight.train, start=at, report=True, allow_unsynchronised=allow
                 )
@@ -507,9 +513,10 @@ def _receive(
     for flight in experiment.flights:
         last_ns = max(last_ns, start_ns + int(flight.train.check().span * _NS))
     end_ns = last_ns + experiment.drain_ns
-    while any(place.time_ns() - place.utc_offset_ns() < end_ns for place in places.values()):
-        for place in places.values():
-            if place.time_ns() - place.utc_offset_ns() < end_ns:
+    ends_ns = {name: place.tai_ns(start_ns) + end_ns - start_ns for name, place in places.items()}
+    while any(place.time_ns() < ends_ns[name] for name, place in places.items()):
+        for name, place in places.items():
+            if place.time_ns() < ends_ns[name]:
                 place.poll(_SLICE_S / max(1, len(places)))
         if progress is not None:
             progress(sum(sent.status().sent for place in places.values() for _, sent in place.runs), total)
@@ -554,7 +561,7 @@ def _report(
     ]
     return report_of(
         arrivals, sent=accounts, options=options, schedules=schedules,
-        until_ns=max(place.time_ns() - place.utc_offset_ns() for place in places.values()),
+        until_ns=max(place.utc_ns() for place in places.values()),
         frames=sum(place.collector.frames for place in places.values()), refused=refused,
         sources=[str(place.capture_path) for place in places.values() if place.capture_path is not None],
         experiment={
@@ -587,7 +594,7 @@ def _account(flight: Flight, sent: Any, place: _Place, start_ns: int) -> tuple[S
     at_ns = start_ns + train.schedule().ns()[:count]
     number = departures["sequence"].astype(np.int64)
     number, stamps = number[number < count], departures["stamp_q32"][number < count]
-    at_ns[number] = stamp.ns_from_q32(stamps) - place.utc_offset_ns()
+    at_ns[number] = place.card.utc_offset().utc_ns(stamp.ns_from_q32(stamps))
     key = TrainKey(train.source, train.destination, train.destination_port, -1, train.session, ONE_WAY)
     about = {
         "train": key.name,

@@ -10,6 +10,7 @@ import numpy as np
 
 from twinstamp import _native
 from twinstamp.errors import ConfigError
+from twinstamp.leap import leap_seconds
 from twinstamp.owd.arrivals import unwrapped
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class Judged:
     """The packets of a train, in the order of arrival, each judged.
 
     position      i64[n]  sequence number with its turns past 2^32 undone
+    sent_ns       i64[n]  departure and arrival, ns: UTC as at the first arrival, counting on through any leap
+    received_ns   i64[n]  second in between (``LeapSeconds.continuous``)
     delay_ns      i64[n]  one-way delay, received - sent
     bound_ns      i64[n]  error bound of the delay, both clocks', calibration and rounding; -1 unknown
     flags         u8[n]   bits above
@@ -116,6 +119,8 @@ class Judged:
 
     arrivals: Arrivals
     position: Int64
+    sent_ns: Int64
+    received_ns: Int64
     delay_ns: Int64
     bound_ns: Int64
     flags: npt.NDArray[np.uint8]
@@ -156,7 +161,8 @@ def judge(
         raise ConfigError(f"a further bound of {extra_bound_ns} ns: give 0 or more")
     n = len(arrivals)
     position = unwrapped(arrivals.sequence)
-    delay = arrivals.received_ns - arrivals.sent_ns
+    received, sent = leap_seconds().continuous(arrivals.received_ns, arrivals.sent_ns)
+    delay = received - sent
     send, receive = arrivals.send_bound_ns(), arrivals.receive_bound_ns()
     unknown = (send < 0) | (receive < 0)
     bound = np.minimum(send, 1 << 60) + np.minimum(receive, 1 << 60)
@@ -181,13 +187,24 @@ def judge(
             flags[by_number[copy]] |= DUPLICATE
             by_number = by_number[~copy]
             at = np.flatnonzero((flags & DUPLICATE) == 0)
-            found = reordering(position[at], arrivals.received_ns[at])
+            found = reordering(position[at], received[at])
             found = (at[found[0]], *found[1:])
         else:
-            found = reordering(position, arrivals.received_ns)
+            found = reordering(position, received)
         flags[found[0]] |= REORDERED
     return Judged(
-        arrivals, position, delay, bound, flags, by_number, *found, timeout_ns, least_ns, extra_bound_ns
+        arrivals,
+        position,
+        sent,
+        received,
+        delay,
+        bound,
+        flags,
+        by_number,
+        *found,
+        timeout_ns,
+        least_ns,
+        extra_bound_ns,
     )
 
 
@@ -317,7 +334,7 @@ def duplication(judged: Judged) -> Duplication:
     ordered = judged.by_number
     assert ordered is not None  # there are copies
     original = ordered[np.searchsorted(judged.position[ordered], judged.position[copy])]
-    sent = judged.arrivals.sent_ns
+    sent = judged.sent_ns
     conflicting = int(np.count_nonzero(sent[copy] != sent[original]))
     return Duplication(arrived, len(copy), replicated, conflicting, len(copy) / arrived, replicated / arrived)
 
@@ -425,7 +442,7 @@ def series(judged: Judged, width_ns: int | None = None) -> Series:
     width_ns: of a bin; None: a round one that makes 100 to 1000. ConfigError where it makes more than
     100,000.
     """
-    received = judged.arrivals.received_ns
+    received = judged.received_ns
     start, end = (int(received[0]), int(received[-1])) if len(received) else (0, 0)
     if width_ns is None:
         width_ns = 1000

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twinstamp.errors import ConfigError
+from twinstamp.leap import expiry_warning, leap_seconds
 from twinstamp.owd import metrics
 from twinstamp.units import format_ns
 
@@ -113,7 +114,25 @@ def warnings_of(report: Report) -> list[str]:
                 f"{train.key.name}: arrival stamps ran back {train.judged.arrivals.backwards:,} times in the "
                 "capture; packets were sorted by them."
             )
-    return out
+    return out + _leap_warnings(report)
+
+
+def _leap_warnings(report: Report) -> list[str]:
+    edges = [edge for train in report.trains for edge in train.edges_ns()]
+    if not edges:
+        return []
+    table, out = leap_seconds(), []
+    leap = table.next(table.at_utc(min(edges) // 10**9) + min(edges) // 10**9)
+    if leap is not None and table.utc_ns(np.array([leap.tai_s * 10**9]))[0] <= max(edges):
+        if leap.change_s > 0:
+            out.append(
+                "A leap second was inserted in between: delays and gaps take it into account. Two seconds "
+                "have one number: a departure in them is taken for the one with the smaller delay."
+            )
+        else:
+            out.append("A second of UTC was left out in between: delays and gaps take it into account.")
+    expired = expiry_warning(max(edges) / 1e9)
+    return [*out, f"{expired[0].upper()}{expired[1:]}."] if expired else out
 
 
 def _ns(value: float | None) -> str:
@@ -261,7 +280,7 @@ def _unit(largest: int) -> tuple[float, str]:
 
 def _over_time(axes: Any, train: TrainReport, scale: float, unit: str) -> None:
     judged = train.judged
-    received = judged.arrivals.received_ns
+    received = judged.received_ns
     start = int(received[0])
     counted = np.flatnonzero(judged.counted)
     if len(counted) <= _POINTS:
@@ -319,12 +338,13 @@ def _departure_title(train: TrainReport) -> str:
 
 
 def _departures(axes: Any, train: TrainReport) -> None:
-    arrivals = train.judged.arrivals
-    order = metrics.counted_by_number(train.judged)
+    judged = train.judged
+    order = metrics.counted_by_number(judged)
     if train.sent is not None:
-        number, sent = train.sent.sequence.astype(np.int64), train.sent.sent_ns
+        number = train.sent.sequence.astype(np.int64)
+        sent = leap_seconds().arrivals(train.sent.sent_ns)
     else:
-        number, sent = arrivals.sequence[order].astype(np.int64), arrivals.sent_ns[order]
+        number, sent = judged.arrivals.sequence[order].astype(np.int64), judged.sent_ns[order]
     if train.schedule_ns is not None:
         inside = number < len(train.schedule_ns)
         number, sent = number[inside], sent[inside]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twinstamp import stamp
 from twinstamp.errors import ConfigError
+from twinstamp.leap import leap_seconds
 from twinstamp.owd.kernel import Datagram, StampedSocket, SystemClock, system_clock
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Reflector:
             return int(stamp.ntp_from_utc_ns(utc_ns))
         offset = self.rules.tai_utc_s
         if offset is None:
-            offset = stamp.tai_minus_utc_s(utc_ns // _NS)
+            offset = leap_seconds().at_utc(utc_ns // _NS)
         seconds, ns = divmod(utc_ns + offset * _NS, _NS)
         return (seconds & 0xFFFFFFFF) << 32 | ns
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from twinstamp import stamp
 from twinstamp.errors import ConfigError, InputError
+from twinstamp.leap import leap_seconds
 from twinstamp.owd import bandwidth, metrics
 from twinstamp.owd.arrivals import BACK, COLUMNS, ONE_WAY, THERE, Arrivals, Sent, TrainKey, collect
 from twinstamp.owd.metrics import Distribution, Judged
@@ -85,6 +86,13 @@ class TrainReport:
     pairs: bandwidth.PacketPairs | None
     chirps: bandwidth.Chirps | None
     schedule_ns: npt.NDArray[np.int64] | None = None
+
+    def edges_ns(self) -> list[int]:
+        """First and last departures and arrivals, ns UTC; fewer where nothing arrived or none are known."""
+        columns = [self.judged.arrivals.sent_ns, self.judged.arrivals.received_ns]
+        if self.sent is not None:
+            columns.append(self.sent.sent_ns)
+        return [int(edge(column)) for column in columns if len(column) for edge in (np.min, np.max)]
 
     def table(self) -> dict[str, npt.NDArray[Any]]:
         """Every packet in the order of arrival, as columns (docs/owd.md: Packets)."""
@@ -423,7 +431,8 @@ def _schedule(
         return None
     known = train.sequence < len(schedule)
     if schedule[0] == 0 and known.any():
-        schedule = schedule + (train.sent_ns[known] - schedule[train.sequence[known]]).min()
+        sent_ns = leap_seconds().departures(train.received_ns, train.sent_ns)
+        schedule = schedule + (sent_ns[known] - schedule[train.sequence[known]]).min()
     return schedule
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from twinstamp import stamp
 from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.leap import leap_seconds
 from twinstamp.owd.arrivals import BACK, ONE_WAY, THERE, Arrivals, ReceiverClock, Sent, TrainKey
 from twinstamp.owd.kernel import LARGEST, StampedSocket, SystemClock, resolve, system_clock
 from twinstamp.owd.report import Options, Report, report_of
@@ -133,7 +134,7 @@ class _Run:
         self._error = stamp.error_estimate(
             -1 if state.bound_ns < 0 else state.bound_ns + 1, synchronised=state.synchronised, ptp=plan.ptp
         )
-        self._offset_ns = stamp.tai_minus_utc_s(time.time_ns() // _NS) * _NS
+        self._leaps = leap_seconds()
         n = plan.count
         self.left_ns = np.zeros(n, np.int64)  # written into the packet
         self.departed_ns = np.zeros(n, np.int64)  # by the kernel
@@ -155,7 +156,7 @@ class _Run:
     def _timestamp(self, utc_ns: int) -> int:
         if not self._plan.ptp:
             return int(stamp.ntp_from_utc_ns(utc_ns))
-        seconds, ns = divmod(utc_ns + self._offset_ns, _NS)
+        seconds, ns = divmod(utc_ns + self._leaps.at_utc(utc_ns // _NS) * _NS, _NS)
         return (seconds & 0xFFFFFFFF) << 32 | ns
 
     def go(self, wait_ns: int, progress: Callable[[int], None] | None) -> None:
@@ -291,5 +292,4 @@ class _Run:
 
     def _utc_ns(self, timestamps: Any, ptp: Any, near: Any) -> Any:
         ntp = stamp.utc_ns_from_ntp(timestamps, near)
-        tai = stamp.tai_ns_from_ptp(timestamps, near + self._offset_ns) - self._offset_ns
-        return np.where(ptp, tai, ntp)
+        return np.where(ptp, self._leaps.utc_ns(stamp.tai_ns_from_ptp(timestamps, near)), ntp)

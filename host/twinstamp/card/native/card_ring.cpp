@@ -38,7 +38,7 @@ struct BlockHeader {
     std::uint32_t bound_ns;
     std::int16_t utc_offset_s;
     std::uint16_t state;
-    std::uint32_t epoch, reserved;
+    std::uint32_t epoch, leap_tai_s;  // from that second on another offset counts (state)
     std::uint32_t drops[kPorts];
 };
 static_assert(sizeof(BlockHeader) == kBlockHeader);
@@ -78,6 +78,17 @@ struct TrainDeparture {
 };
 static_assert(sizeof(TrainDeparture) == 24);
 constexpr std::uint64_t kOfTrain = std::uint64_t{1} << 63;  // in a departure's last word
+
+// TAI - UTC: s, and s + leap_s from second leap_tai_s of TAI on.
+struct Utc {
+    std::int32_t s, leap_s;
+    std::uint32_t leap_tai_s;
+};
+// -1, 0 or 1, in two bits of a block's state.
+std::int32_t leap_of(std::uint16_t state) {
+    const std::int32_t bits = state >> 4 & 3;
+    return bits == 3 ? -1 : bits == 1 ? 1 : 0;
+}
 
 // Which blocks are given back: a consumer index that moves over all that are, in order. Leases share it.
 class Consumer {
@@ -130,7 +141,8 @@ class CardRing {
     }
 
     // Blocks up to `producer` as one batch of at most about max_frames records (whole blocks; one at least)
-    // that share their clock's epoch, lock and UTC offset. None where there is nothing new. Departure stamps
+    // that share their clock's epoch, lock and UTC offset with its leap second. Each record's time takes the
+    // offset that counts then; what is said of the batch is the offset at its first record. None where there is nothing new. Departure stamps
     // are put aside for departures(), so a batch may be empty.
     nb::object read(std::uint32_t producer, std::uint64_t max_frames, bool utc,
                     const std::vector<std::uint32_t>& constants) {
@@ -151,7 +163,8 @@ class CardRing {
             if (last == next_) {
                 first = header;
             } else if (n + header.records > max_frames || header.epoch != first.epoch ||
-                       header.state != first.state || header.utc_offset_s != first.utc_offset_s) {
+                       header.state != first.state || header.utc_offset_s != first.utc_offset_s ||
+                       header.leap_tai_s != first.leap_tai_s) {
                 break;
             }
             if (header.bound_ns > bound) bound = header.bound_ns;
@@ -159,19 +172,25 @@ class CardRing {
             std::memcpy(drops_, header.drops, sizeof drops_);
         }
         BatchColumns columns(n);
-        const std::int64_t shift = utc ? std::int64_t{first.utc_offset_s} * 1'000'000'000 : 0;
+        Utc offset{first.utc_offset_s, leap_of(first.state), first.leap_tai_s};
         {
             nb::gil_scoped_release unlocked;
             std::uint64_t i = 0;
-            for (std::uint32_t b = next_; b != last; ++b) i = walk(b, i, columns, shift, constants.data());
+            bool before = false;
+            for (std::uint32_t b = next_; b != last; ++b)
+                i = walk(b, i, columns, utc, offset, before, constants.data());
             n = i;
+            // A leap second that lies behind all of it is over.
+            if (!before && offset.leap_s != 0 && (n > 0 || first.closed_q32 >> 32 >= offset.leap_tai_s))
+                offset = {offset.s + offset.leap_s, 0, 0};
+            if (offset.leap_s == 0) offset.leap_tai_s = 0;
         }
         auto lease =
             nb::cast(new CardLease(memory_, consumer_, next_, last - next_), nb::rv_policy::take_ownership);
         nb::tuple arrays = columns.hand_out(memory_.data(), memory_.size(), lease, n);
         next_ = last;
-        return nb::make_tuple(arrays, lease, first.epoch, (first.state & 3) == 3, bound, first.utc_offset_s,
-                              first.state);
+        return nb::make_tuple(arrays, lease, first.epoch, (first.state & 3) == 3, bound, first.state, offset.s,
+                              offset.leap_s, offset.leap_tai_s);
     }
 
     std::uint32_t consumer() const { return consumer_->index(); }
@@ -222,8 +241,14 @@ class CardRing {
         }
         return header;
     }
-    std::uint64_t walk(std::uint32_t index, std::uint64_t i, BatchColumns& columns, std::int64_t shift,
-                       const std::uint32_t* constants) {
+    // before: set where a record is of a time before the leap second.
+    std::uint64_t walk(std::uint32_t index, std::uint64_t i, BatchColumns& columns, bool utc,
+                       const Utc& offset, bool& before, const std::uint32_t* constants) {
+        const std::int64_t shift = utc ? std::int64_t{offset.s} * 1'000'000'000 : 0;
+        const std::int64_t leap = utc ? std::int64_t{offset.leap_s} * 1'000'000'000 : 0;
+        // Without one, none is after it.
+        const std::uint64_t leap_q32 =
+            offset.leap_s != 0 ? std::uint64_t{offset.leap_tai_s} << 32 : ~std::uint64_t{0};
         const std::uint8_t* start = block(index);
         BlockHeader header;
         std::memcpy(&header, start, sizeof header);
@@ -254,7 +279,10 @@ class CardRing {
             columns.offset[i] = base + at + sizeof record;
             columns.caplen[i] = record.caplen;
             columns.length[i] = record.length;
-            columns.timestamp_ns[i] = q32_to_ns(record.stamp_q32 - constants[record.port]) - shift;
+            const std::uint64_t stamp_q32 = record.stamp_q32 - constants[record.port];
+            const bool after = stamp_q32 >= leap_q32;
+            before |= !after;
+            columns.timestamp_ns[i] = q32_to_ns(stamp_q32) - shift - (after ? leap : 0);
             columns.port[i] = record.port;
             columns.flags[i] =
                 static_cast<std::uint16_t>((record.flags & (kBadFcs | kRxEr) ? kFrameBadFcs : 0) |
