@@ -3,7 +3,9 @@
 // the host on the USB serial line (docs/board-versa.md). Not run on a board.
 module twinstamp_versa #(
   parameter logic [31:0] BuildId = 32'd0,
-  parameter Program = ""     // of the soft core: the firmware's words for $readmemh
+  parameter Program = "",    // of the soft core: the firmware's words for $readmemh
+  parameter bit Digest = 1'b0,
+  parameter int unsigned DedupLog2 = 0   // of twinstamp_card: too large for this board's part, not for an LFE5UM5G-85F
 ) (
   input  logic       clk100_i,
   input  logic       rst_ni,
@@ -77,7 +79,7 @@ module twinstamp_versa #(
   logic host_rx, gps_rx;
   sync_2ff u_host (.clk_i(clk), .rst_ni(rst_n), .late_i(1'b0), .d_i(host_rx_i), .q_o(host_rx));
   sync_2ff u_gps (.clk_i(clk), .rst_ni(rst_n), .late_i(1'b0), .d_i(gps_rx_i), .q_o(gps_rx));
-  serial_card #(.BuildId(BuildId), .Program(Program)) u_card (
+  serial_card #(.BuildId(BuildId), .Program(Program), .Digest(Digest), .DedupLog2(DedupLog2)) u_card (
     .clk_i(clk), .rst_ni(rst_n), .divider_i(16'd42), .host_rx_i(host_rx), .host_tx_o,
     .pps_word_i(pps_word_in), .pps_word_o(pps_word_out), .uart_rx_i(gps_rx), .uart_tx_o(gps_tx_o),
     .rx_clk_i(rgmii_rxc_i), .rxd_i(rxd), .rx_dv_i(rx_dv), .rx_er_i(rx_er), .txd_o(txd), .tx_en_o(tx_en),
