@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from twinstamp.card import Card
-from twinstamp.leap import BUILT_IN, LeapSeconds, UtcOffset
+from twinstamp.card.clock_state import clock_state
+from twinstamp.card.firmware import tell_leap_seconds
+from twinstamp.cli.clock_status import _offset as shown_offset
+from twinstamp.leap import BUILT_IN, LeapSeconds, UtcOffset, leap_seconds
 
 from tests.firmware.test_utc import civil, timels
 from tests.loop.world import START_TAI_S, World, nav_pvt, nmea_rmc, tim_tp
@@ -128,3 +133,27 @@ def test_both_names_of_a_pulse_tell_it():
     assert offset(world) == UtcOffset(37, True)
     second(world, nmea_rmc(START_TAI_S + 5), pulse=False)
     assert offset(world) == UtcOffset(37, True)
+
+
+def test_the_host_tells_its_table_by_itself(monkeypatch, tmp_path):
+    """What open_card and `clock status` do; then what they show."""
+    world = World(seed=37)
+    card = Card(world.card)
+    assert tell_leap_seconds(card) is None
+    world.run(2, messages=False)
+    counts = world.firmware.counts()
+    table = leap_seconds()
+    assert (counts.utc_source, counts.utc.s) == ("host", table.at_utc(int(time.time())))
+    assert counts.utc_until_tai_s == table.expires_utc_s + counts.utc.s
+    state = clock_state(card)
+    assert (state["utc_source"], state["utc_known"]) == ("host", True)
+    day = time.strftime("%Y-%m-%d", time.gmtime(table.expires_utc_s))
+    assert shown_offset(state) == f"{counts.utc.s} s, told by this machine, good until {day}"
+    # A table that has expired is not told, and that is said.
+    (tmp_path / "leap").write_text("#@ 3900000000\n2272060800 10\n")
+    monkeypatch.setenv("TWINSTAMP_LEAP_SECONDS", str(tmp_path / "leap"))
+    remark = tell_leap_seconds(card)
+    assert remark is not None and "expired on 2023-08-02" in remark
+    # Nor where no firmware runs.
+    world.firmware.stop()
+    assert tell_leap_seconds(card) is None

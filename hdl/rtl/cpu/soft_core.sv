@@ -45,8 +45,8 @@ module soft_core #(
   if (MemoryLog2 < 10 || MemoryLog2 > 14) $fatal(1, "soft_core: MemoryLog2 must be 10 to 14");
 
   logic running_q, resting_q;
-  logic trap, valid, ready;
-  logic [31:0] address, wdata, rdata;
+  logic trap, valid, ready_q;
+  logic [31:0] address, wdata, rdata_q;
   logic [3:0] strobe;
   logic in_memory, in_bus, in_wait, in_nothing;
   assign in_memory = address[31:MemoryLog2+2] == '0;
@@ -62,8 +62,8 @@ module soft_core #(
     .CATCH_MISALIGN(1'b1), .CATCH_ILLINSN(1'b1), .REGS_INIT_ZERO(1'b1), .STACKADDR(32'hFFFFFFFF)
   ) u_cpu (
     .clk(cpu_clk_i), .resetn(running_q), .trap,
-    .mem_valid(valid), .mem_instr(), .mem_ready(ready), .mem_addr(address), .mem_wdata(wdata),
-    .mem_wstrb(strobe), .mem_rdata(rdata),
+    .mem_valid(valid), .mem_instr(), .mem_ready(ready_q), .mem_addr(address), .mem_wdata(wdata),
+    .mem_wstrb(strobe), .mem_rdata(rdata_q),
     .mem_la_read(), .mem_la_write(), .mem_la_addr(), .mem_la_wdata(), .mem_la_wstrb(),
     .pcpi_valid(co_valid), .pcpi_insn(co_insn), .pcpi_rs1(co_rs1), .pcpi_rs2(co_rs2), .pcpi_wr(co_ready),
     .pcpi_rd(co_rd), .pcpi_wait(1'b0), .pcpi_ready(co_ready), .irq('0), .eoi(), .trace_valid(), .trace_data()
@@ -79,8 +79,7 @@ module soft_core #(
     initial $readmemh(Program, memory);
   end
   logic [31:0] read_q, host_read_q;
-  logic fetched_q, read_ready_q;
-  logic [31:0] word_q;
+  logic fetched_q;
   logic [3:0] core_write;
   logic [MemoryLog2-1:0] core_place;
   // Not all of the address: a core that writes where nothing is fails anyway, and must not hold the memory up.
@@ -104,27 +103,20 @@ module soft_core #(
       else if (host_request_i && host_write_i) write_refused_o <= 1'b1;
     end
   end
+
+  // Whatever the core asked for, out of one register: it has an enable, sign extension and a shift behind it. In the
+  // cycle of ready_q the core still asks.
+  logic asks;
+  assign asks = running_q && valid && !ready_q;
   always_ff @(posedge cpu_clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      {fetched_q, read_ready_q} <= '0;
-      word_q <= '0;
-    end else begin
-      // The word a cycle after the memory has it: the core has sign extension and a shift behind it.
-      fetched_q <= running_q && valid && in_memory && !fetched_q && !read_ready_q;
-      read_ready_q <= fetched_q;
-      word_q <= read_q;
+    if (!rst_ni) {fetched_q, ready_q} <= '0;
+    else begin
+      fetched_q <= asks && in_memory && !fetched_q;
+      ready_q <= asks && (fetched_q || bus_done_i || (in_wait && events_i));
     end
   end
-
-  // Each of these is of a cycle in which the core asked for it: it need not be looked at what it asks for.
-  logic wait_ready_q;
-  always_ff @(posedge cpu_clk_i or negedge rst_ni) begin
-    if (!rst_ni) wait_ready_q <= 1'b0;
-    else wait_ready_q <= running_q && valid && in_wait && events_i && !wait_ready_q;
-  end
-  assign ready = read_ready_q || bus_done_i || wait_ready_q;
-  assign rdata = read_ready_q ? word_q : bus_done_i ? bus_data_i : '0;
-  assign bus_request_o = running_q && valid && in_bus;
+  always_ff @(posedge cpu_clk_i) rdata_q <= fetched_q ? read_q : bus_done_i ? bus_data_i : '0;
+  assign bus_request_o = asks && in_bus;
   assign bus_write_o = strobe != '0;
   assign bus_address_o = address[16:0];
   assign bus_data_o = wdata;
