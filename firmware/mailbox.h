@@ -6,10 +6,11 @@
 
 #include <stdint.h>
 
+#include "receiver.h"
 #include "servo.h"
 
 #define MAILBOX_MAGIC 0x584F424Du  // MBOX
-#define MAILBOX_VERSION 1u
+#define MAILBOX_VERSION 2u
 #define MAILBOX_LOG 64u  // seconds kept
 
 // Commands: cpu.command holds a number of the host's choice in its upper half word and one of these in the
@@ -36,9 +37,11 @@ typedef struct {
     uint32_t utc_known;
     int32_t utc_offset_s;
     // Counts since the firmware began.
-    uint32_t pulses, extra_pulses, ubx, nmea, bad_checksum, bad_value, skipped, late_outputs;
-    uint32_t slowest_q32;  // longest time from reading card time to the last register written, 2^-32 s
-    uint32_t stack_low;    // lowest stack address that was used so far
+    uint32_t pulses, extra_pulses, late_outputs;
+    uint32_t slowest_q32;                // longest time from reading card time to the last register written, 2^-32 s
+    uint32_t stack_low;                  // lowest stack address that was used so far
+    uint32_t receiver[RECEIVER_COUNTS];  // of its messages, in the order of receiver.h
+    uint32_t reserved;
     servo_config config;
     mailbox_entry log[MAILBOX_LOG];
 } mailbox;

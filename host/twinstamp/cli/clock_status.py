@@ -169,13 +169,15 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
         leap = _unit(receiver.leap_s, "s", "d")
         if receiver.leap_change_s is not None and receiver.leap_in_s is not None:
             leap += f", {receiver.leap_change_s:+d} s in {receiver.leap_in_s} s"
+        weeks = 1024 * receiver.rollovers
+        back = f" (the receiver's date is {weeks} weeks back)" if weeks else ""
         sats = _unit(receiver.satellites, "", "d") + (
             f" of {receiver.in_view}" if receiver.in_view is not None else ""
         )
         rows += [
             ("receiver", receiver.address),
             ("last message", "none" if receiver.age_s is None else f"{receiver.age_s:.1f} s ago"),
-            ("UTC", (receiver.utc or "unknown") + sure),
+            ("UTC", (receiver.utc or "unknown") + sure + back),
             ("fix", (receiver.fix or "unknown") + {True: "", False: " (not ok)", None: ""}[receiver.fix_ok]),
             ("satellites", sats),
             ("accuracy", _unit(receiver.time_accuracy_ns, "ns", "d")),
@@ -183,8 +185,13 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("qErr", _unit(None if receiver.qerr_ps is None else receiver.qerr_ps / 1000, "ns", "+.3f")),
             ("survey-in", receiver.survey or "unknown"),
             ("messages", f"{receiver.messages}, {receiver.damaged} damaged"),
+            ("refused", _counts(receiver.refused)),
         ]
     return rows
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count) or "none"
 
 
 def _unit(value: float | None, unit: str, form: str) -> str:
