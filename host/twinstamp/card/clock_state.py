@@ -18,10 +18,14 @@ def clock_state(card: Card) -> dict[str, Any]:
     disciplines the clock. offset_ns: card time − TAI as the servo estimated it at its last step. bound_ns: of
     that error. frequency_ppb: the oscillator against nominal as the servo estimates it, else the rate that
     the clock is set to. qerr_ps: of the last step's pulse. time_q32: card time, 32.32 s TAI. utc_offset_s:
-    TAI − UTC, utc_known: whether somebody who knows has said so. epoch: time-epoch.
+    TAI − UTC, utc_known: whether somebody who knows has said so. epoch: time-epoch. messages: what the
+    firmware got from the receiver: ubx, nmea, rtcm (whole messages), skipped (bytes of none), refused (by
+    reason: docs/receiver.md).
     """
     clock = card.clock()
-    output, inputs = _last_step(card) if clock.state and not clock.failed else (None, None)
+    output = inputs = messages = None
+    if clock.state and not clock.failed:
+        output, inputs, messages = _firmware(card)
     return {
         "state": clock.state or ("locked" if clock.locked else "unlocked"),
         "state_number": SERVO_STATES.index(clock.state) if clock.state in SERVO_STATES else None,
@@ -34,14 +38,17 @@ def clock_state(card: Card) -> dict[str, Any]:
         "utc_offset_s": clock.utc_offset_s,
         "utc_known": clock.utc_known,
         "epoch": clock.epoch,
+        "messages": messages,
     }
 
 
-def _last_step(card: Card) -> tuple[dict[str, int] | None, dict[str, int] | None]:
-    """(output, input) of the servo's last step; None before the first."""
+def _firmware(card: Card) -> tuple[dict[str, int] | None, dict[str, int] | None, dict[str, Any]]:
+    """(output, input) of the servo's last step, None before the first; what came from the receiver."""
     from twinstamp.card.firmware import Firmware
 
     firmware = Firmware(card)
-    number = firmware.counts().steps
-    steps = firmware.steps(max(0, number - 1))
-    return (steps[-1].output, steps[-1].input) if steps else (None, None)
+    counts = firmware.counts()
+    messages = {name: getattr(counts, name) for name in ("ubx", "nmea", "rtcm", "skipped")}
+    steps = firmware.steps(max(0, counts.steps - 1))
+    output, inputs = (steps[-1].output, steps[-1].input) if steps else (None, None)
+    return output, inputs, {**messages, "refused": counts.refused}

@@ -164,6 +164,9 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("TAI − UTC", f"{clock['utc_offset_s']} s{'' if clock['utc_known'] else ' (assumed)'}"),
             ("time-epoch", str(clock["epoch"])),
         ]
+        if (got := clock["messages"]) is not None:
+            came = {name: count for name, count in got.items() if name != "refused"}
+            rows += [("card received", _counts(came)), ("card refused", _counts(got["refused"]))]
     if receiver is not None:
         sure = {True: "", False: " (leap seconds not known)", None: ""}[receiver.utc_sure]
         leap = _unit(receiver.leap_s, "s", "d")
