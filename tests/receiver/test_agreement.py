@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -20,46 +20,14 @@ from pynmeagps import NMEAReader
 from pyubx2 import GET, UBXMessage
 from twinstamp_gps import gpstime, naming
 from twinstamp_gps import messages as m
-from twinstamp_gps.stream import REASONS, StreamSplitter
+from twinstamp_gps.stream import StreamSplitter
 
-from tests.firmware.driver import Driver, compiled
+from tests.firmware.driver import Driver
+from tests.receiver.both import READ, both
+from tests.receiver.streams import rtcm, sentence, shapes
 from tests.receiver.test_hostile import hostile
 
-READ = (m.NAV_PVT, m.TIM_TP, m.NAV_TIMELS, m.NAV_TIMEGPS)  # UBX that the firmware reads
-QERR_PS = 1_000_000  # beyond this qErr is none
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    driver = Driver(compiled(tmp_path_factory.mktemp("agreement")))
-    yield driver
-    driver.close()
-
-
 # Streams
-
-
-def sentence(body: str, *, end: str = "\r\n", lower: bool = False) -> bytes:
-    total = 0
-    for c in body.encode("latin-1"):
-        total ^= c
-    digits = f"{total:02x}" if lower else f"{total:02X}"
-    return f"${body}*{digits}{end}".encode("latin-1")
-
-
-def crc24q(data: bytes) -> int:
-    """By long division, bit by bit: RTCM 10403.3 section 4."""
-    rest = 0
-    for byte in data:
-        for bit in range(7, -1, -1):
-            top = rest >> 23 & 1 ^ byte >> bit & 1
-            rest = (rest << 1 & 0xFFFFFF) ^ (0x864CFB if top else 0)
-    return rest
-
-
-def rtcm(payload: bytes) -> bytes:
-    head = b"\xd3" + len(payload).to_bytes(2, "big") + payload
-    return head + crc24q(head).to_bytes(3, "big")
 
 
 def ubx(kind: tuple[int, int], payload: bytes) -> bytes:
@@ -254,88 +222,6 @@ def pieces(draw: st.DrawFn) -> bytes:
     return bytes(raw[: draw(st.integers(0, len(raw)))])
 
 
-# What both say
-
-
-def host_says(message: m.Message, reason: str, timels: bool) -> str | None:
-    """In the driver's words."""
-    if isinstance(message, m.NavPvt):
-        utc, resolved = message.utc, message.valid_date and message.valid_time and message.fully_resolved
-        return (
-            "PVT {}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*utc)
-            + f" tow {message.tow_ms} tAcc {message.time_accuracy_ns} "
-            f"resolved {int(resolved and not message.off_second)} fixed {int(message.fixed)}"
-        )
-    if isinstance(message, m.TimTp) and message.second is not None:
-        week, second = message.second
-        qerr_valid = message.qerr_valid and abs(message.qerr_ps) < QERR_PS
-        return (
-            f"TP week {week % 65_536} tow {second} qErr {message.qerr_ps} gps {int(message.gps_base)} "
-            f"utc {int(message.utc_base)} qerr_valid {int(qerr_valid)}"
-        )
-    if isinstance(message, m.NavTimeLs):
-        event = f"change {message.change_s} in {message.time_to_event_s}"
-        return f"LEAP {message.leap_s} {event} known {int(message.known)}"
-    if isinstance(message, m.NavTimeGps) and message.leap_valid and not timels:
-        return f"LEAP {message.leap_s} change 0 in 0 known 1"
-    if isinstance(message, m.Rmc | m.Zda) and not reason:
-        assert message.utc is not None
-        return "UTC {}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*message.utc)
-    return None
-
-
-class Host:
-    def __init__(self) -> None:
-        self.splitter, self.judge = StreamSplitter(), naming.Judge()
-        self._timels = False
-        self._not_read = dict.fromkeys(REASONS, 0)
-
-    def take(self, data: bytes | None) -> list[str]:
-        """None: silence."""
-        frames = self.splitter.give_up() if data is None else self.splitter.feed(data)
-        said = []
-        for frame in frames:
-            message = m.decode(frame)
-            reason = self.judge.judge(message)
-            if frame.kind == "ubx" and (frame.data[2], frame.data[3]) not in READ and reason:
-                self._not_read[reason] += 1  # the host reads more kinds
-            text = host_says(message, reason, self._timels)
-            self._timels |= isinstance(message, m.NavTimeLs)
-            if text is not None:
-                said.append(text)
-        return said
-
-    @property
-    def counted(self) -> dict[str, int]:
-        counts = self.splitter.counts
-        found = {"ubx": counts.ubx, "nmea": counts.nmea, "rtcm": counts.rtcm, "skipped": counts.skipped_bytes}
-        for reason in REASONS:
-            found[reason] = counts.refused[reason] + self.judge.refused[reason] - self._not_read[reason]
-        return {name: count for name, count in found.items() if count}
-
-
-def both(driver: Driver, chunks: list[bytes | None]) -> tuple[list[str], dict[str, int]]:
-    """What they say and count; None is silence, as there is at the end. Compared where the firmware had room
-    for all starts, and for their counts; else it must not have said more than the host.
-    """
-    host = Host()
-    driver.restart()
-    host_said: list[str] = []
-    driver_said: list[str] = []
-    for chunk in [*chunks, None]:
-        host_said += host.take(chunk)
-        driver_said += driver.silence() if chunk is None else driver.take(chunk)
-    counted = driver.counted
-    if "no_room" in counted:
-        rest = iter(host_said)
-        assert all(text in rest for text in driver_said), "not what the host says"
-        return driver_said, counted
-    assert driver_said == host_said
-    if driver.deepest <= 4:  # RECEIVER_TALLIES
-        assert counted == host.counted
-    return driver_said, counted
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.lists(pieces(), max_size=14), st.data())
 def test_any_stream(driver: Driver, parts: list[bytes], data: st.DataObject) -> None:
@@ -359,6 +245,30 @@ def test_hostile_bytes(driver: Driver, seed: int) -> None:
         data = data[size:]
     said, counted = both(driver, chunks)
     assert len(said) > 20 and counted["bad_checksum"] > 20 and counted["cut_short"] > 20
+
+
+# Times that a shape of streams.py gives to its second; of what else it is counted.
+NAMED = {"NMEA, void": 0, "u-blox, no fix": 0, "u-blox, UBX and NMEA": 2}
+REFUSED = {
+    "NMEA, void": {"not_valid": 5}, "u-blox, no fix": {"not_valid": 5}, "NMEA, on 0.3 s": {"fraction": 5},
+    "RTK": {"fraction": 45},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_shapes(driver: Driver, shape: str) -> None:
+    """Five seconds of what receivers send: each is named by both, nothing is damaged, nothing skipped."""
+    start = datetime.datetime(2026, 11, 30, 23, 59, 58)
+    seconds = [start + datetime.timedelta(seconds=k) for k in range(5)]
+    chunks: list[bytes | None] = [shapes()[shape](at) for at in seconds]
+    said, counted = both(driver, chunks)
+    said_at = start - datetime.timedelta(weeks=1024) if "back" in shape else start
+    labels = [(said_at + datetime.timedelta(seconds=k)).isoformat() for k in range(5)]
+    fixes = [text.split()[1] for text in said if text.startswith("UTC") or "resolved 1 fixed 1" in text]
+    times = 0 if shape == "NMEA, on 0.3 s" else NAMED.get(shape, 1)
+    assert fixes == [label for label in labels for _ in range(times)]
+    frames = {"ubx", "nmea", "rtcm"}
+    assert {name: count for name, count in counted.items() if name not in frames} == REFUSED.get(shape, {})
 
 
 RMC = "GPRMC,120030.00,A,4717.1143,N,00833.9152,E,0.0,,011225,,,A,V"
