@@ -143,7 +143,7 @@ def test_receiver_that_is_1024_weeks_back() -> None:
 
 
 def test_false_start_of_a_long_message() -> None:
-    """A header of 4096 bytes before a second's messages: they wait for the line's silence, and name it yet."""
+    """A header of 4096 bytes before a second's messages: they wait for silence, and name it yet."""
     world = World(seed=25)
     world.run(4)
     at = world.fs(START_TAI_S + world.second)
