@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from twinstamp.card.clock_state import clock_state
+from twinstamp.cli.clock_status import _rows
 from twinstamp_gps.analysis import by_state
 from twinstamp_gps.faults import parse_fault
 from twinstamp_gps.log import LogWriter, read_log
@@ -153,3 +154,6 @@ def test_false_start_of_a_long_message() -> None:
     assert named[-2:] == [4, 5]
     counts = world.firmware.counts()
     assert (counts.cut_short, counts.skipped, counts.no_room) == (1, 6, 0)
+    rows = dict(_rows(clock_state(world.firmware._card), None))
+    assert rows["card received"] == f"{counts.ubx} ubx, 6 skipped" and counts.ubx == 18
+    assert rows["card refused"] == "1 cut_short"

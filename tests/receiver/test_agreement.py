@@ -24,7 +24,7 @@ from twinstamp_gps.stream import StreamSplitter
 
 from tests.firmware.driver import Driver
 from tests.receiver.both import READ, both
-from tests.receiver.streams import rtcm, sentence, shapes
+from tests.receiver.streams import crc24q, rtcm, sentence, shapes
 from tests.receiver.test_hostile import hostile
 
 # Streams
@@ -302,6 +302,9 @@ CASES: list[tuple[str, bytes, list[str], dict[str, int]]] = [
     ("PUBX,03 of 423 characters", sentence("PUBX,03,20" + ",5,U,120,45,38,064" * 22 + ",0123456"), [], NMEA1),
     ("4096 characters", sentence("GPTXT," + "x" * 4084), [], NMEA1),
     ("4097 characters", sentence("GPTXT," + "x" * 4085), [], {"too_long": 1, "skipped": 4097}),
+    ("5000 characters", sentence("GPTXT," + "x" * 4988), [], {"too_long": 1, "skipped": 5000}),
+    ("4100 characters without an end", b"$GPTXT," + b"x" * 4093 + b"\0", [],
+     {"too_long": 1, "skipped": 4101}),
     ("no checksum", f"${RMC}\r\n".encode(), [], {"no_checksum": 1, "skipped": len(RMC) + 3}),
     ("wrong checksum",
      sentence(RMC).replace(b"*0A", b"*0B"), [], {"bad_checksum": 1, "skipped": len(RMC) + 6}),
@@ -330,6 +333,8 @@ CASES: list[tuple[str, bytes, list[str], dict[str, int]]] = [
     ("nobody's own RMC", sentence("PARMC" + RMC[5:]), [], NMEA1),
     ("RTCM3 of the standard's example",  # RTCM 10403.3 section 4: message 1005
      bytes.fromhex("D300133ED7D30202980EDEEF34B4BD62AC0941986F33360B98"), [], {"rtcm": 1}),
+    *((f"RTCM3 with reserved bit {bit}", raw + crc24q(raw).to_bytes(3, "big"), [], {"skipped": 10})
+      for bit in range(2, 8) for raw in (bytes((0xD3, 1 << bit, 4, 0x43, 0x50, 0, 0)),)),
     ("RTCM3 filler", bytes.fromhex("D3000047EA4B"), [], {"rtcm": 1}),
     ("RTCM3 with starts in it", PVT + rtcm(b"\x43\x50\xb5\x62\x01\x07\x5c\x00$GNRMC,\x00") + PVT,
      [PVT_SAID] * 2, {"ubx": 2, "rtcm": 1}),
