@@ -13,6 +13,7 @@
 
 #define TENTH_Q32 (SECOND_Q32 / 10)
 #define TICK_CYCLES 1250000u        // 10 ms
+#define SILENCE_TICKS 10u           // longer than any pause within a message
 #define WATCHDOG_CYCLES 400000000u  // 3.2 s: three steps that do not come
 #define OUTPUT_LIMIT_Q32 (SECOND_Q32 / 500)
 #define LOAD_LATENCY_Q32 9u  // from reading card time to its load: some 250 cycles
@@ -77,16 +78,30 @@ static void look_for_pulse(course* at) {
     second_pulse(&names, q32);
 }
 
+static void take_messages(uint32_t kind) {
+    while (kind != RECEIVER_NONE) {
+        second_message(&names, &gps, kind, now_q32());
+        kind = receiver_next(&gps);
+    }
+}
+
 static void read_bytes(void) {
     // What came meanwhile waits for the next round: the loop is bounded.
     for (uint32_t left = mmio_read(CARD_UART_STATUS) & 0xFFFFu; left > 0; --left) {
         const uint32_t byte = mmio_read(CARD_UART_RECEIVE);
         if (!(byte & CARD_UART_RECEIVE_VALID)) break;
-        uint32_t kind = receiver_byte(&gps, (uint8_t)byte);
-        while (kind != RECEIVER_NONE) {
-            second_message(&names, &gps, kind, now_q32());
-            kind = receiver_next(&gps);
-        }
+        take_messages(receiver_byte(&gps, (uint8_t)byte));
+    }
+}
+
+static void listen(uint32_t events) {
+    static uint32_t quiet;  // ticks
+    if (events & CARD_CPU_EVENTS_PPS) receiver_pulse(&gps);
+    if (events & CARD_CPU_EVENTS_UART) {
+        read_bytes();
+        quiet = 0;
+    } else if ((events & CARD_CPU_EVENTS_TICK) && ++quiet == SILENCE_TICKS) {
+        take_messages(receiver_silence(&gps));
     }
 }
 
@@ -247,11 +262,7 @@ static void step(course* at) {
     box.steps = box.steps + 1;
     box.utc = names.published;
     box.utc_source = names.source;
-    box.ubx = gps.good_ubx;
-    box.nmea = gps.good_nmea;
-    box.bad_checksum = gps.bad_checksum;
-    box.bad_value = gps.bad_value;
-    box.skipped = gps.skipped;
+    for (uint32_t i = 0; i < RECEIVER_COUNTS; ++i) box.receiver[i] = gps.counts[i];
     if (took > box.slowest_q32) box.slowest_q32 = took;
     if (took > OUTPUT_LIMIT_Q32) box.late_outputs = box.late_outputs + 1;
     box.stack_low = stack_low();
@@ -296,7 +307,7 @@ int main(void) {
         mmio_write(CARD_CPU_EVENTS_CLEAR,
                    events & (CARD_CPU_EVENTS_PPS | CARD_CPU_EVENTS_TICK | CARD_CPU_EVENTS_COMMAND));
         if (events & CARD_CPU_EVENTS_PPS) look_for_pulse(&at);
-        if (events & CARD_CPU_EVENTS_UART) read_bytes();
+        listen(events);
         if (events & CARD_CPU_EVENTS_COMMAND) command(&at);
         // Signed: a second that is still to come is not due.
         const int64_t since_q32 = (int64_t)(now_q32() - at.second_q32);

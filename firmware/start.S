@@ -10,9 +10,11 @@ _start:
     la sp, _stack_top
     la t0, _bss_start
     la t1, _bss_end
+    # Both are on 8 bytes (link.ld).
 1:  bgeu t0, t1, 2f
     sw zero, 0(t0)
-    addi t0, t0, 4
+    sw zero, 4(t0)
+    addi t0, t0, 8
     j 1b
 2:  call main
     # main does not return; the core stops here, which the card sees.

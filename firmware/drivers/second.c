@@ -5,6 +5,8 @@
 // Receivers whose week has ten bits, or whose firmware is older than two rollovers, say a week of the past:
 // no pulse is before this week (2025-01-05).
 #define FIRST_WEEK 2348u
+// Its first second of UTC: dates go back with the weeks.
+#define FIRST_UTC_S (GPS_EPOCH_TAI_S - 19 + (uint64_t)FIRST_WEEK * 604800u - 18)
 // IERS Bulletin C 72: no leap second at the end of 2026; leap-seconds.list then expires 2027-06-28.
 #define TABLE_FROM_S UINT64_C(1483228837)  // 2017-01-01
 static const second_offset table = {.offset_s = 37, .until_s = UINT64_C(1814140837)};
@@ -22,8 +24,10 @@ static int64_t days_of(const receiver_utc* utc) {
 }
 
 static uint64_t seconds_of(const receiver_utc* utc) {
-    return (uint64_t)days_of(utc) * 86400u + (uint64_t)utc->hour * 3600u + (uint64_t)utc->minute * 60u +
-           utc->second;
+    uint64_t utc_s = (uint64_t)days_of(utc) * 86400u + (uint64_t)utc->hour * 3600u +
+                     (uint64_t)utc->minute * 60u + utc->second;
+    while (utc_s < FIRST_UTC_S + (utc->second == 60)) utc_s += UINT64_C(1024) * 604800u;
+    return utc_s;
 }
 
 static uint64_t tai_of_gps(uint32_t week, uint32_t tow_s) {
@@ -109,8 +113,8 @@ static void learn_from_message(second* self, uint64_t tai_s) {
     const receiver_leap* leap = &self->leap;
     if (!leap->known) return;
     // The second it speaks of, by its time of week: it may be late.
-    int32_t ahead_s = (int32_t)(leap->tow_ms / 1000u) -
-                      (int32_t)(((uint32_t)tai_s - (uint32_t)GPS_EPOCH_TAI_S) % 604800u);
+    int32_t ahead_s =
+        (int32_t)(leap->tow_ms / 1000u) - (int32_t)(((uint32_t)tai_s - (uint32_t)GPS_EPOCH_TAI_S) % 604800u);
     if (ahead_s > 302400) ahead_s -= 604800;
     if (ahead_s < -302400) ahead_s += 604800;
     if (ahead_s > 5 || ahead_s < -5) return;

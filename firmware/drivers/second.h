@@ -2,9 +2,9 @@
 // Which second of TAI a pulse is, from what the receiver says around it.
 //
 // GPS time where the receiver gives it (TIM-TP: TAI = GPS + 19 s), else UTC (NAV-PVT, NMEA) with TAI - UTC
-// from the satellites (NAV-TIMELS), from the host, or from the table in second.c until it expires; else TAI is
-// unknown. A name counts when it follows on the one before it by the seconds that have passed: on two pulses
-// in a row from UBX, on three from NMEA, whose checksum has 8 bits. Pure: no register, no global.
+// from the satellites (NAV-TIMELS), from the host, or from the table in second.c until it expires; else TAI
+// is unknown. A name counts when it follows on the one before it by the seconds that have passed: on two
+// pulses in a row from UBX, on three from NMEA, whose checksum has 8 bits. Pure: no register, no global.
 #ifndef TWINSTAMP_SECOND_H
 #define TWINSTAMP_SECOND_H
 
@@ -49,7 +49,8 @@ typedef struct {
     // The last name given, and how many in a row agreed.
     uint64_t candidate_s, candidate_q32;
     uint32_t agreed, last_week_fix;
-    // TAI - UTC: by satellites, by the host, and what is published, which lasts through seconds without a pulse.
+    // TAI - UTC: by satellites, by the host, and what is published, which lasts through seconds without a
+    // pulse.
     second_offset received, told, published;
     uint32_t source;
     uint64_t tai_s;  // the last second of which TAI was known

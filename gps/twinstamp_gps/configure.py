@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 
 MODELS = ("f9t", "m8t")
 PORTS = ("uart1", "uart2", "usb")
-FACTORY_BAUD = {"f9t": 38400, "m8t": 9600}
 _PORT_ID = {"uart1": 1, "uart2": 2, "usb": 3}  # also the place among the six rates of CFG-MSG
 _RAM, _RAM_BBR_FLASH = 1, 7
 _MOST_ITEMS = 64  # of one VALSET or VALGET
 _TRIES = 3
 # Kept by CFG-CFG: port, messages, INF, navigation, RXM, and the timing parts of bits 8 to 12.
 _SECTIONS = 0x1F1F
-_NMEA = {"GGA": 0, "GLL": 1, "GSA": 2, "GSV": 3, "RMC": 4, "VTG": 5, "ZDA": 8}  # ids of class F0
+# Identifiers in class F0.
+_NMEA = {
+    "DTM": 10, "GBS": 9, "GGA": 0, "GLL": 1, "GNS": 13, "GRS": 6, "GSA": 2, "GST": 7, "GSV": 3, "RMC": 4,
+    "VLW": 15, "VTG": 5, "ZDA": 8,
+}  # fmt: skip
+_STATIONARY, _PORTABLE = 2, 0  # dynamic models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +218,10 @@ def _change_baud(receiver: Receiver, step: Step, baud: int | None, timeout_s: fl
     raise ReceiverError(f"receiver {receiver.address}: silent after it was told to use {baud} baud")
 
 
+def _dynamic_model(s: TimingSettings) -> int:
+    return _PORTABLE if s.mode == "moving" else _STATIONARY
+
+
 # F9T
 
 
@@ -285,7 +293,7 @@ def _plan_f9t(s: TimingSettings) -> list[Step]:
         ("CFG_RATE_MEAS", 1000, "ms"),
         ("CFG_RATE_NAV", 1, "measurements"),
         ("CFG_RATE_TIMEREF", 1, "(GPS time)"),
-        ("CFG_NAVSPG_DYNMODEL", 2 if s.mode != "moving" else 0, "(2: stationary, 0: portable)"),
+        ("CFG_NAVSPG_DYNMODEL", _dynamic_model(s), "(2: stationary, 0: portable)"),
     ]
     if s.mode == "fixed":
         latitude, longitude = s.latitude_e7, s.longitude_e7
@@ -342,7 +350,12 @@ def _plan_f9t(s: TimingSettings) -> list[Step]:
 # M8T
 
 
-def _legacy(words: Sequence[str], kind: tuple[int, int], payload: bytes, ask: bytes | None = None) -> Step:
+_PRT = struct.Struct("<BxHIIHHH2x")
+_8N1 = 0x08D0
+_MODE_BITS = 0x3EC0  # of character length, parity and stop bits; the rest is reserved
+
+
+def _legacy(words: Sequence[str], kind: tuple[int, int], payload: bytes, ask: bytes = b"") -> Step:
     """A message that comes back as it was set when it is polled with ``ask`` (default: without payload)."""
 
     def check(got: m.Message) -> bool | None:
@@ -350,7 +363,47 @@ def _legacy(words: Sequence[str], kind: tuple[int, int], payload: bytes, ask: by
             return None
         return got.payload == payload
 
-    return Step(words=tuple(words), frame=ubx(kind, payload), read_back=(ubx(kind, ask or b""), check))
+    return Step(words=tuple(words), frame=ubx(kind, payload), read_back=(ubx(kind, ask), check))
+
+
+def _port_step(words: tuple[str, ...], payload: bytes, *, answered: bool = True) -> Step:
+    """CFG-PRT; compared are rate, character and protocols, as far as they were set."""
+
+    def parts(payload: bytes) -> tuple[int, ...]:
+        port, _, mode, baud, hears, out, _ = _PRT.unpack(payload)
+        return (
+            (port, hears & 3, out)
+            if port == _PORT_ID["usb"]
+            else (port, mode & _MODE_BITS, baud, hears & 3, out)
+        )
+
+    def check(got: m.Message) -> bool | None:
+        if not isinstance(got, m.Other) or got.message != m.CFG_PRT or len(got.payload) != _PRT.size:
+            return None
+        return parts(got.payload) == parts(payload) if got.payload[0] == payload[0] else None
+
+    return Step(
+        words=words,
+        frame=ubx(m.CFG_PRT, payload),
+        answered=answered,
+        read_back=(ubx(m.CFG_PRT, payload[:1]), check),
+    )
+
+
+def _dynamic_model_step(model: int) -> Step:
+    """CFG-NAV5 with the dynamic model alone in its mask, which is all that is set and compared."""
+
+    def check(got: m.Message) -> bool | None:
+        if not isinstance(got, m.Other) or got.message != m.CFG_NAV5 or len(got.payload) != 36:
+            return None
+        return got.payload[2] == model
+
+    name = {_STATIONARY: "stationary", _PORTABLE: "portable"}[model]
+    return Step(
+        words=(f"dynamic model: {name}",),
+        frame=ubx(m.CFG_NAV5, struct.pack("<HB33x", 1, model)),
+        read_back=(ubx(m.CFG_NAV5), check),
+    )
 
 
 def _plan_m8t(s: TimingSettings) -> list[Step]:
@@ -375,6 +428,7 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
             m.CFG_RATE,
             struct.pack("<HHH", 1000, 1, 1),
         ),
+        _dynamic_model_step(_dynamic_model(s)),
     ]
     if s.mode == "fixed":
         mode = struct.pack(
@@ -412,6 +466,12 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
         ((0xF0, number), int(s.nmea and name in ("RMC", "ZDA", "GGA"))) for name, number in _NMEA.items()
     ]
     steps += [_rate_step(kind, rate, _PORT_ID[s.port]) for kind, rate in rates]
+    out = 3 if s.nmea else 1
+    protocols = f"in UBX and NMEA, out UBX{' and NMEA' * s.nmea}"
+    if s.port == "usb":
+        steps.append(
+            _port_step(("protocols of usb", protocols), _PRT.pack(_PORT_ID[s.port], 0, 0, 0, 3, out, 0))
+        )
     if s.save:
         steps.append(
             Step(
@@ -420,20 +480,9 @@ def _plan_m8t(s: TimingSettings) -> list[Step]:
             )
         )
     if s.baud is not None and s.port != "usb":
-        out = 3 if s.nmea else 1
-        steps.append(
-            Step(
-                words=(
-                    f"rate of {s.port}",
-                    f"{s.baud} baud, 8N1, in UBX and NMEA, out UBX{' and NMEA' * s.nmea}",
-                ),
-                frame=ubx(
-                    m.CFG_PRT,
-                    struct.pack("<BxHIIHHH2x", _PORT_ID[s.port], 0, 0x08D0, s.baud, 3, out, 0),
-                ),
-                answered=False,
-            )
-        )
+        rate = (f"rate of {s.port}", f"{s.baud} baud, 8N1, {protocols}")
+        port = _PRT.pack(_PORT_ID[s.port], 0, _8N1, s.baud, 3, out, 0)
+        steps.append(_port_step(rate, port, answered=False))
         if s.save:
             steps.append(
                 Step(

@@ -10,6 +10,11 @@ WEEK_S = 604_800
 GPS_EPOCH_UNIX_S = 315_964_800  # 1980-01-06 00:00:00
 GPS_EPOCH_TAI_S = GPS_EPOCH_UNIX_S + TAI_MINUS_GPS_S
 WEEKS_OF_TEN_BITS = 1024
+# No receiver is read before this week (it began on 2025-01-04 at 23:59:42 UTC): one that says an earlier
+# week or date counts weeks with ten bits, or has firmware older than two rollovers. FIRST_WEEK of
+# firmware/drivers/second.c is the same.
+FIRST_WEEK = 2348
+FIRST_UNIX_S = GPS_EPOCH_UNIX_S + FIRST_WEEK * WEEK_S - 18  # GPS - UTC since 2017
 
 
 def gps_to_tai_s(week: int, second: int) -> int:
@@ -22,9 +27,15 @@ def tai_to_gps(tai_s: int) -> tuple[int, int]:
     return divmod(tai_s - GPS_EPOCH_TAI_S, WEEK_S)
 
 
-def unroll_week(week: int, not_before: int) -> int:
-    """The first full week from ``not_before`` on that agrees with ``week`` modulo 1024."""
-    return not_before + (week - not_before) % WEEKS_OF_TEN_BITS
+def unroll_week(week: int, not_before: int = FIRST_WEEK) -> int:
+    """``week``, moved on by whole periods of 1024 weeks until it is not before ``not_before``."""
+    return week + max(0, not_before - week + WEEKS_OF_TEN_BITS - 1) // WEEKS_OF_TEN_BITS * WEEKS_OF_TEN_BITS
+
+
+def unroll_unix_s(unix_s: int, not_before: int = FIRST_UNIX_S) -> int:
+    """A Unix second, moved on by whole periods of 1024 weeks until it is not before ``not_before``."""
+    period = WEEKS_OF_TEN_BITS * WEEK_S
+    return unix_s + max(0, not_before - unix_s + period - 1) // period * period
 
 
 def utc_to_unix_s(year: int, month: int, day: int, hour: int, minute: int, second: int) -> int:

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages of a GPS receiver as frozen records, decoded by pyubx2 and pynmeagps.
+"""Messages of a GPS receiver as frozen records; UBX decoded by pyubx2.
 
 UBX fields as in the u-blox F9 TIM 2.20 interface description (UBX-21048598) and, where the M8 differs, the
 u-blox 8/M8 protocol specification (UBX-13003221); NMEA 0183 as there. What a message says is passed on as it
-came; whether to believe it is the clock's business.
+came, weeks and dates included: see twinstamp_gps.naming for what a clock makes of it. ``reason``, where a
+record has it: why it names no second, one of twinstamp_gps.stream.REASONS, "" where it does.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pynmeagps import NMEAReader
 from pyubx2 import UBX_MSGIDS, UBXReader
 
-from twinstamp_gps.gpstime import gps_to_tai_s
+from twinstamp_gps.gpstime import WEEK_S, gps_to_tai_s, utc_to_unix_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 ACK_NAK, ACK_ACK = (0x05, 0x00), (0x05, 0x01)
 CFG_PRT, CFG_MSG, CFG_RATE, CFG_CFG = (0x06, 0x00), (0x06, 0x01), (0x06, 0x08), (0x06, 0x09)
-CFG_TP5, CFG_TMODE2 = (0x06, 0x31), (0x06, 0x3D)
+CFG_NAV5, CFG_TP5, CFG_TMODE2 = (0x06, 0x24), (0x06, 0x31), (0x06, 0x3D)
 CFG_VALSET, CFG_VALGET = (0x06, 0x8A), (0x06, 0x8B)
 MON_VER = (0x0A, 0x04)
 NAV_PVT, NAV_TIMEGPS, NAV_TIMELS = (0x01, 0x07), (0x01, 0x20), (0x01, 0x26)
@@ -35,6 +36,10 @@ _LENGTHS = {
     ACK_NAK: (2,), ACK_ACK: (2,), NAV_PVT: (84, 92), NAV_TIMEGPS: (16,), NAV_TIMELS: (24,), NAV_SVIN: (40,),
     TIM_TP: (16,), TIM_SVIN: (28,),
 }  # fmt: skip
+
+MAX_READ = 256  # characters of an RMC, ZDA or GGA with its line end; the firmware has no more room
+_MOST_TOW_MS = 1000 * WEEK_S - 1
+_WHOLE_NS = 500_000  # a solution as near to a second is that second's
 
 FIX_TYPES = ("none", "dead reckoning", "2D", "3D", "3D with dead reckoning", "time only")
 GNSS = {0: "GPS", 1: "GLONASS", 2: "BeiDou", 3: "Galileo", 15: "unknown"}  # TIM-TP, timeRefGnss
@@ -69,6 +74,22 @@ class NavPvt:
     horizontal_accuracy_mm: int
     vertical_accuracy_mm: int
 
+    @property
+    def fixed(self) -> bool:
+        """With a fix that has a time: neither none nor dead reckoning alone."""
+        return self.fix_ok and 2 <= self.fix_type <= 5
+
+    @property
+    def reason(self) -> str:
+        if not (self.valid_date and self.valid_time and self.fully_resolved and self.fixed):
+            return "not_valid"
+        return "fraction" if self.off_second else ""
+
+    @property
+    def off_second(self) -> bool:
+        """Half a millisecond or more from a whole second."""
+        return abs(self.nano_ns) >= _WHOLE_NS
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimTp:
@@ -91,11 +112,34 @@ class TimTp:
     utc_standard: int
 
     @property
+    def second(self) -> tuple[int, int] | None:
+        """(week, second of it) next to the pulse in its own time base; None where it is 1 ms off."""
+        whole, rest = divmod(self.tow_ms, 1000)
+        if rest == 999 and self.tow_sub_ms_q32:
+            whole += 1
+        elif rest:
+            return None
+        return self.week + whole // WEEK_S, whole % WEEK_S
+
+    @property
+    def gps_base(self) -> bool:
+        """In GPS time, or in Galileo's, which is steered to it and comes with GPS's week."""
+        return not self.utc_base and self.gnss in ("GPS", "Galileo")
+
+    @property
     def tai_s(self) -> int | None:
-        """TAI second that the pulse marks; None in another time base than that of GPS, or off a second."""
-        if self.utc_base or self.gnss not in ("GPS", "") or self.tow_ms % 1000 or self.tow_sub_ms_q32:
+        """TAI second that the pulse marks, by the week as it came; None in another time base than that of
+        GPS, or off a second. What a clock makes of it: twinstamp_gps.naming.pulse_tai_s.
+        """
+        if not self.gps_base or self.tow_ms % 1000 or self.tow_sub_ms_q32:
             return None
         return gps_to_tai_s(self.week, self.tow_ms // 1000)
+
+    @property
+    def reason(self) -> str:
+        if self.second is None:
+            return "fraction"
+        return "" if self.gps_base or (self.utc_base and self.utc_available) else "time_base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +151,10 @@ class NavTimeGps:
     leap_s: int
     time_valid: bool
     leap_valid: bool
+
+    @property
+    def reason(self) -> str:
+        return "" if self.leap_valid else "not_valid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +172,15 @@ class NavTimeLs:
     event_valid: bool
     event_week: int
     event_day: int
+
+    @property
+    def known(self) -> bool:
+        """Whether leap_s came from satellites: source 0 is the firmware's own, 255 nothing."""
+        return self.leap_valid and self.source not in (0, 255)
+
+    @property
+    def reason(self) -> str:
+        return "" if self.known else "not_valid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,34 +232,54 @@ class ConfigValues:
 
 @dataclass(frozen=True, kw_only=True)
 class Rmc:
-    """NMEA RMC. utc: as in NavPvt, None where the receiver knows none. valid: status A."""
+    """NMEA RMC. utc: as in NavPvt, None where the receiver gives none; of two-digit years the ones from 1980
+    to 2079. nano_ns: the fraction of its second, cut to ns. valid: status A or D, and a mode (NMEA 2.3) that
+    is a fix.
+    """
 
     talker: str
     utc: tuple[int, int, int, int, int, int] | None
+    nano_ns: int = 0
     valid: bool
+
+    @property
+    def reason(self) -> str:
+        return "not_valid" if not self.valid or self.utc is None else "fraction" if self.nano_ns else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zda:
-    """NMEA ZDA: UTC, None where the receiver knows none."""
+    """NMEA ZDA: UTC, None where the receiver gives none. It does not say whether there is a fix."""
 
     talker: str
     utc: tuple[int, int, int, int, int, int] | None
+    nano_ns: int = 0
+
+    @property
+    def reason(self) -> str:
+        return "not_valid" if self.utc is None else "fraction" if self.nano_ns else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gga:
-    """NMEA GGA. quality: 0 is no fix. altitude_mm: above mean sea level, None without a fix."""
+    """NMEA GGA. quality: 0 is no fix. altitude_mm: above mean sea level. None: not given, or no number."""
 
     talker: str
-    quality: int
-    satellites: int
+    quality: int | None
+    satellites: int | None
     altitude_mm: int | None
+
+    @property
+    def valid(self) -> bool | None:
+        """Whether it is a fix: not estimated, set by hand or simulated. None: it does not say."""
+        return None if self.quality is None else self.quality not in (0, 6, 7, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Other:
-    """A whole message of another kind: name as pyubx2 or NMEA has it, and for UBX the message and payload."""
+    """A whole message of another kind: name as pyubx2, NMEA or RTCM has it, and for UBX the message and
+    payload, for others the whole.
+    """
 
     name: str
     message: tuple[int, int]
@@ -215,6 +292,7 @@ class Damaged:
 
     name: str
     why: str
+    reason: str = "bad_value"
 
 
 Message = (
@@ -225,9 +303,13 @@ Message = (
 
 def decode(frame: Frame) -> Message:
     """The message in a frame; Damaged where its contents make no sense. Never raises for any bytes."""
+    if frame.kind == "rtcm":
+        number = int.from_bytes(frame.data[3:5], "big") >> 4
+        name = f"RTCM {number}" if len(frame.data) >= 8 else "RTCM"
+        return Other(name=name, message=(0, 0), payload=frame.data)
     try:
         return _ubx(frame.data) if frame.kind == "ubx" else _nmea(frame.data)
-    except Exception as error:  # pyubx2 and pynmeagps raise what they meet: no common base
+    except Exception as error:  # pyubx2 raises what it meets: no common base
         name = frame.data[2:4].hex() if frame.kind == "ubx" else frame.data[1:6].decode("ascii", "replace")
         return Damaged(name=name, why=f"{type(error).__name__}: {error}"[:200])
 
@@ -242,7 +324,7 @@ def _ubx(data: bytes) -> Message:
     payload = data[6:-2]
     expected = _LENGTHS.get(kind)
     if expected is not None and len(payload) not in expected:
-        return Damaged(name=message_name(kind), why=f"{len(payload)} bytes of payload")
+        return _wrong_length(message_name(kind), payload)
     if kind == NAV_PVT and len(payload) == 84:
         # Protocol 14 has no magnetic declination; pyubx2 knows only the longer form.
         padded = payload + bytes(8)
@@ -250,6 +332,15 @@ def _ubx(data: bytes) -> Message:
     if kind not in _DECODERS:
         return Other(name=message_name(kind), message=kind, payload=payload)
     return _DECODERS[kind](UBXReader.parse(data), payload)
+
+
+def _wrong_length(name: str, payload: bytes) -> Damaged:
+    return Damaged(name=name, why=f"{len(payload)} bytes of payload", reason="bad_length")
+
+
+def _within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}")
 
 
 def _frame(kind: tuple[int, int], payload: bytes) -> bytes:
@@ -269,6 +360,10 @@ def decode_name(frame: bytes) -> str:
 
 
 def _nav_pvt(m: Any, _: bytes = b"") -> NavPvt:
+    _within("iTOW", m.iTOW, 0, _MOST_TOW_MS)
+    _within("nano", m.nano, -(10**9), 10**9)
+    if m.validDate and m.validTime:
+        _possible(m.year, m.month, m.day, m.hour, m.min, m.second)
     return NavPvt(
         tow_ms=m.iTOW,
         utc=(m.year, m.month, m.day, m.hour, m.min, m.second),
@@ -292,6 +387,7 @@ def _nav_pvt(m: Any, _: bytes = b"") -> NavPvt:
 
 
 def _tim_tp(m: Any, payload: bytes) -> TimTp:
+    _within("towMS", m.towMS, 0, _MOST_TOW_MS)
     return TimTp(
         tow_ms=m.towMS,
         tow_sub_ms_q32=int.from_bytes(payload[4:8], "little"),  # pyubx2 makes a rounded float of it
@@ -307,6 +403,8 @@ def _tim_tp(m: Any, payload: bytes) -> TimTp:
 
 
 def _nav_timegps(m: Any, _: bytes) -> NavTimeGps:
+    _within("iTOW", m.iTOW, 0, _MOST_TOW_MS)
+    _within("leapS", m.leapS, 0, 99)
     return NavTimeGps(
         tow_ms=m.iTOW,
         week=m.week,
@@ -317,6 +415,8 @@ def _nav_timegps(m: Any, _: bytes) -> NavTimeGps:
 
 
 def _nav_timels(m: Any, _: bytes) -> NavTimeLs:
+    _within("currLs", m.currLs, 0, 99)
+    _within("lsChange", m.lsChange, -1, 1)
     return NavTimeLs(
         tow_ms=m.iTOW,
         leap_s=m.currLs,
@@ -332,7 +432,8 @@ def _nav_timels(m: Any, _: bytes) -> NavTimeLs:
 
 def _nav_sat(m: Any, payload: bytes) -> Message:
     if len(payload) != 8 + 12 * m.numSvs:
-        return Damaged(name="NAV-SAT", why=f"{m.numSvs} satellites in {len(payload)} bytes of payload")
+        why = f"{m.numSvs} satellites in {len(payload)} bytes of payload"
+        return Damaged(name="NAV-SAT", why=why, reason="bad_length")
     used = [i for i in range(1, m.numSvs + 1) if getattr(m, f"svUsed_{i:02d}")]
     cn0 = sorted((getattr(m, f"cno_{i:02d}") for i in used), reverse=True)
     return NavSat(tow_ms=m.iTOW, in_view=m.numSvs, used=len(used), cn0_dbhz=tuple(cn0))
@@ -360,7 +461,7 @@ def _tim_svin(m: Any, _: bytes) -> Survey:
 
 def _mon_ver(m: Any, payload: bytes) -> Message:
     if len(payload) < 40 or (len(payload) - 40) % 30:
-        return Damaged(name="MON-VER", why=f"{len(payload)} bytes of payload")
+        return _wrong_length("MON-VER", payload)
     count = (len(payload) - 40) // 30
     extensions = tuple(_text(payload[40 + 30 * i : 70 + 30 * i]) for i in range(count))
     tags = dict(text.replace(" ", "=", 1).split("=", 1) for text in extensions if "=" in text or " " in text)
@@ -389,46 +490,78 @@ _DECODERS: dict[tuple[int, int], Callable[[Any, bytes], Message]] = {
 }  # fmt: skip
 
 
+_SENTENCE = re.compile(r"\$([A-OQ-Z0-9][A-Z0-9])(RMC|ZDA|GGA),(.*)\*..\r*\n", re.DOTALL)
+
+
 def _nmea(data: bytes) -> Message:
-    head = data[1:].split(b",")[0].decode("ascii")
-    name = head[-3:]
-    if name not in ("RMC", "ZDA", "GGA") or head.startswith("P"):
-        return Other(name=head, message=(0, 0), payload=data)
-    m = NMEAReader.parse(data)
-    fields = list(m.payload)
-    # pynmeagps has no second 60, so times come from the fields as they were sent.
+    text = data.decode("ascii")
+    # Any talker, but nobody's own sentences ($P...).
+    found = _SENTENCE.fullmatch(text)
+    if found is None:
+        return Other(name=re.split("[,*]", text[1:])[0], message=(0, 0), payload=data)
+    talker, name, body = found.groups()
+    if len(data) > MAX_READ:
+        return Damaged(name=talker + name, why=f"{len(data)} characters", reason="too_long")
+    fields = body.split(",")
+    fields += [""] * (12 - len(fields))
     if name == "RMC":
-        date = fields[8]
-        day = (_number(date[:2]), _number(date[2:4]), 2000 + _number(date[4:6])) if len(date) == 6 else None
-        return Rmc(talker=m.talker, utc=_utc(fields[0], day), valid=fields[1] == "A")
+        return _rmc(talker, fields)
     if name == "ZDA":
-        day = (_number(fields[1]), _number(fields[2]), _number(fields[3])) if fields[3] else None
-        return Zda(talker=m.talker, utc=_utc(fields[0], day))
-    altitude = fields[8]
+        time, *date = fields[:4]
+        utc, nano_ns = (
+            _utc(time, _digits(date[2], 4), _digits(date[1], 2), _digits(date[0], 2))
+            if time and all(date)
+            else (None, 0)
+        )
+        return Zda(talker=talker, utc=utc, nano_ns=nano_ns)
+    quality, satellites, altitude = fields[5], fields[6], fields[8]
     return Gga(
-        talker=m.talker,
-        quality=_number(fields[5] or "0"),
-        satellites=_number(fields[6] or "0"),
-        altitude_mm=round(float(altitude) * 1000) if altitude else None,
+        talker=talker,
+        quality=int(quality) if re.fullmatch("[0-9]", quality) else None,
+        satellites=int(satellites) if re.fullmatch("[0-9]{1,3}", satellites) else None,
+        altitude_mm=round(float(altitude) * 1000)
+        if re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]*)?", altitude)
+        else None,
     )
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is no number")
+def _rmc(talker: str, fields: list[str]) -> Rmc:
+    time, status, date, mode = fields[0], fields[1], fields[8], fields[11]
+    valid = status in ("A", "D") and mode not in ("N", "E", "M", "S")
+    if not time or not date:
+        return Rmc(talker=talker, utc=None, valid=valid)
+    try:
+        year = _digits(date[4:], 2)
+        year += 1900 if year >= 80 else 2000
+        utc, nano_ns = _utc(time, year, _digits(date[2:4], 2), _digits(date[:2], 2))
+    except ValueError:
+        if valid:
+            raise
+        return Rmc(talker=talker, utc=None, valid=False)  # as it says itself
+    return Rmc(talker=talker, utc=utc, nano_ns=nano_ns, valid=valid)
+
+
+def _digits(text: str, count: int) -> int:
+    if not (len(text) == count and text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r}: not {count} digits")
     return int(text)
 
 
-def _utc(time: str, date: tuple[int, int, int] | None) -> tuple[int, int, int, int, int, int] | None:
-    """date: (day, month, year). None where either is missing; ValueError for what is no time."""
-    from twinstamp_gps.gpstime import utc_to_unix_s
-
-    if not time or date is None:
-        return None
-    whole, _, fraction = time.partition(".")
-    if len(whole) != 6 or (fraction and _number(fraction)):
-        raise ValueError(f"time {time!r}: not hhmmss of a whole second")
-    hour, minute, second = _number(whole[:2]), _number(whole[2:4]), _number(whole[4:])
-    day, month, year = date
+def _possible(year: int, month: int, day: int, hour: int, minute: int, second: int) -> None:
+    """ValueError for what is no second of UTC from 1980 to 2199; a leap second is the last of its day."""
+    _within("year", year, 1980, 2199)
+    if second == 60 and (hour, minute) != (23, 59):
+        raise ValueError(f"second 60 at {hour:02d}:{minute:02d}")
     utc_to_unix_s(year, month, day, hour, minute, second)
-    return year, month, day, hour, minute, second
+
+
+def _utc(time: str, year: int, month: int, day: int) -> tuple[tuple[int, int, int, int, int, int], int]:
+    """(UTC, fraction in ns, cut) of hhmmss or hhmmss.f…; ValueError for what is no time."""
+    whole, _, fraction = time.partition(".")
+    if not re.fullmatch("[0-9]*", fraction):
+        raise ValueError(f"time {time!r}: not hhmmss with a fraction")
+    hour, minute, second = _digits(whole[:2], 2), _digits(whole[2:4], 2), _digits(whole[4:], 2)
+    _possible(year, month, day, hour, minute, second)
+    # Less than 1 ns is a fraction, too.
+    nano_ns = int(fraction[:9].ljust(9, "0")) or int(bool(fraction.strip("0")))
+    return (year, month, day, hour, minute, second), nano_ns

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import serial
 
 from twinstamp_gps.errors import ReceiverError, SettingError
-from twinstamp_gps.messages import Damaged, Message, decode
-from twinstamp_gps.stream import StreamCounts, StreamSplitter
+from twinstamp_gps.messages import Message, decode
+from twinstamp_gps.naming import Judge
+from twinstamp_gps.stream import DAMAGE, StreamCounts, StreamSplitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,11 +27,14 @@ _FAILURES = (serial.SerialException, OSError, termios.error, ValueError, TypeErr
 
 
 class Arrival(NamedTuple):
-    """monotonic_ns: time.monotonic_ns() when it was read, to 50 ms. frame: the bytes as they came."""
+    """monotonic_ns: time.monotonic_ns() when it was read, to 50 ms. frame: the bytes as they came.
+    reason: why it names no second (twinstamp_gps.stream.REASONS), "" for none.
+    """
 
     monotonic_ns: int
     message: Message
     frame: bytes
+    reason: str = ""
 
 
 class Receiver:
@@ -49,7 +53,7 @@ class Receiver:
         self.address = address
         self._splitter = StreamSplitter()
         self._last_ns = time.monotonic_ns()
-        self.damaged_messages = 0
+        self._judge = Judge()
         try:
             # Two readers would each get half of the bytes: a device is opened for this process alone.
             exclusive = {} if "://" in address else {"exclusive": True}
@@ -61,8 +65,20 @@ class Receiver:
 
     @property
     def counts(self) -> StreamCounts:
-        """Frames, damaged frames and bytes of neither protocol since the port was opened."""
+        """Frames, and bytes of none, since the port was opened."""
         return self._splitter.counts
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Frames and messages that were refused since then, by reason (twinstamp_gps.stream.REASONS)."""
+        frames = self._splitter.counts.refused
+        return {reason: count + frames[reason] for reason, count in self._judge.refused.items()}
+
+    @property
+    def damaged(self) -> int:
+        """Those of them that cannot be what was sent."""
+        refused = self.refused
+        return sum(refused[reason] for reason in DAMAGE)
 
     @property
     def baud(self) -> int:
@@ -99,9 +115,8 @@ class Receiver:
             frames = list(self._splitter.give_up())
         else:
             return []
-        arrivals = [Arrival(now, decode(frame), frame.data) for frame in frames]
-        self.damaged_messages += sum(isinstance(arrival.message, Damaged) for arrival in arrivals)
-        return arrivals
+        messages = [(decode(frame), frame.data) for frame in frames]
+        return [Arrival(now, message, data, self._judge.judge(message)) for message, data in messages]
 
     def messages(self, seconds: float | None = None) -> Iterator[Arrival]:
         """Messages as they come, for ``seconds``, or without end."""

@@ -8,24 +8,23 @@ and last TIM-TP for pulse n + 1, whose edge will stand qErr *before* the instant
 (docs/decisions/0090-qerr-sign.md).
 
 It takes the configuration messages of an F9T (CFG-VALSET, -VALGET) or an M8T (CFG-TP5, -MSG, -PRT and
-others) and answers as they do; what it does not know it refuses with ACK-NAK.
+others) and answers as they do; what it does not know it refuses with ACK-NAK (receiver_settings.py).
 """
 
 from __future__ import annotations
 
 import itertools
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from pyubx2.ubxhelpers import cfgkey2name, cfgname2key
 
 from twinstamp_gps import encode, gpstime
 from twinstamp_gps import messages as m
-from twinstamp_gps.configure import FACTORY_BAUD, TimingSettings, plan
+from twinstamp_gps.configure import TimingSettings
 from twinstamp_gps.errors import SettingError
 from twinstamp_gps.models import RECEIVERS
+from twinstamp_gps.receiver_settings import UBX_OUT, Effect, F9tSettings, M8tSettings
 from twinstamp_gps.stream import StreamSplitter
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from twinstamp_gps.faults import Fault
     from twinstamp_gps.models import ReceiverModel
+    from twinstamp_gps.receiver_settings import ReceiverSettings
 
 FS = 10**15
 _FS_PER_PS = 1000
@@ -112,45 +112,7 @@ _VERSIONS = {
         ("ROM BASE 2.01 (75331)", "FWVER=TIM 1.10", "PROTVER=22.00", "MOD=NEO-M8T-0", "GPS;GLO;GAL;BDS"),
     ),
 }  # fmt: skip
-_FACTORY_NMEA = {"GGA": 1, "GLL": 1, "GSA": 1, "GSV": 1, "RMC": 1, "VTG": 1, "ZDA": 0}
-_PORTS = ("UART1", "UART2", "USB")
-_NMEA_IDS = {"GGA": 0, "GLL": 1, "GSA": 2, "GSV": 3, "RMC": 4, "VTG": 5, "ZDA": 8}
-_UBX_OUT = {
-    m.NAV_PVT: "NAV_PVT", m.NAV_TIMEGPS: "NAV_TIMEGPS", m.NAV_TIMELS: "NAV_TIMELS", m.NAV_SAT: "NAV_SAT",
-    m.NAV_SVIN: "NAV_SVIN", m.TIM_SVIN: "TIM_SVIN", m.TIM_TP: "TIM_TP",
-}  # fmt: skip
-# Items that change what the simulation does, or that receivers share; others are not known to it.
-_ITEMS = {
-    "CFG_TP_PULSE_DEF": 0, "CFG_TP_PULSE_LENGTH_DEF": 1, "CFG_TP_PERIOD_TP1": 1_000_000,
-    "CFG_TP_PERIOD_LOCK_TP1": 1_000_000, "CFG_TP_LEN_TP1": 0, "CFG_TP_LEN_LOCK_TP1": 100_000,
-    "CFG_TP_SYNC_GNSS_TP1": 1, "CFG_TP_USE_LOCKED_TP1": 1, "CFG_TP_ALIGN_TO_TOW_TP1": 1, "CFG_TP_POL_TP1": 1,
-    "CFG_TP_TIMEGRID_TP1": 0, "CFG_TP_ANT_CABLEDELAY": 50, "CFG_TP_USER_DELAY_TP1": 0, "CFG_TP_TP1_ENA": 1,
-    "CFG_RATE_MEAS": 1000, "CFG_RATE_NAV": 1, "CFG_RATE_TIMEREF": 1, "CFG_NAVSPG_DYNMODEL": 2,
-    "CFG_TMODE_MODE": 0, "CFG_TMODE_POS_TYPE": 0, "CFG_TMODE_LAT": 0, "CFG_TMODE_LAT_HP": 0,
-    "CFG_TMODE_LON": 0, "CFG_TMODE_LON_HP": 0, "CFG_TMODE_HEIGHT": 0, "CFG_TMODE_HEIGHT_HP": 0,
-    "CFG_TMODE_FIXED_POS_ACC": 0, "CFG_TMODE_SVIN_MIN_DUR": 0, "CFG_TMODE_SVIN_ACC_LIMIT": 0,
-    "CFG_UART1_BAUDRATE": 38400, "CFG_UART1OUTPROT_UBX": 1, "CFG_UART1OUTPROT_NMEA": 1,
-    "CFG_UART2_BAUDRATE": 38400, "CFG_UART2OUTPROT_UBX": 1, "CFG_UART2OUTPROT_NMEA": 1,
-    "CFG_USBOUTPROT_UBX": 1, "CFG_USBOUTPROT_NMEA": 1,
-    **{f"CFG_MSGOUT_UBX_{name}_{port}": 0 for name in _UBX_OUT.values() for port in _PORTS},
-    **{f"CFG_MSGOUT_NMEA_ID_{name}_{port}": r for name, r in _FACTORY_NMEA.items() for port in _PORTS},
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Effect:
-    """What the configuration means for the simulation."""
-
-    ubx: dict[tuple[int, int], int]  # rate per message
-    nmea: dict[str, int]
-    baud: int
-    pulse_us: int  # 0: no pulse
-    delay_ns: int  # user delay less what is compensated for the antenna's cable
-    rising: bool
-    utc_grid: bool
-    mode: int  # 0 off, 1 survey-in, 2 fixed
-    survey_s: int
-    survey_mm: int
+_STRAY_FS = FS // 7  # of a pulse that is not aligned to the second
 
 
 class SimulatedReceiver:
@@ -215,171 +177,74 @@ class SimulatedReceiver:
         self._position = position
         self._random = np.random.default_rng([seed, 0x67707321])
         self._splitter = StreamSplitter()
-        self._items = dict(_ITEMS)
-        self._legacy: dict[tuple[int, int], bytes] = {}
-        self._rates: dict[tuple[int, int], int] = {(0xF0, _NMEA_IDS[n]): r for n, r in _FACTORY_NMEA.items()}
-        self._baud = FACTORY_BAUD.get(model, 9600)
-        self._out = 3
+        self._settings: ReceiverSettings | None = None
+        if model != "nmea":
+            self._settings = F9tSettings() if model == "f9t" else M8tSettings()
         self._survey_from: int | None = None
         self._line_free_fs = 0
         self._second = 0
         self._pulses: dict[int, tuple[int, int]] = {}
         self._drawn = 0
-        if model == "m8t":
-            self._legacy = _legacy_factory()
-        self._mode_set()
-        if configured and model != "nmea":
-            self._settle(settings or TimingSettings(mode="fixed", baud=115_200))
+        if configured and self._settings is not None:
+            latitude, longitude, height = position
+            self._settings.settle(
+                settings
+                or TimingSettings(
+                    mode="fixed", latitude_e7=latitude, longitude_e7=longitude, height_mm=height, baud=115_200
+                )
+            )
         elif settings is not None:
             raise SettingError(f"a receiver {model!r} with settings must be configured and u-blox")
+        self._mode_set()
 
-    def _settle(self, settings: TimingSettings) -> None:
-        for step in plan(self.model, settings):
-            answer = self.command(step.frame)
-            assert step.kind == m.CFG_CFG or answer == encode.ack(step.kind, accepted=True)
+    def power_cycle(self) -> None:
+        """Off and on between two seconds: settings that were not kept are as delivered."""
+        if self._settings is not None:
+            self._settings.restart()
+            self._mode_set()
 
-    # What the configuration means
-
-    def _effect(self) -> _Effect:
-        if self.model == "f9t":
-            i = self._items
-            on = i["CFG_UART1OUTPROT_UBX"]
-            return _Effect(
-                ubx={kind: on * i[f"CFG_MSGOUT_UBX_{name}_UART1"] for kind, name in _UBX_OUT.items()},
-                nmea={
-                    name: i["CFG_UART1OUTPROT_NMEA"] * i[f"CFG_MSGOUT_NMEA_ID_{name}_UART1"]
-                    for name in _FACTORY_NMEA
-                },
-                baud=i["CFG_UART1_BAUDRATE"],
-                pulse_us=i["CFG_TP_LEN_LOCK_TP1"] * i["CFG_TP_TP1_ENA"],
-                delay_ns=i["CFG_TP_USER_DELAY_TP1"] - i["CFG_TP_ANT_CABLEDELAY"],
-                rising=bool(i["CFG_TP_POL_TP1"]),
-                utc_grid=i["CFG_TP_TIMEGRID_TP1"] == 0,
-                mode=i["CFG_TMODE_MODE"],
-                survey_s=i["CFG_TMODE_SVIN_MIN_DUR"],
-                survey_mm=i["CFG_TMODE_SVIN_ACC_LIMIT"] // 10,
-            )
-        if self.model == "nmea":
-            return _Effect(
-                ubx={}, nmea={"RMC": 1, "ZDA": 1, "GGA": 1}, baud=self._baud, pulse_us=100_000, delay_ns=0,
-                rising=True, utc_grid=True, mode=0, survey_s=0, survey_mm=0,
-            )  # fmt: skip
-        _, _, cable, _, _, _, _, length, user, flags = struct.unpack("<BB2xhhIIIIiI", self._legacy[m.CFG_TP5])
-        mode, _, _, _, _, _, survey_s, survey_mm = struct.unpack("<BxHiiiIII", self._legacy[m.CFG_TMODE2])
-        return _Effect(
-            ubx={kind: (self._out & 1) * self._rates.get(kind, 0) for kind in _UBX_OUT},
-            nmea={n: (self._out >> 1 & 1) * self._rates.get((0xF0, i), 0) for n, i in _NMEA_IDS.items()},
-            baud=self._baud,
-            pulse_us=length * (flags & 1),
-            delay_ns=user - cable,
-            rising=bool(flags & 0x40),
-            utc_grid=flags >> 7 & 15 == 0,
-            mode=mode,
-            survey_s=survey_s,
-            survey_mm=survey_mm,
-        )
+    def _effect(self) -> Effect:
+        if self._settings is not None:
+            return self._settings.effect()
+        return Effect(
+            ubx={}, nmea={"RMC": 1, "ZDA": 1, "GGA": 1}, baud=9600, hears=False, pulse_us=100_000,
+            unlocked_us=0, delay_ns=0, rising=True, aligned=True, utc_grid=True, time_reference=0,
+            dynamic_model=0, mode=0, survey_s=0, survey_mm=0, position=(0, 0, 0),
+        )  # fmt: skip
 
     def _mode_set(self) -> None:
-        effect = self._effect()
-        self._survey_from = self._second if effect.mode == 1 else None
+        self._survey_from = self._second if self._effect().mode == 1 else None
 
     # Commands
 
     def command(self, data: bytes) -> bytes:
         """What the receiver answers, at once, to bytes that it gets; nothing for what is no UBX frame."""
-        if self.model == "nmea":
-            return b""
-        return b"".join(
-            self._answer((frame.data[2], frame.data[3]), frame.data[6:-2])
-            for frame in self._splitter.feed(data)
-            if frame.kind == "ubx"
-        )
+        answers = b""
+        for frame in self._splitter.feed(data):
+            if frame.kind == "ubx" and self._effect().hears:
+                answers += self._answer((frame.data[2], frame.data[3]), frame.data[6:-2])
+        return answers
 
     def _answer(self, kind: tuple[int, int], payload: bytes) -> bytes:
+        if self._settings is None:
+            return b""
         if kind == m.MON_VER and not payload:
             return encode.mon_ver(*_VERSIONS[self.model])
-        if not payload and kind in _UBX_OUT and kind not in self._not_here():
+        if not payload and kind in UBX_OUT and kind not in self._not_here():
             return self._message(kind, max(0, self._second - 1))
         if kind[0] != 0x06:
             return b""  # as receivers do: only the class CFG is acknowledged
-        result = self._set_f9t(kind, payload) if self.model == "f9t" else self._set_m8t(kind, payload)
+        before = self._effect()
+        result = self._settings.answer(kind, payload)
+        after = self._effect()
+        if (before.mode, before.survey_s, before.survey_mm) != (after.mode, after.survey_s, after.survey_mm):
+            self._mode_set()
         if isinstance(result, bytes):
             return result + encode.ack(kind, accepted=True)
         return encode.ack(kind, accepted=result)
 
     def _not_here(self) -> tuple[tuple[int, int], ...]:
         return (m.TIM_SVIN,) if self.model == "f9t" else (m.NAV_SVIN,)
-
-    def _set_f9t(self, kind: tuple[int, int], payload: bytes) -> bool | bytes:
-        if kind == m.CFG_VALGET and len(payload) >= 8 and len(payload) % 4 == 0:
-            keys = [int.from_bytes(payload[at : at + 4], "little") for at in range(4, len(payload), 4)]
-            names = [_known(key) for key in keys]
-            if len(names) > 64 or any(name is None for name in names):
-                return False
-            values = b"".join(
-                _item(key, self._items[name]) for key, name in zip(keys, names, strict=True) if name
-            )
-            return encode.ubx(m.CFG_VALGET, b"\1" + payload[1:4] + values)
-        if kind == m.CFG_VALSET and len(payload) > 4 and payload[0] == 0 and payload[1] & 7:
-            items = _parse_items(payload[4:])
-            if items is None or len(items) > 64 or not _pulse_of_one_second(items):
-                return False
-            if payload[1] & 1:
-                self._items.update(items)
-                if any(name.startswith("CFG_TMODE") for name in items):
-                    self._mode_set()
-            return True
-        return False
-
-    def _set_m8t(self, kind: tuple[int, int], payload: bytes) -> bool | bytes:
-        if kind == m.CFG_MSG:
-            return self._set_rate(payload)
-        if kind == m.CFG_CFG:
-            return len(payload) in (12, 13)
-        if kind == m.CFG_PRT:
-            if len(payload) <= 1:
-                port = payload[0] if payload else 1
-                own = struct.pack("<BxHIIHHH2x", port, 0, 0x08D0, self._baud, 7, self._out, 0)
-                return encode.ubx(kind, own) if port in (1, 2, 3) else False
-            if len(payload) != 20 or payload[0] not in (1, 2, 3):
-                return False
-            if payload[0] == 1:
-                self._baud = int.from_bytes(payload[8:12], "little") or self._baud
-                self._out = payload[14] & 3
-            return True
-        if kind not in self._legacy:
-            return False
-        if not payload or (kind == m.CFG_TP5 and payload == b"\0"):
-            return encode.ubx(kind, self._legacy[kind])
-        if len(payload) != len(self._legacy[kind]):
-            return False
-        if kind == m.CFG_TP5:
-            if (
-                payload[0]
-                or struct.unpack_from("<II", payload, 8) != (1_000_000, 1_000_000)
-                or payload[28] & 8
-            ):
-                return False
-            payload = payload[:1] + b"\1" + payload[2:]
-        if kind == m.CFG_RATE and payload[:4] != struct.pack("<HH", 1000, 1):
-            return False
-        self._legacy[kind] = payload
-        if kind == m.CFG_TMODE2:
-            self._mode_set()
-        return True
-
-    def _set_rate(self, payload: bytes) -> bool | bytes:
-        kind = (payload[0], payload[1]) if len(payload) >= 2 else (0, 0)
-        if kind not in _UBX_OUT and kind not in {(0xF0, number) for number in _NMEA_IDS.values()}:
-            return False
-        if kind in self._not_here():
-            return False
-        if len(payload) == 2:
-            return encode.ubx(m.CFG_MSG, payload + bytes((0, self._rates.get(kind, 0), 0, 0, 0, 0)))
-        if len(payload) not in (3, 8):
-            return False
-        self._rates[kind] = payload[2 if len(payload) == 3 else 3]
-        return True
 
     # Time
 
@@ -436,20 +301,23 @@ class SimulatedReceiver:
         for _ in range(count):
             yield self.second()
 
-    def _edges(self, n: int, place_fs: int, effect: _Effect) -> tuple[Edge, ...]:
+    def _edges(self, n: int, place_fs: int, effect: Effect) -> tuple[Edge, ...]:
         chance, sign = self._random.random(), 1 - 2 * int(self._random.integers(2))
-        if not effect.pulse_us or not self._fix(n):
+        pulse_us = effect.pulse_us if self._fix(n) else effect.unlocked_us
+        if not pulse_us:
             return ()
         if (fault := self._has("missing", n)) and chance < fault.value:
             return ()
         rise = n * FS + place_fs + (effect.delay_ns + self._antenna_ns) * _FS_PER_NS
+        if not effect.aligned:
+            rise += _STRAY_FS
         if fault := self._has("outlier", n):
             rise += sign * round(fault.value * _FS_PER_NS)
         if fault := self._has("step", n):
             rise += round(fault.value * _FS_PER_NS)
         if fault := self._has("pull", n):
             rise += round(fault.value * (n - fault.start_s) * _FS_PER_NS)
-        width = effect.pulse_us * 10**9
+        width = pulse_us * 10**9
         if not effect.rising:  # the falling edge stands at the second: the line rises width before the next
             rise, width = rise - (FS - width), FS - width
         rises = [rise]
@@ -461,7 +329,7 @@ class SimulatedReceiver:
         width = min([width, *(gap // 2 for gap in gaps)])
         return tuple(Edge(at, at + width) for at in rises)
 
-    def _transmissions(self, n: int, effect: _Effect) -> tuple[Transmission, ...]:
+    def _transmissions(self, n: int, effect: Effect) -> tuple[Transmission, ...]:
         start = n * FS + round((_SOLUTION_MS[self.model] + self._random.uniform(-8, 8)) * _FS_PER_MS)
         if fault := self._has("message-late", n):
             start += round(fault.value * _FS_PER_NS)
@@ -493,10 +361,14 @@ class SimulatedReceiver:
     def _satellites(self, n: int) -> int:
         return (28 if self.model == "f9t" else 18) + n // 97 % 3 if self._fix(n) else 0
 
+    def _place(self, effect: Effect) -> tuple[int, int, int]:
+        """Where it says that it is: at the position that it was told to hold, else at its own."""
+        return effect.position if effect.mode == 2 else self._position
+
     def _utc_known(self, n: int) -> bool:
         return n >= self._utc_after_s
 
-    def _survey(self, n: int, effect: _Effect) -> tuple[int, int, bool, bool]:
+    def _survey(self, n: int, effect: Effect) -> tuple[int, int, bool, bool]:
         """(duration s, accuracy mm, valid, active): the mean of one position a second, 5 m each."""
         if self._survey_from is None:
             return 0, 0, effect.mode == 2, False
@@ -509,7 +381,7 @@ class SimulatedReceiver:
         tai_s = self.start_tai_s + n
         _, tow_ms = self._gps(tai_s)
         effect = self._effect()
-        latitude, longitude, height = self._position
+        latitude, longitude, height = self._place(effect)
         if kind == m.NAV_PVT:
             fix = self._fix(n)
             _, _, held, _ = self._survey(n, effect)
@@ -555,7 +427,7 @@ class SimulatedReceiver:
             )
         return self._tim_tp(n + 1, effect)
 
-    def _tim_tp(self, n: int, effect: _Effect) -> bytes:
+    def _tim_tp(self, n: int, effect: Effect) -> bytes:
         """TIM-TP for pulse n."""
         qerr_ps = self._ahead(n)[1]
         if self._has("qerr-late", n):
@@ -597,7 +469,7 @@ class SimulatedReceiver:
     def _sentence(self, name: str, n: int) -> bytes:
         fix, tai_s = self._fix(n), self.start_tai_s + n
         utc = self.utc(tai_s)
-        latitude, longitude, height = self._position
+        latitude, longitude, height = self._place(self._effect())
         if name == "RMC":
             return encode.rmc(utc, valid=fix, latitude_e7=latitude, longitude_e7=longitude)
         if name == "ZDA":
@@ -612,57 +484,14 @@ class SimulatedReceiver:
 
 # What the clock does not read, without values.
 _REST = {
+    "DTM": "GNDTM,W84,,0.0,N,0.0,E,0.0,W84",
+    "GBS": "GNGBS,,,,,,,,,,",
+    "GNS": "GNGNS,,,,,,NNNN,00,99.99,,,,,V",
+    "GRS": "GNGRS,,1,,,,,,,,,,,,,1,1",
+    "GST": "GNGST,,,,,,,,",
+    "VLW": "GNVLW,,N,,N,0.000,N,0.000,N",
     "GLL": "GNGLL,,,,,,V,N",
     "GSA": "GNGSA,A,1,,,,,,,,,,,,,99.99,99.99,99.99,1",
     "GSV": "GPGSV,1,1,00,1",
     "VTG": "GNVTG,,,,,,,,,N",
 }
-
-
-def _legacy_factory() -> dict[tuple[int, int], bytes]:
-    """Settings of an M8T as delivered: 50 ns of antenna cable, UTC grid."""
-    flags = 1 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6
-    return {
-        m.CFG_TP5: struct.pack("<BB2xhhIIIIiI", 0, 1, 50, 0, 1_000_000, 1_000_000, 0, 100_000, 0, flags),
-        m.CFG_RATE: struct.pack("<HHH", 1000, 1, 1),
-        m.CFG_TMODE2: bytes(28),
-    }
-
-
-def _known(key: int) -> str | None:
-    try:
-        name = str(cfgkey2name(key)[0])
-    except Exception:  # pyubx2 raises what it meets for a key that is none
-        return None
-    return name if name in _ITEMS else None
-
-
-def _item(key: int, value: int) -> bytes:
-    from twinstamp_gps.configure import item_bytes
-
-    return item_bytes(str(cfgkey2name(key)[0]), value)
-
-
-def _parse_items(data: bytes) -> dict[str, int] | None:
-    """Items of a VALSET; None where one is not known or they do not end where the message does."""
-    items: dict[str, int] = {}
-    at = 0
-    while at < len(data):
-        key = int.from_bytes(data[at : at + 4], "little")
-        name = _known(key)
-        size = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}.get(key >> 28 & 7, 0)
-        if name is None or at + 4 + size > len(data):
-            return None
-        signed = str(cfgname2key(name)[1]).startswith("I")
-        items[name] = int.from_bytes(data[at + 4 : at + 4 + size], "little", signed=signed)
-        at += 4 + size
-    return items
-
-
-def _pulse_of_one_second(items: dict[str, int]) -> bool:
-    """Whether the items leave one pulse and one solution a second, all that is simulated."""
-    wanted = {
-        "CFG_TP_PULSE_DEF": 0, "CFG_TP_PULSE_LENGTH_DEF": 1, "CFG_TP_PERIOD_TP1": 1_000_000,
-        "CFG_TP_PERIOD_LOCK_TP1": 1_000_000, "CFG_RATE_MEAS": 1000, "CFG_RATE_NAV": 1,
-    }  # fmt: skip
-    return all(items.get(name, value) == value for name, value in wanted.items())

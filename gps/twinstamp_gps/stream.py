@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole UBX frames and NMEA sentences out of a byte stream that may hold anything.
+"""Whole UBX frames, NMEA sentences and RTCM3 messages out of a byte stream that may hold anything.
 
 UBX: B5 62, class, id, length (u16, little-endian), payload, 8-bit Fletcher checksum over class to payload
 (u-blox F9 interface description UBX-22008968, §3.2 and §3.4). NMEA 0183: `$`, printable ASCII, `*`, two hex
-digits of the exclusive or, CR LF.
+digits of the exclusive or, line end: LF with or without CR. RTCM3: D3, six bits 0, length (10 bits), payload,
+CRC-24Q over all before it (RTCM 10403.3, §4).
+
+The firmware's parser (firmware/drivers/receiver.c) takes and refuses the same, byte by byte and without the
+buffer; tests/receiver/test_agreement.py drives both with the same streams.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,14 +22,28 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_PAYLOAD = 4096  # bytes; a longer length is noise. NAV-SAT with all its satellites has 3068.
-MAX_SENTENCE = 128  # characters with CR LF; NMEA allows 82, u-blox's extended mode more
+    import numpy.typing as npt
+
+MAX_PAYLOAD = 4096  # bytes of UBX; a longer length is noise. NAV-SAT with all its satellites has 3068.
+MAX_SENTENCE = 4096  # characters with line end: NMEA allows 82, RTK receivers send 90, u-blox's PUBX,03 2000
 _UBX_AROUND = 8
-_SYNC = b"\xb5\x62"
+_RTCM_AROUND = 6
+
+# Why something was refused; in words in docs/receiver.md. The last five come from what a message says.
+REASONS = (
+    "bad_checksum", "no_checksum", "cut_short", "too_long", "bad_length", "bad_value", "fraction",
+    "time_base", "not_valid",
+)  # fmt: skip
+DAMAGE = ("bad_checksum", "cut_short", "bad_length", "bad_value")  # the others came as they were sent
+
+_START = re.compile(rb"\$|\xb5(?:\x62|\Z)|\xd3(?:[\x00-\x03]|\Z)")
+_ENDS_BODY = re.compile(rb"[^ -#%-~]")  # what is not printable, or `$`
+_CHECKSUM = re.compile(rb"\*([0-9A-Fa-f]{2})\Z")
+_ADDRESS = re.compile(rb"\$[A-Z0-9]{3,},")
 
 
 class Frame(NamedTuple):
-    """kind: "ubx" or "nmea". data: the whole of it, header to checksum, or `$` to CR LF."""
+    """kind: "ubx", "nmea" or "rtcm". data: the whole of it, header to checksum, or `$` to LF."""
 
     kind: str
     data: bytes
@@ -31,12 +51,18 @@ class Frame(NamedTuple):
 
 @dataclass
 class StreamCounts:
-    """What went through: frames by kind, damaged ones (checksum, length, characters), bytes of neither."""
+    """What went through: frames by kind, what was refused by its reason (REASONS), bytes of no frame."""
 
     ubx: int = 0
     nmea: int = 0
-    damaged: int = 0
+    rtcm: int = 0
     skipped_bytes: int = 0
+    refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+
+    @property
+    def damaged(self) -> int:
+        """Refused because it cannot be what was sent."""
+        return sum(self.refused[reason] for reason in DAMAGE)
 
 
 def fletcher8(data: bytes) -> bytes:
@@ -52,16 +78,41 @@ def exclusive_or(data: bytes) -> int:
     return int(np.bitwise_xor.reduce(np.frombuffer(data, np.uint8))) if data else 0
 
 
+@cache
+def _crc24q_parts() -> npt.NDArray[np.uint32]:
+    """[n, b]: what byte b adds to the CRC when n bytes follow it. A CRC is linear."""
+    step = np.arange(256, dtype=np.uint32) << 16
+    for _ in range(8):
+        step = np.where(step & 0x800000, step << 1 ^ 0x1864CFB, step << 1)
+    parts = np.empty((1023 + _RTCM_AROUND, 256), np.uint32)
+    parts[0] = step
+    for n in range(1, len(parts)):
+        parts[n] = parts[n - 1] << 8 & 0xFFFFFF ^ step[parts[n - 1] >> 16]
+    return parts
+
+
+def crc24q(data: bytes) -> int:
+    """CRC-24Q (RTCM 10403.3; polynomial 1864CFB) over up to 1029 bytes; 0 where it ends with its own."""
+    parts = _crc24q_parts()
+    raw = np.frombuffer(data, np.uint8)
+    return int(np.bitwise_xor.reduce(parts[np.arange(len(raw) - 1, -1, -1), raw])) if data else 0
+
+
 class StreamSplitter:
     """Cuts a stream into frames; holds no more than one frame of the largest size.
 
     A frame with a wrong checksum costs only its first byte: what follows is looked at anew, so a header that
-    noise has made cannot swallow the true frame behind it. ``give_up`` does the same for a frame that has
-    not ended: call it when the line was silent for longer than any pause within a frame.
+    noise has made cannot swallow the true frame behind it; and what stands inside a sound frame is not looked
+    at. ``give_up`` does the same for a frame that has not ended: call it when the line was silent for longer
+    than any pause within a frame.
+
+    A start counts as refused only when more than its first bytes look like a message: class and length of
+    UBX, an address with its comma, a message number of RTCM. Other protocols' bytes are skipped bytes.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._looked = 1  # characters of the sentence in front that belong to its body
         self.counts = StreamCounts()
 
     @property
@@ -79,88 +130,102 @@ class StreamSplitter:
     def give_up(self) -> Iterator[Frame]:
         """Takes the unfinished frame for noise and yields the frames behind its first byte."""
         while self._buffer:
-            self._drop(1, damaged=True)
+            self._refuse("cut_short" if self._likely() else None)
             yield from self._frames()
 
-    def _drop(self, count: int, *, damaged: bool = False) -> None:
+    def _drop(self, count: int) -> None:
         del self._buffer[:count]
+        self._looked = 1
         self.counts.skipped_bytes += count
-        self.counts.damaged += damaged
+
+    def _refuse(self, reason: str | None) -> Frame:
+        self._drop(1)
+        if reason is not None:
+            self.counts.refused[reason] += 1
+        return Frame("", b"")
+
+    def _take(self, kind: str, size: int) -> Frame:
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self._looked = 1
+        return Frame(kind, data)
 
     def _frames(self) -> Iterator[Frame]:
         buffer = self._buffer
+        parsers = {0x24: self._nmea, 0xB5: self._ubx, 0xD3: self._rtcm}
         while buffer:
-            start = self._start()
+            found = _START.search(buffer)
+            start = len(buffer) if found is None else found.start()
             if start:
                 self._drop(start)
             if not buffer:
                 return
-            frame = self._nmea() if buffer[0] == 0x24 else self._ubx()
+            frame = parsers[buffer[0]]()
             if frame is None:
                 return
             if frame.data:
                 yield frame
 
-    def _start(self) -> int:
-        """Where the next frame may begin."""
-        at = 0
+    def _likely(self) -> bool:
+        """Whether what stands in front looks like a message."""
         buffer = self._buffer
-        while at < len(buffer):
-            byte = buffer[at]
-            if byte == 0x24 or (byte == 0xB5 and (at + 1 == len(buffer) or buffer[at + 1] == 0x62)):
-                return at
-            places = [
-                place for place in (buffer.find(b"$", at + 1), buffer.find(b"\xb5", at + 1)) if place > 0
-            ]
-            if not places:
-                return len(buffer)
-            at = min(places)
-        return at
-
-    def _bad(self) -> Frame:
-        self._drop(1, damaged=True)
-        return Frame("", b"")
+        if buffer[0] == 0x24:
+            return _ADDRESS.match(buffer) is not None
+        if buffer[0] == 0xB5:
+            return len(buffer) >= 3
+        if len(buffer) < 5 or (buffer[1] << 8 | buffer[2]) < 2:
+            return False
+        number = buffer[3] << 4 | buffer[4] >> 4
+        return 1000 < number < 1305 or number > 4000
 
     def _ubx(self) -> Frame | None:
         buffer = self._buffer
+        if len(buffer) >= 3 and buffer[2] >= 0x80:
+            return self._refuse(None)  # no such class; of B5 62 B5 62 the second is the start
         if len(buffer) < 6:
             return None
         length = int.from_bytes(buffer[4:6], "little")
         if length > MAX_PAYLOAD:
-            return self._bad()
+            return self._refuse("too_long")
         whole = length + _UBX_AROUND
         if len(buffer) < whole:
             return None
-        data = bytes(buffer[:whole])
-        if fletcher8(data[2:-2]) != data[-2:]:
-            return self._bad()
-        del buffer[:whole]
+        if fletcher8(bytes(buffer[2 : whole - 2])) != buffer[whole - 2 : whole]:
+            return self._refuse("bad_checksum")
         self.counts.ubx += 1
-        return Frame("ubx", data)
+        return self._take("ubx", whole)
+
+    def _rtcm(self) -> Frame | None:
+        buffer = self._buffer
+        if len(buffer) < 3:
+            return None
+        whole = (buffer[1] << 8 | buffer[2]) + _RTCM_AROUND
+        if len(buffer) < whole:
+            return None
+        if crc24q(bytes(buffer[:whole])):
+            return self._refuse("bad_checksum" if self._likely() else None)
+        self.counts.rtcm += 1
+        return self._take("rtcm", whole)
 
     def _nmea(self) -> Frame | None:
         buffer = self._buffer
-        end = buffer.find(b"\n", 0, MAX_SENTENCE)
-        if end < 0:
-            # A second start, or a byte that no sentence has, ends it before its line does.
-            body = buffer[1:MAX_SENTENCE]
-            if len(buffer) >= MAX_SENTENCE or any(not 0x20 <= c <= 0x7E and c != 0x0D for c in body):
-                return self._bad()
+        found = _ENDS_BODY.search(buffer, self._looked)
+        end = len(buffer) if found is None else found.start()
+        self._looked = end
+        body = bytes(buffer[1:end]) if end < len(buffer) and buffer[end] in b"\r\n" else None
+        # Some receivers send CR twice.
+        while end < len(buffer) and buffer[end] == 0x0D:
+            end += 1
+        if end >= MAX_SENTENCE:
+            return self._refuse("too_long" if self._likely() else None)
+        if end == len(buffer):
             return None
-        data = bytes(buffer[: end + 1])
-        inside = data[1:-5]
-        if (
-            data[-2:] != b"\r\n"
-            or data[-5:-4] != b"*"
-            or any(not 0x20 <= c <= 0x7E or c == 0x24 for c in inside)
-        ):
-            return self._bad()
-        try:
-            expected = int(data[-4:-2], 16)
-        except ValueError:
-            return self._bad()
-        if not data[-4:-2].isalnum() or exclusive_or(inside) != expected:
-            return self._bad()
-        del buffer[: end + 1]
+        if body is None or buffer[end] != 0x0A:
+            return self._refuse("cut_short" if self._likely() else None)
+        checksum = _CHECKSUM.search(body)
+        if checksum is None:
+            return self._refuse("no_checksum" if self._likely() else None)
+        if exclusive_or(body[:-3]) != int(checksum[1], 16):
+            return self._refuse("bad_checksum")
         self.counts.nmea += 1
-        return Frame("nmea", data)
+        return self._take("nmea", end + 1)

@@ -4,11 +4,11 @@
 //   B HEX       bytes into the parser; prints each message that comes out
 //   P Q32       a pulse at card time Q32 (decimal)
 //   N           names the last pulse: flags tai_s qerr_ps accuracy_ns, and TAI - UTC at it: s, 1 where known
-//   U TAI_S     what is published at a second of card time (0: not known): offset_s leap_s leap_tai_s until_s source
-//   M           a second without a pulse
-//   T S UNTIL   TAI - UTC told by the host
-//   L S TAI_S   the leap second to come, told by the host
-//   C           counters
+//   U TAI_S     what is published at a second of card time (0: not known): offset_s leap_s leap_tai_s until_s
+//   source M           a second without a pulse T S UNTIL   TAI - UTC told by the host L S TAI_S   the leap
+//   second to come, told by the host S           the line is silent; prints each message that waited for that
+//   R           begins anew
+//   C           counters (RECEIVER_* order), then how many starts were followed at a time at the most
 //   F SEED N    fuzz: N rounds of random damage to the bytes of all B lines so far; prints messages taken
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,6 +23,7 @@ static second names;
 static uint64_t now_q32;
 static uint8_t corpus[1 << 20];
 static size_t corpus_bytes;
+static uint32_t deepest;
 
 static void show(uint32_t kind) {
     if (kind == RECEIVER_PVT) {
@@ -41,14 +42,18 @@ static void show(uint32_t kind) {
     }
 }
 
+static void take(uint32_t kind, int print) {
+    while (kind != RECEIVER_NONE) {
+        if (print) show(kind);
+        second_message(&names, &gps, kind, now_q32);
+        kind = receiver_next(&gps);
+    }
+}
+
 static void bytes(const uint8_t* p, size_t n, int print) {
     for (size_t i = 0; i < n; ++i) {
-        uint32_t kind = receiver_byte(&gps, p[i]);
-        while (kind != RECEIVER_NONE) {
-            if (print) show(kind);
-            second_message(&names, &gps, kind, now_q32);
-            kind = receiver_next(&gps);
-        }
+        take(receiver_byte(&gps, p[i]), print);
+        if (gps.depth > deepest) deepest = gps.depth;
     }
 }
 
@@ -84,18 +89,23 @@ static void fuzz(uint64_t seed, uint32_t rounds) {
                     memmove(copy + place, copy + place + 1, n - place - 1);
                     break;  // a byte lost
                 default:
-                    memcpy(copy + place, "\xB5\x62\x01\x07\x5C\x00", n - place < 6 ? n - place : 6);
+                    memcpy(copy + place, draw(2) ? "\xB5\x62\x01\x07\x5C\x00" : "\xD3\x00\x40$GNR",
+                           n - place < 6 ? n - place : 6);
                     break;
             }
         }
         bytes(copy, n, 0);
-        if (draw(4) == 0) second_pulse(&names, now_q32 += SECOND_Q32 + draw(1000));
+        if (draw(4) == 0) {
+            receiver_pulse(&gps);
+            second_pulse(&names, now_q32 += SECOND_Q32 + draw(1000));
+        }
         if (draw(4) == 0) {
             second_name_t name;
             second_name(&names, &name);
             second_publish(&names, draw(2) ? name.tai_s : 0);
         }
-        if (gps.head > gps.used || gps.used > RECEIVER_ROOM) abort();
+        if (draw(16) == 0) take(receiver_silence(&gps), 0);
+        if (gps.used > RECEIVER_ROOM || gps.depth > RECEIVER_STARTS || gps.items > RECEIVER_WAITING) abort();
     }
 }
 
@@ -118,6 +128,7 @@ int main(void) {
             bytes(data, n, 1);
         } else if (line[0] == 'P') {
             now_q32 = strtoull(rest, &rest, 10);
+            receiver_pulse(&gps);
             second_pulse(&names, now_q32);
         } else if (line[0] == 'N') {
             second_name_t name;
@@ -130,8 +141,8 @@ int main(void) {
         } else if (line[0] == 'U') {
             second_publish(&names, strtoull(rest, &rest, 10));
             const second_offset* of = &names.published;
-            printf("%d %d %" PRIu64 " %" PRIu64 " %u\n", of->offset_s, of->leap_s, of->leap_tai_s, of->until_s,
-                   names.source);
+            printf("%d %d %" PRIu64 " %" PRIu64 " %u\n", of->offset_s, of->leap_s, of->leap_tai_s,
+                   of->until_s, names.source);
         } else if (line[0] == 'M') {
             second_missed(&names);
         } else if (line[0] == 'T') {
@@ -141,8 +152,14 @@ int main(void) {
             const long change = strtol(rest, &rest, 10);
             printf("%u\n", second_tell_leap(&names, (int32_t)change, strtoull(rest, &rest, 10)));
         } else if (line[0] == 'C') {
-            printf("%u %u %u %u %u\n", gps.good_ubx, gps.good_nmea, gps.bad_checksum, gps.bad_value,
-                   gps.skipped);
+            for (uint32_t i = 0; i < RECEIVER_COUNTS; ++i) printf("%u ", gps.counts[i]);
+            printf("%u\n", deepest);
+        } else if (line[0] == 'R') {
+            receiver_init(&gps);
+            second_init(&names);
+            deepest = 0;
+        } else if (line[0] == 'S') {
+            take(receiver_silence(&gps), 1);
         } else if (line[0] == 'F') {
             const uint64_t seed = strtoull(rest, &rest, 10);
             fuzz(seed, (uint32_t)strtoul(rest, &rest, 10));

@@ -9,14 +9,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twinstamp.cli import main
-from twinstamp_gps import gpstime
+from twinstamp_gps import encode, gpstime
 from twinstamp_gps.faults import parse_fault
 from twinstamp_gps.log import read_log
 from twinstamp_gps.serve import PtyLine, Runner
@@ -80,6 +82,107 @@ def test_status_of_a_simple_receiver(capsys: pytest.CaptureFixture[str]) -> None
         None,
     )
     assert status["utc"].startswith("2026-11-20T12:00:0")
+
+
+def sentences(*bodies: str, end: str = "\r\n") -> bytes:
+    return b"".join(encode.nmea(body).removesuffix(b"\r\n") + end.encode() for body in bodies)
+
+
+@pytest.fixture
+def status_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[bytes], dict[str, Any]]:
+    """The status that is shown of a line on which these bytes came."""
+    monkeypatch.setattr("twinstamp.cli.clock_status._PATIENCE_S", 1.2)
+
+    def status(data: bytes) -> dict[str, Any]:
+        line = PtyLine()
+        later = threading.Timer(0.5, line.write, [data])  # opening the port throws away what was there
+        later.start()
+        try:
+            assert main(["clock", "status", "--receiver", line.address, "--json"]) == 0
+        finally:
+            later.join()
+            line.close()
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)["receiver"]
+        return found
+
+    return status
+
+
+RMC = "GPRMC,1200{},{},4717.1143,N,00833.9152,E,0.0,,{},,,{},V"
+
+
+@pytest.mark.parametrize(
+    ("data", "utc", "fix_ok", "refused"),
+    [
+        (sentences(*(RMC.format(f"3{k}.30", "A", "011225", "A") for k in range(8))),
+         "2025-12-01T12:00:37.3Z", True, {"fraction": 8}),
+        (b"$GPRMC,120030.00,A,4717.1143,N,00833.9152,E,0.0,,011225,,,A,V*0a\r\n",
+         "2025-12-01T12:00:30Z", True, {}),
+        (b"$GNRMC,120030.00,A,4717.11437182,N,00833.91522561,E,0.004,139.060,011225,11.5985,E,D*2A\r\n",
+         "2025-12-01T12:00:30Z", True, {}),
+        (sentences(RMC.format("30.00", "A", "011225", "A"), end="\n"), "2025-12-01T12:00:30Z", True, {}),
+        (sentences("PUBX,03,20" + ",5,U,120,45,38,064" * 22), "", None, {}),
+        (sentences(RMC.format("30.00", "V", "220899", "N")), "", False, {"not_valid": 1}),
+        (sentences(RMC.format("30.00", "A", "011225", "E")), "", False, {"not_valid": 1}),
+        (sentences(RMC.format("30.00", "A", "011225", "A"), RMC.format("31.00", "V", "011225", "N"),
+                   "GPZDA,120031.00,01,12,2025,00,00"), "", False, {"not_valid": 2}),
+        (sentences("GPZDA,120031.00,01,12,2025,00,00"), "2025-12-01T12:00:31Z", None, {}),
+        (b"".join(2 * [encode.nav_timegps(week=2395, tow_ms=9000, leap_s=18, leap_valid=True),
+                       bytes.fromhex("D300133ED7D30202980EDEEF34B4BD62AC0941986F33360B98")]), "", None, {}),
+    ],
+)  # fmt: skip
+def test_status_of_lines_as_they_are(
+    data: bytes,
+    utc: str,
+    fix_ok: bool | None,
+    refused: dict[str, int],
+    status_of: Callable[[bytes], dict[str, Any]],
+) -> None:
+    status = status_of(data)
+    assert (status["utc"], status["fix_ok"], status["damaged"]) == (utc, fix_ok, 0)
+    assert {reason: count for reason, count in status["refused"].items() if count} == refused
+    assert status["skipped_bytes"] == 0
+
+
+def test_status_knows_leap_seconds_of_timegps(status_of: Callable[[bytes], dict[str, Any]]) -> None:
+    """Where no NAV-TIMELS comes; NAV-TIMELS, which says its source, is believed first."""
+    week = encode.nav_timegps(week=2395, tow_ms=9000, leap_s=18, leap_valid=True)
+    assert status_of(week)["leap_s"] == 18
+    assert (
+        status_of(encode.nav_timegps(week=2395, tow_ms=9000, leap_s=18, leap_valid=False))["leap_s"] is None
+    )
+    assert status_of(encode.nav_timels(tow_ms=9000, leap_s=18, leap_valid=False) + week)["leap_s"] is None
+    # Source 0: what the receiver was delivered with, although it calls it valid.
+    delivered = bytearray(encode.nav_timels(tow_ms=9000, leap_s=18)[6:-2])
+    delivered[8] = 0
+    assert status_of(encode.ubx((0x01, 0x26), bytes(delivered)))["leap_s"] is None
+
+
+@pytest.mark.parametrize("model", ["f9t", "nmea"])
+def test_status_of_a_receiver_that_is_1024_weeks_back(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shown is the second that the card names; that the receiver says another is shown, too."""
+    simulated = receiver(model, configured=model == "f9t", week_rollovers=1)
+    with on_a_pty(simulated) as port:
+        assert main(["clock", "status", "--receiver", port, "--json"]) == 0
+        status = json.loads(capsys.readouterr().out)["receiver"]
+        assert main(["clock", "status", "--receiver", port, "--seconds", "2"]) == 0
+        assert "2026-11-20T12:00:0" in (text := capsys.readouterr().out) and "1024 weeks back" in text
+        assert main(["clock", "receiver", port, "--seconds", "2", "--json"]) == 0
+        said = [json.loads(line).get("utc") for line in capsys.readouterr().out.splitlines()]
+    assert status["utc"].startswith("2026-11-20T12:00:0") and status["rollovers"] == 1
+    assert [2007, 4, 6] in [utc[:3] for utc in said if utc]  # 7168 days before
+    if model == "f9t":
+        assert status["pulse_tai_s"] - simulated.start_tai_s in (1, 2, 3)
+
+
+def test_status_of_a_pulse_in_utc(status_of: Callable[[bytes], dict[str, Any]]) -> None:
+    """TIM-TP in UTC names the second where the leap seconds are known."""
+    tp = encode.tim_tp(week=2395, tow_ms=129_630_000, qerr_ps=5, utc_base=True)
+    assert status_of(tp)["pulse_tai_s"] is None
+    known = status_of(encode.nav_timels(tow_ms=9000, leap_s=18) + tp)
+    assert known["pulse_tai_s"] == gpstime.utc_to_unix_s(2025, 12, 1, 12, 0, 30) + 37
 
 
 def test_status_of_silence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,18 +14,23 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from twinstamp_gps import gpstime
+from twinstamp_gps import gpstime, naming
+from twinstamp_gps import messages as m
 from twinstamp_gps.faults import parse_fault
 from twinstamp_gps.serve import PtyLine, Runner, TcpLine
 from twinstamp_gps.simulated import SimulatedReceiver
+from twinstamp_gps.stream import StreamSplitter
 
-from tests.receiver.streams import receiver
+from tests.firmware.driver import Driver
+from tests.receiver.both import both
+from tests.receiver.streams import receiver, shapes
 
 
 def tool(name: str, package: str) -> str:
@@ -130,6 +135,57 @@ def test_gpsd_reads_time_and_place(gpsd: str, model: str, driver: str) -> None:
         assert last["leapseconds"] == 18
         assert (last["status"], got["SKY"][-1]["nSat"]) == (7, 32)  # 7: time only, a fixed position
         assert got["SKY"][-1]["uSat"] == 28
+
+
+# gpsd also takes NAV-TIMEGPS without a fix.
+@pytest.mark.parametrize("shape", [name for name in shapes() if name != "u-blox, no fix"])
+def test_gpsd_names_the_same_seconds(gpsd: str, driver: Driver, shape: str) -> None:
+    """What receivers of each kind send, read by gpsd, by the host and by the firmware: the same times."""
+    start = datetime.datetime(2026, 11, 30, 23, 59, 57)
+    sent = [shapes()[shape](start + datetime.timedelta(seconds=k)) for k in range(60)]
+    line = PtyLine()
+    Path(line.name).chmod(0o666)  # gpsd gives up being root
+    port = free_port()
+    done = threading.Event()
+
+    def play() -> None:
+        for data in sent:
+            line.write(data)
+            if done.wait(0.2):
+                return
+
+    player = threading.Thread(target=play)
+    try:
+        with program([gpsd, "-N", "-n", "-b", "-S", str(port), line.address]):
+            player.start()
+            got = reports(port, {"TPV": 8}, 15)
+    finally:
+        done.set()
+        player.join()
+        line.close()
+    theirs = {unix_s(one["time"]) for one in got["TPV"] if "time" in one}
+    splitter, judge = StreamSplitter(), naming.Judge()
+    ours = set()
+    for frame in splitter.feed(b"".join(sent)):
+        message = m.decode(frame)
+        if isinstance(message, m.Rmc | m.Zda | m.NavPvt) and judge.judge(message) in ("", "fraction"):
+            assert message.utc is not None
+            second = gpstime.utc_to_unix_s(*naming.unroll_utc(message.utc)[0])
+            ours.add(second + round(message.nano_ns / 1e9, 3))
+    assert splitter.counts.damaged == splitter.counts.skipped_bytes == 0
+    assert theirs <= ours
+    assert len(theirs) >= (0 if "void" in shape else 3)
+    assert bool(theirs) == bool(ours)
+    if shape.startswith("u-blox, ") and "PUBX" not in shape:
+        assert {one["leapseconds"] for one in got["TPV"] if "leapseconds" in one} == {18}
+    # The firmware names the whole ones among them.
+    said, _ = both(driver, [*sent])
+    labels = {text.split()[1] for text in said if text.startswith("UTC") or "resolved 1 fixed 1" in text}
+    named = {
+        gpstime.utc_to_unix_s(*datetime.datetime.fromisoformat(label).timetuple()[:6]) for label in labels
+    }
+    back = 1024 * gpstime.WEEK_S if "back" in shape else 0  # as said; second.c moves it on
+    assert {second + back for second in named} == {second for second in ours if second == int(second)}
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from pyubx2 import UBXMessage, UBXReader
 from pyubx2.ubxhelpers import calc_checksum
 from twinstamp_gps import encode
 from twinstamp_gps import messages as m
-from twinstamp_gps.stream import MAX_PAYLOAD, Frame, StreamSplitter, fletcher8
+from twinstamp_gps.stream import MAX_PAYLOAD, Frame, StreamSplitter, crc24q, fletcher8
 
 from tests.receiver.streams import UTC, every_message
 
@@ -44,8 +44,20 @@ def test_checksum_is_that_of_pyubx2(data: bytes) -> None:
     assert fletcher8(data) == calc_checksum(data)
 
 
+@given(st.binary(max_size=1029))
+def test_checksum_of_rtcm_by_long_division(data: bytes) -> None:
+    """RTCM 10403.3 section 4: the rest of data * 2^24 by 1864CFB; and its own example ends with its own."""
+    rest = int.from_bytes(data + bytes(3), "big")
+    for place in range(8 * len(data) - 1, -1, -1):
+        if rest >> (place + 24) & 1:
+            rest ^= 0x1864CFB << place
+    assert crc24q(data) == rest
+    assert crc24q(bytes.fromhex("D300133ED7D30202980EDEEF34B4BD62AC0941986F33360B98")) == 0
+
+
 @pytest.mark.parametrize(
-    "noise", [b"\xb5\x62", b"\xb5\x62\x01\x07\xff\x0f", b"$", b"$GPRMC,1", b"\xb5", b"\0\xff" * 40]
+    "noise",
+    [b"\xb5\x62", b"\xb5\x62\x01\x07\xff\x0f", b"$", b"$GPRMC,1", b"\xb5", b"\xd3\x03\xff", b"\0\xff" * 40],
 )
 def test_noise_before_a_frame_never_swallows_it(noise: bytes) -> None:
     # A false header of up to 4 KiB waits for its bytes; the line's silence ends that.
@@ -85,8 +97,12 @@ def test_only_its_own_length(kind: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", [b"\xb5\x62\x01\x07\x00\x0f", b"$", b"\xb5", b"$GPRMC,\x00", b"\xb5\x62\x01\x07\x00\x00"]
-)
+    "unit",
+    [
+        b"\xb5\x62\x01\x07\x00\x0f", b"$", b"\xb5", b"$GPRMC,\x00", b"\xb5\x62\x01\x07\x00\x00",
+        b"\xd3\x03\xff", b"\xd3\x03\xff\x43\x50", b"\xd3\x00\x00", b"$GPTXT," + b"x" * 4000, b"$GPTXT\r",
+    ],
+)  # fmt: skip
 def test_worst_case_keeps_up_with_the_fastest_line(unit: bytes) -> None:
     data = unit * (60_000 // len(unit))
     start = time.process_time()

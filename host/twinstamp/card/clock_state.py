@@ -21,12 +21,19 @@ def clock_state(card: Card) -> dict[str, Any]:
     the clock is set to. qerr_ps: of the last step's pulse. time_q32: card time, 32.32 s TAI. utc_offset_s:
     TAI − UTC now, utc_known: whether somebody who knows has said so; leap_s, leap_tai_s: the leap second to
     come. utc_source: who said so ("satellites", "host", "table", "nobody"), utc_until_tai_s: until when it is
-    good; both None where no firmware runs. epoch: time-epoch.
+    good; both None where no firmware runs. epoch: time-epoch. messages: what the firmware got from the
+    receiver: ubx, nmea, rtcm (whole messages), skipped (bytes of none), refused (by reason:
+    docs/receiver.md).
     """
     clock = card.clock()
-    disciplined = bool(clock.state) and not clock.failed
-    output, inputs = _last_step(card) if disciplined else (None, None)
-    counts = Firmware(card).counts() if disciplined else None
+    output = inputs = counts = messages = None
+    if clock.state and not clock.failed:
+        firmware = Firmware(card)
+        counts = firmware.counts()
+        messages = {name: getattr(counts, name) for name in ("ubx", "nmea", "rtcm", "skipped")}
+        messages["refused"] = counts.refused
+        steps = firmware.steps(max(0, counts.steps - 1))
+        output, inputs = (steps[-1].output, steps[-1].input) if steps else (None, None)
     return {
         "state": clock.state or ("locked" if clock.locked else "unlocked"),
         "state_number": SERVO_STATES.index(clock.state) if clock.state in SERVO_STATES else None,
@@ -43,12 +50,5 @@ def clock_state(card: Card) -> dict[str, Any]:
         "leap_s": clock.leap_s,
         "leap_tai_s": clock.leap_tai_s,
         "epoch": clock.epoch,
+        "messages": messages,
     }
-
-
-def _last_step(card: Card) -> tuple[dict[str, int] | None, dict[str, int] | None]:
-    """(output, input) of the servo's last step; None before the first."""
-    firmware = Firmware(card)
-    number = firmware.counts().steps
-    steps = firmware.steps(max(0, number - 1))
-    return (steps[-1].output, steps[-1].input) if steps else (None, None)

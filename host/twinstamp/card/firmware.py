@@ -31,9 +31,15 @@ SETTINGS = (
     "holdover_bound_ns",
 )  # fmt: skip
 
+# Of the receiver's messages: RECEIVER_* of firmware/drivers/receiver.h.
+RECEIVER_COUNTS = (
+    "ubx", "nmea", "rtcm", "skipped", "bad_checksum", "no_checksum", "cut_short", "too_long", "bad_length",
+    "bad_value", "fraction", "time_base", "not_valid", "no_room",
+)  # fmt: skip
+
 _INPUT = struct.Struct("<QQqQiII4x")
 _OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiI4x")
-_HEAD = struct.Struct("<4I4I2i2Q8I2I")
+_HEAD = struct.Struct(f"<4I4I2i2Q5I{len(RECEIVER_COUNTS)}I4x")
 _SETTINGS = struct.Struct("<14I")
 _ENTRY_BYTES = 8 + _INPUT.size + _OUTPUT.size
 _LOG_AT = _HEAD.size + _SETTINGS.size
@@ -48,10 +54,11 @@ UTC_SOURCES = ("nobody", "satellites", "host", "table")  # SECOND_* of firmware/
 class Counts(NamedTuple):
     """Since the firmware began. steps: of the servo, one a second. utc: what it has published of TAI - UTC,
     and utc_source who said so (UTC_SOURCES), good until utc_until_tai_s, a second of TAI. pulses,
-    extra_pulses: accepted by the capture, and those of them beyond the first of a second. ubx, nmea: messages
-    taken. bad_checksum, bad_value: whole ones that were not. skipped: bytes of nothing that is read.
-    late_outputs: steps that took over 2 ms. slowest_q32: the slowest, 2^-32 s. stack_low: lowest address of
-    the stack that was used.
+    extra_pulses: accepted by the capture, and those of them beyond the first of a second. late_outputs: steps
+    that took over 2 ms. slowest_q32: the slowest, 2^-32 s. stack_low: lowest address of the stack that was
+    used. ubx, nmea, rtcm: whole messages of the receiver, of any kind. skipped: bytes of none. The rest: what
+    was refused, by its reason (docs/receiver.md). no_room: starts of messages beyond those that the firmware
+    follows at a time.
     """
 
     steps: int
@@ -60,14 +67,28 @@ class Counts(NamedTuple):
     utc_until_tai_s: int
     pulses: int
     extra_pulses: int
-    ubx: int
-    nmea: int
-    bad_checksum: int
-    bad_value: int
-    skipped: int
     late_outputs: int
     slowest_q32: int
     stack_low: int
+    ubx: int
+    nmea: int
+    rtcm: int
+    skipped: int
+    bad_checksum: int
+    no_checksum: int
+    cut_short: int
+    too_long: int
+    bad_length: int
+    bad_value: int
+    fraction: int
+    time_base: int
+    not_valid: int
+    no_room: int
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What was refused of the receiver's messages, by reason."""
+        return {name: getattr(self, name) for name in RECEIVER_COUNTS[4:]}
 
 
 def tell_leap_seconds(card: Card) -> str | None:

@@ -93,11 +93,11 @@ def _show(options: argparse.Namespace) -> int:
                         line = str(message)
                     print(line, flush=True)
         counts = receiver.counts
-        damaged = counts.damaged + receiver.damaged_messages
-        frames = counts.ubx + counts.nmea
+        frames = counts.ubx + counts.nmea + counts.rtcm
+        refused = ", ".join(f"{count} {reason}" for reason, count in receiver.refused.items() if count)
     print(
-        f"{counts.ubx} UBX and {counts.nmea} NMEA messages, {damaged} damaged, "
-        f"{counts.skipped_bytes} bytes of neither",
+        f"{counts.ubx} UBX, {counts.nmea} NMEA and {counts.rtcm} RTCM3 messages, "
+        f"{counts.skipped_bytes} bytes of none; refused: {refused or 'none'}",
         file=sys.stderr,
     )
     if not frames:

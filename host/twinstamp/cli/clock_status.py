@@ -194,18 +194,23 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("TAI − UTC", _offset(clock)),
             ("time-epoch", str(clock["epoch"])),
         ]
+        if (got := clock["messages"]) is not None:
+            came = {name: count for name, count in got.items() if name != "refused"}
+            rows += [("card received", _counts(came)), ("card refused", _counts(got["refused"]))]
     if receiver is not None:
         sure = {True: "", False: " (leap seconds not known)", None: ""}[receiver.utc_sure]
         leap = _unit(receiver.leap_s, "s", "d")
         if receiver.leap_change_s is not None and receiver.leap_in_s is not None:
             leap += f", {receiver.leap_change_s:+d} s in {receiver.leap_in_s} s"
+        weeks = 1024 * receiver.rollovers
+        back = f" (the receiver's date is {weeks} weeks back)" if weeks else ""
         sats = _unit(receiver.satellites, "", "d") + (
             f" of {receiver.in_view}" if receiver.in_view is not None else ""
         )
         rows += [
             ("receiver", receiver.address),
             ("last message", "none" if receiver.age_s is None else f"{receiver.age_s:.1f} s ago"),
-            ("UTC", (receiver.utc or "unknown") + sure),
+            ("UTC", (receiver.utc or "unknown") + sure + back),
             ("fix", (receiver.fix or "unknown") + {True: "", False: " (not ok)", None: ""}[receiver.fix_ok]),
             ("satellites", sats),
             ("accuracy", _unit(receiver.time_accuracy_ns, "ns", "d")),
@@ -213,6 +218,7 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("qErr", _unit(None if receiver.qerr_ps is None else receiver.qerr_ps / 1000, "ns", "+.3f")),
             ("survey-in", receiver.survey or "unknown"),
             ("messages", f"{receiver.messages}, {receiver.damaged} damaged"),
+            ("refused", _counts(receiver.refused)),
         ]
     return rows
 
@@ -236,6 +242,10 @@ def _offset(clock: dict[str, Any]) -> str:
 
 def _day(utc_s: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(utc_s))
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count) or "none"
 
 
 def _unit(value: float | None, unit: str, form: str) -> str:
