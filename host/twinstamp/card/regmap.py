@@ -28,7 +28,7 @@ class Register(NamedTuple):
 
 MAGIC = 0x54574E53
 MAP_MAJOR = 1
-MAP_MINOR = 7
+MAP_MINOR = 8
 
 # fmt: off
 REGISTERS: dict[str, Register] = {
@@ -80,6 +80,10 @@ REGISTERS: dict[str, Register] = {
     "pps.output_width": Register(0x0440, 32, {"cycles": Field(0, 32, True, True)}, 0xBEBC20),
     "pps.output_delay": Register(0x0444, 32, {"q48": Field(0, 32, True, True)}, 0x0),
     "pps.output_count": Register(0x0448, 32, {"count": Field(0, 32, True, False)}, 0x0),
+    "pps.queue_lost": Register(0x044C, 32, {"count": Field(0, 32, True, False)}, 0x0),
+    "pps.queue_time": Register(0x0450, 64, {"q32": Field(0, 64, True, False)}, 0x0),
+    "pps.queue_flags": Register(0x0458, 32, {"valid": Field(0, 1, True, False), "half": Field(1, 1, True, False), "first": Field(4, 1, True, False), "early": Field(5, 1, True, False), "doubled": Field(6, 1, True, False)}, 0x0),
+    "pps.queue_next": Register(0x045C, 32, {"value": Field(0, 1, False, True)}, 0x0),
     "uart.divider": Register(0x0480, 32, {"cycles": Field(0, 16, True, True)}, 0xCB7),
     "uart.receive": Register(0x0484, 32, {"value": Field(0, 8, True, False), "valid": Field(8, 1, True, False)}, 0x0),
     "uart.transmit": Register(0x0488, 32, {"value": Field(0, 8, False, True)}, 0x0),
