@@ -9,7 +9,7 @@
 #include "servo.h"
 
 #define MAILBOX_MAGIC 0x584F424Du  // MBOX
-#define MAILBOX_VERSION 1u
+#define MAILBOX_VERSION 2u
 #define MAILBOX_LOG 64u  // seconds kept
 
 // Commands: cpu.command holds a number of the host's choice in its upper half word and one of these in the

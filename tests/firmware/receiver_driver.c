@@ -3,6 +3,9 @@
 // Lines on standard input, answers on standard output:
 //   B HEX       bytes into the parser; prints each message that comes out
 //   P Q32       a pulse at card time Q32 (decimal)
+//   H Q32       what follows is heard at card time Q32
+//   V Q32       whether a message with a fix was heard for the second that begins at Q32: 1, before: 2, no: 0
+//   Z           forgets what was heard
 //   N           names the last pulse: flags tai_s qerr_ps accuracy_ns utc_offset_s utc_known
 //   M           a second without a pulse
 //   T S UNTIL   TAI - UTC told by the host
@@ -121,6 +124,12 @@ int main(void) {
             second_name(&names, &name);
             printf("%u %" PRIu64 " %d %u %d %u\n", name.flags, name.tai_s, name.qerr_ps, name.accuracy_ns,
                    name.utc_offset_s, name.utc_known);
+        } else if (line[0] == 'H') {
+            now_q32 = strtoull(rest, &rest, 10);
+        } else if (line[0] == 'V') {
+            printf("%u\n", second_vouched(&names, strtoull(rest, &rest, 10)));
+        } else if (line[0] == 'Z') {
+            second_forget(&names);
         } else if (line[0] == 'M') {
             second_missed(&names);
         } else if (line[0] == 'T') {

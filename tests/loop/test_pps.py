@@ -127,9 +127,7 @@ def test_edges_wait_for_a_firmware_that_is_late(clock):
             clock.pulse(at, 60 * PERIOD_FS)
             clock.run_until(at + 100 * PERIOD_FS)
             flags = [clock.field(f"pps.edge_flags.{name}") for name in ("first", "early", "doubled")]
-            expected.append(
-                (edge_s(clock) >> 31, sum(value << place for place, value in enumerate(flags)))
-            )
+            expected.append((edge_s(clock) >> 31, sum(value << place for place, value in enumerate(flags))))
         lost = clock.read("pps.queue_lost")
         found = [take(clock) for _ in range(min(16, burst))]
         assert found == expected[:16]

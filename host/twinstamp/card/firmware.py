@@ -17,11 +17,14 @@ from twinstamp.errors import ConfigError, DeviceError, InputError
 if TYPE_CHECKING:
     from twinstamp.card.card import Card
 
-INPUT_FIELDS = ("now_q32", "pulse_q32", "slew_left_q64", "tai_s", "qerr_ps", "accuracy_ns", "flags")
+INPUT_FIELDS = (
+    "now_q32", "pulse_q32", "slew_left_q64", "tai_s", "qerr_ps", "accuracy_ns", "flags", "other_q32",
+    "moves",
+)  # fmt: skip
 OUTPUT_FIELDS = (
     "increment_q72", "load_delta_q32", "slew_amount_q64", "slew_step_q64", "bound_ns", "flags", "state",
     "events", "offset_ps", "innovation_ps", "frequency_ppt", "ageing_ppt_day", "sigma_ps",
-    "frequency_sigma_ppt", "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s",
+    "frequency_sigma_ppt", "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s", "expected_q32",
 )  # fmt: skip
 SETTINGS = (
     "white_ppt", "flicker_ppt", "walk_ppt", "temperature_ppt", "learn", "wander_ps", "jitter_ps",
@@ -29,14 +32,14 @@ SETTINGS = (
     "holdover_bound_ns",
 )  # fmt: skip
 
-_INPUT = struct.Struct("<QQqQiII4x")
-_OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiI4x")
+_INPUT = struct.Struct("<QQqQiIIiI4x")
+_OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiIi")
 _HEAD = struct.Struct("<4I3Ii8I2I")
 _SETTINGS = struct.Struct("<14I")
 _ENTRY_BYTES = 8 + _INPUT.size + _OUTPUT.size
 _LOG_AT = _HEAD.size + _SETTINGS.size
 _MAGIC = 0x584F424D
-_VERSION = 1
+_VERSION = 2
 _TRIES = 100
 _RESULTS = {2: "the firmware does not know this command", 3: "the firmware refused it: out of its limits"}
 _ACCEPT, _SET, _OFFSET, _RESTART = 1, 2, 3, 4
