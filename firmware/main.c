@@ -66,6 +66,10 @@ static void take_edges(course* at) {
     }
 }
 
+static void drop_edges(void) {
+    for (uint32_t left = QUEUE; left > 0; --left) mmio_write(CARD_PPS_QUEUE_NEXT, 1);
+}
+
 static void read_bytes(void) {
     // What came meanwhile waits for the next round: the loop is bounded.
     for (uint32_t left = mmio_read(CARD_UART_STATUS) & 0xFFFFu; left > 0; --left) {
@@ -154,6 +158,7 @@ static void give_up(course* at) {
     mmio_write(CARD_CLOCK_BOUND, SERVO_BOUND_UNKNOWN);
     mmio_write64(CARD_CLOCK_SLEW_AMOUNT, 0);
     read_orders(&at->told);
+    drop_edges();
     second_forget(&names);
     at->cold = 1;
     at->second_q32 = now_q32();
@@ -237,8 +242,7 @@ static void step(course* at) {
 
     const uint64_t done_q32 = now_q32();
     uint64_t took_q32 = done_q32 - in.now_q32;
-    // A load that was ordered was done, unless the clock has refused it. Any other is somebody else's:
-    // main().
+    // A load that was ordered was done, unless the clock has refused it. Of any other main() takes care.
     if ((out.flags & SERVO_OUT_LOAD) && !(mmio_read(CARD_CLOCK_STATUS) & CARD_CLOCK_STATUS_LOAD_REFUSED)) {
         const uint64_t delta_q32 = (uint64_t)out.load_delta_q32;
         took_q32 -= delta_q32;
@@ -288,8 +292,7 @@ int main(void) {
     control(SERVO_COLD, 0, 0);
     mmio_write(CARD_CLOCK_BOUND, SERVO_BOUND_UNKNOWN);
     mmio_write(CARD_PPS_CONTROL, mmio_read(CARD_PPS_CONTROL) | CARD_PPS_CONTROL_ENABLE);
-    // Edges of the time before.
-    for (uint32_t left = QUEUE; left > 0; --left) mmio_write(CARD_PPS_QUEUE_NEXT, 1);
+    drop_edges();
     at.glitches = mmio_read(CARD_PPS_GLITCHES);
     read_orders(&at.told);
     at.second_q32 = now_q32();

@@ -3,7 +3,7 @@
 
 A Kalman filter that knows the whole model and all its figures (flicker as its 22 first-order processes, the
 receiver's wander as another): its covariance needs no data, so the result is exact, and no predictor has a
-smaller mean square (the processes are Gaussian). Told nothing of the drawn values: frequency offset, processes.
+smaller mean square (the processes are Gaussian). It does not know what is drawn: frequency and processes.
 """
 
 from __future__ import annotations
