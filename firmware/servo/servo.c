@@ -593,22 +593,16 @@ static void reacquire(step* t, int64_t innovation_as) {
     s->fresh = s->mean_count = s->mean_held = 0;
 }
 
-// What the frequency has changed by in holdover of held s, one sigma, in ps per n s: a prediction over t s
-// that is off by x runs off at 3/2 x / t, a random walk of frequency taken for granted.
-static int64_t turned_ps(step* t, int64_t held, int64_t n) {
-    return 3 * n * root(prediction_ps2(t->s, held, &t->saturated)) / (2 * held);
-}
-
 // A pulse that was refused: does it agree with the ones before, and what does it contradict?
-static void weigh(step* t, int64_t innovation_as, bool inside) {
+static void weigh(step* t, int64_t innovation_as, bool inside, int64_t bound) {
     servo_state* s = t->s;
     const uint64_t phase_as = (uint64_t)t->measured_as - s->control_as;
     const int64_t since = (int64_t)(phase_as - s->candidate_as);
     const int64_t expected = fixed_mul_div(s->frequency_as_s, (int64_t)t->elapsed_s, 1, &t->saturated);
     const int64_t apart_ps = magnitude_ps(fixed_sub(since, expected, &t->saturated));
     const int64_t second_ps2 = sum(2 * t->noise_ps2, octave_ps2(s, 0, &t->saturated), &t->saturated);
-    // The oscillator may run at another frequency by now.
-    const int64_t turned = s->holdover_s > 0 ? COVER * turned_ps(t, s->holdover_s, 1) : 0;
+    // The oscillator may run at another frequency by now: as in still_pulled().
+    const int64_t turned = s->holdover_s > 0 ? 3 * bound / (2 * s->holdover_s) : 0;
     const bool agree =
         s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2) + turned;
     if (!agree) s->candidates = s->inside = s->outside = 0;
@@ -646,7 +640,10 @@ static bool still_pulled(step* t, int64_t innovation_as) {
     if (s->pulled_s <= 32) return true;
     s->pulled_s = 0;
     const int64_t run_ps = magnitude_ps(fixed_sub(innovation_as, s->pulled_as, &t->saturated));
-    return run_ps > COVER * turned_ps(t, s->holdover_s > 32 ? s->holdover_s : 32, 32);
+    // A prediction over t s that is off by x runs off at 3/2 x / t, a random walk of frequency taken for
+    // granted.
+    const int64_t held = s->holdover_s > 32 ? s->holdover_s : 32;
+    return run_ps > COVER * 48 * root(prediction_ps2(s, held, &t->saturated)) / held;
 }
 
 static void step_measured(step* t) {
@@ -677,11 +674,12 @@ static void step_measured(step* t) {
             return;
         }
         t->events |= SERVO_EVENT_OUTLIER;
-        weigh(t, innovation_as, far_ps <= (uint64_t)bound_ps(t, 0));
+        const int64_t bound = bound_ps(t, 0);
+        weigh(t, innovation_as, far_ps <= (uint64_t)bound, bound);
     } else {
         const int64_t bound = bound_ps(t, 0);
         const bool inside = far_ps <= (uint64_t)(bound + GATE * root(t->noise_ps2));
-        weigh(t, innovation_as, inside);
+        weigh(t, innovation_as, inside, bound);
         if (!inside) t->events |= SERVO_EVENT_OUTLIER;
         const uint32_t needed = s->state == SERVO_DISPUTED ? CONTRADICTIONS : 3;
         // Not to a receiver that says to be worse than the clock is by itself.
