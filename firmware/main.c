@@ -4,6 +4,7 @@
 // One loop, no interrupt. When the servo is cold, seconds are counted from the last pulse (or from nothing);
 // else they are those of card time. A step comes 100 ms after the second began where its message is there,
 // and 500 ms after it at the latest, with or without a pulse.
+#include "edges.h"
 #include "mailbox.h"
 #include "mmio.h"
 #include "receiver.h"
@@ -16,7 +17,10 @@
 #define SILENCE_TICKS 10u           // longer than any pause within a message
 #define WATCHDOG_CYCLES 400000000u  // 3.2 s: three steps that do not come
 #define OUTPUT_LIMIT_Q32 (SECOND_Q32 / 500)
-#define LOAD_LATENCY_Q32 9u  // from reading card time to its load: some 250 cycles
+#define QUEUE 16u  // edges that the capture keeps
+// From reading card time to its load, counted in the closed loop (tests/loop/test_clock.py): cycles of 8 ns.
+#define LOAD_CYCLES 123u
+#define LOAD_LATENCY_Q32 (LOAD_CYCLES * 34360u / 1000u)
 
 // Read over the bus by the host: nothing here may be left to a register.
 static volatile mailbox box __attribute__((section(".mailbox"), aligned(8)));
@@ -27,55 +31,44 @@ static servo_config config;
 
 extern uint32_t _stack_limit[], _stack_top[];
 
+// What the clock was told: whatever else stands in its registers somebody else wrote.
+typedef struct {
+    uint32_t epoch;
+    uint64_t increment_q72, slew_step_q64, slew_amount_q64;
+} orders;
+
 typedef struct {
     uint64_t second_q32;  // card time of the second to be stepped
-    uint64_t pulse_q32;
-    uint32_t edges;  // as last seen
-    uint32_t pulse;  // one came for this second
-    uint32_t flags;  // SERVO_IN_*, of this second
+    edges came;           // of this second
+    uint32_t early;       // the capture says so of the one that is taken for the pulse
     uint32_t glitches;
     uint32_t cold;
     uint32_t accept;
+    uint32_t moves;  // how often somebody else has moved the clock
+    orders told;
 } course;
 
 static uint64_t now_q32(void) {
     return mmio_read64(CARD_CLOCK_NOW);
 }
 
-// The edge that stands in the registers, rounded to 2^-32 s.
-static uint32_t read_edge(uint64_t* q32, uint32_t* flags) {
-    uint32_t edges = mmio_read(CARD_PPS_EDGES);
-    for (uint32_t i = 0; i < 4; ++i) {
-        *q32 = mmio_read64(CARD_PPS_EDGE_TIME);
-        *q32 += mmio_read(CARD_PPS_EDGE_FRACTION) >> 31;
-        *flags = mmio_read(CARD_PPS_EDGE_FLAGS);
-        const uint32_t again = mmio_read(CARD_PPS_EDGES);
-        if (again == edges) break;
-        edges = again;
+static void take_edges(course* at) {
+    for (uint32_t left = QUEUE; left > 0; --left) {
+        const uint32_t flags = mmio_read(CARD_PPS_QUEUE_FLAGS);
+        if (!(flags & CARD_PPS_QUEUE_FLAGS_VALID)) return;
+        // Rounded to 2^-32 s.
+        const uint64_t q32 = mmio_read64(CARD_PPS_QUEUE_TIME) + (flags & CARD_PPS_QUEUE_FLAGS_HALF ? 1u : 0u);
+        mmio_write(CARD_PPS_QUEUE_NEXT, 1);
+        box.pulses = box.pulses + 1;
+        if (at->came.count > 0) box.extra_pulses = box.extra_pulses + 1;
+        if (at->cold && at->came.count == 0) at->second_q32 = q32;
+        if (edges_take(&at->came, q32))
+            at->early = flags & (CARD_PPS_QUEUE_FLAGS_EARLY | CARD_PPS_QUEUE_FLAGS_DOUBLED);
     }
-    return edges;
 }
 
-static void look_for_pulse(course* at) {
-    uint64_t q32;
-    uint32_t edge_flags;
-    const uint32_t edges = read_edge(&q32, &edge_flags);
-    const uint32_t came = edges - at->edges;
-    if (came == 0) return;
-    at->edges = edges;
-    box.pulses += came;
-    // Of several only the last still stands; the first is wanted, so it counts only where it is seen at once.
-    if (at->pulse || came > 1) {
-        at->flags |= SERVO_IN_DOUBLE;
-        box.extra_pulses += at->pulse ? came : came - 1;
-    }
-    if (at->pulse) return;
-    at->pulse = 1;
-    at->pulse_q32 = q32;
-    at->flags |= SERVO_IN_PULSE;
-    if (edge_flags & (CARD_PPS_EDGE_FLAGS_EARLY | CARD_PPS_EDGE_FLAGS_DOUBLED)) at->flags |= SERVO_IN_EARLY;
-    if (at->cold) at->second_q32 = q32;
-    second_pulse(&names, q32);
+static void drop_edges(void) {
+    for (uint32_t left = QUEUE; left > 0; --left) mmio_write(CARD_PPS_QUEUE_NEXT, 1);
 }
 
 static void take_messages(uint32_t kind) {
@@ -105,10 +98,17 @@ static void listen(uint32_t events) {
     }
 }
 
+static void next_second(course* at, uint32_t expected_q32) {
+    at->early = 0;
+    edges_start(&at->came, !at->cold, at->second_q32 + (uint64_t)(int64_t)(int32_t)expected_q32);
+}
+
 static void restart_servo(course* at) {
     // Within its limits: checked before.
     (void)servo_init(&servo, &config);
     at->cold = 1;
+    second_forget(&names);
+    next_second(at, 0);
 }
 
 static void command(course* at) {
@@ -135,14 +135,13 @@ static void command(course* at) {
         case COMMAND_SET: {
             const uint32_t place = (uint32_t)(argument >> 32);
             static servo_config wanted;
-            static servo_state tried;
             if (place >= sizeof config / 4) {
                 result = RESULT_REFUSED;
                 break;
             }
             wanted = config;
             ((uint32_t*)&wanted)[place] = (uint32_t)argument;
-            if (servo_init(&tried, &wanted) != SERVO_OK) {
+            if (servo_config_check(&wanted) != SERVO_OK) {
                 result = RESULT_REFUSED;
                 break;
             }
@@ -182,6 +181,28 @@ static void publish_offset(uint64_t tai_s) {
     mmio_write(CARD_CLOCK_UTC_OFFSET, offset_word(of->offset_s, of->leap_s));
 }
 
+static void read_orders(orders* told) {
+    told->epoch = mmio_read(CARD_CLOCK_EPOCH);
+    told->increment_q72 = mmio_read64(CARD_CLOCK_INCREMENT);
+    told->slew_step_q64 = mmio_read64(CARD_CLOCK_SLEW_STEP);
+    told->slew_amount_q64 = mmio_read64(CARD_CLOCK_SLEW_AMOUNT);
+}
+
+// Somebody else has loaded, slewed or set the clock: nobody knows what time it is. Edges and messages so far
+// stand in the old time.
+static void give_up(course* at) {
+    ++at->moves;
+    control(SERVO_COLD, 0, 0);
+    mmio_write(CARD_CLOCK_BOUND, SERVO_BOUND_UNKNOWN);
+    mmio_write64(CARD_CLOCK_SLEW_AMOUNT, 0);
+    read_orders(&at->told);
+    drop_edges();
+    second_forget(&names);
+    at->cold = 1;
+    at->second_q32 = now_q32();
+    next_second(at, 0);
+}
+
 static uint32_t stack_low(void) {
     const uint32_t* word = _stack_limit;
     while (word < _stack_top && *word == 0xDEADBEEFu) ++word;
@@ -189,17 +210,27 @@ static uint32_t stack_low(void) {
 }
 
 static void step(course* at) {
-    second_name_t name = {0};
-    if (at->pulse)
-        second_name(&names, &name);
-    else
-        second_missed(&names);
-
     static servo_input in;
     static servo_output out;
     in = (servo_input){0};
-    in.flags = at->flags;
-    if (at->pulse) in.pulse_q32 = at->pulse_q32;
+    orders now;
+    read_orders(&now);
+    if (now.epoch != at->told.epoch || now.increment_q72 != at->told.increment_q72 ||
+        now.slew_step_q64 != at->told.slew_step_q64 || now.slew_amount_q64 != at->told.slew_amount_q64)
+        give_up(at);
+    edges_tell(&at->came, &in);
+    const uint32_t pulse = in.flags & SERVO_IN_PULSE;
+    second_name_t name = {0};
+    if (pulse) {
+        second_pulse(&names, in.pulse_q32);
+        second_name(&names, &name);
+    }
+    const uint32_t vouched = second_vouched(&names, pulse ? in.pulse_q32 : at->second_q32);
+    if (vouched == SECOND_FIX) in.flags |= SERVO_IN_FIX;
+    if (vouched == SECOND_FIX_BEFORE) in.flags |= SERVO_IN_FIX_BEFORE;
+    if (!pulse) second_missed(&names);
+    if (at->early) in.flags |= SERVO_IN_EARLY;
+    in.moves = at->moves;
     if (name.flags & SECOND_TAI) {
         in.flags |= SERVO_IN_TAI;
         in.tai_s = name.tai_s;
@@ -223,7 +254,6 @@ static void step(course* at) {
     if (at->accept) in.flags |= SERVO_IN_ACCEPT;
     at->accept = 0;
 
-    const uint32_t epoch = mmio_read(CARD_CLOCK_EPOCH);
     in.slew_left_q64 = (int64_t)mmio_read64(CARD_CLOCK_SLEW_LEFT);
     in.now_q32 = now_q32();
     servo_step(&servo, &in, &out);
@@ -231,13 +261,17 @@ static void step(course* at) {
     const uint32_t locked = out.flags & SERVO_OUT_LOCKED;
     if (!locked) control(out.state, 0, 0);
     if (out.flags & SERVO_OUT_LOAD) {
-        mmio_write64(CARD_CLOCK_LOAD_TIME, now_q32() + (uint64_t)out.load_delta_q32 + LOAD_LATENCY_Q32);
+        const uint64_t ahead_q32 = (uint64_t)out.load_delta_q32 + LOAD_LATENCY_Q32;
+        mmio_write64(CARD_CLOCK_LOAD_TIME, now_q32() + ahead_q32);
         control(out.state, 0, 1);
     }
+    at->told.increment_q72 = out.increment_q72;
     mmio_write64(CARD_CLOCK_INCREMENT, out.increment_q72);
     if (out.flags & SERVO_OUT_SLEW) {
-        mmio_write64(CARD_CLOCK_SLEW_STEP, out.slew_step_q64);
-        mmio_write64(CARD_CLOCK_SLEW_AMOUNT, (uint64_t)out.slew_amount_q64);
+        at->told.slew_step_q64 = out.slew_step_q64;
+        at->told.slew_amount_q64 = (uint64_t)out.slew_amount_q64;
+        mmio_write64(CARD_CLOCK_SLEW_STEP, at->told.slew_step_q64);
+        mmio_write64(CARD_CLOCK_SLEW_AMOUNT, at->told.slew_amount_q64);
     }
     publish_offset(out.state != SERVO_COLD ? now_q32() >> 32 : name.flags & SECOND_TAI ? name.tai_s : 0);
     mmio_write(CARD_CLOCK_BOUND, out.bound_ns);
@@ -245,12 +279,13 @@ static void step(course* at) {
 
     const uint64_t done_q32 = now_q32();
     uint64_t took_q32 = done_q32 - in.now_q32;
-    // A load that was ordered was done, unless the epoch says that it was refused.
-    if (mmio_read(CARD_CLOCK_EPOCH) != epoch) {
+    // A load that was ordered was done, unless the clock has refused it. Of any other main() takes care.
+    if ((out.flags & SERVO_OUT_LOAD) && !(mmio_read(CARD_CLOCK_STATUS) & CARD_CLOCK_STATUS_LOAD_REFUSED)) {
         const uint64_t delta_q32 = (uint64_t)out.load_delta_q32;
         took_q32 -= delta_q32;
         second_shift(&names, delta_q32);
         at->second_q32 += delta_q32;
+        ++at->told.epoch;
     }
     const uint32_t took = took_q32 > 0xFFFFFFFFu ? 0xFFFFFFFFu : (uint32_t)took_q32;
 
@@ -268,21 +303,21 @@ static void step(course* at) {
     box.stack_low = stack_low();
     box.changes = box.changes + 1;
 
-    at->pulse = 0;
-    at->flags = 0;
+    if (out.state == SERVO_COLD && !at->cold) second_forget(&names);
     at->cold = out.state == SERVO_COLD;
     // The next second: a second on from this one, or the whole second of card time next to that.
     at->second_q32 += SECOND_Q32;
     if (!at->cold) at->second_q32 = (at->second_q32 + SECOND_Q32 / 2) & ~(SECOND_Q32 - 1);
+    next_second(at, (uint32_t)out.expected_q32);
     mmio_write(CARD_CPU_PET, 1);
 }
 
 int main(void) {
     servo_config_default(&config);
     static course at;
-    restart_servo(&at);
     receiver_init(&gps);
     second_init(&names);
+    restart_servo(&at);
 
     mmio_write(CARD_CPU_WATCHDOG, WATCHDOG_CYCLES);
     mmio_write(CARD_CPU_TICK, TICK_CYCLES);
@@ -290,8 +325,9 @@ int main(void) {
     control(SERVO_COLD, 0, 0);
     mmio_write(CARD_CLOCK_BOUND, SERVO_BOUND_UNKNOWN);
     mmio_write(CARD_PPS_CONTROL, mmio_read(CARD_PPS_CONTROL) | CARD_PPS_CONTROL_ENABLE);
-    at.edges = mmio_read(CARD_PPS_EDGES);
+    drop_edges();
     at.glitches = mmio_read(CARD_PPS_GLITCHES);
+    read_orders(&at.told);
     at.second_q32 = now_q32();
 
     box.magic = MAILBOX_MAGIC;
@@ -306,12 +342,13 @@ int main(void) {
         const uint32_t events = mmio_read(CARD_CPU_EVENTS);
         mmio_write(CARD_CPU_EVENTS_CLEAR,
                    events & (CARD_CPU_EVENTS_PPS | CARD_CPU_EVENTS_TICK | CARD_CPU_EVENTS_COMMAND));
-        if (events & CARD_CPU_EVENTS_PPS) look_for_pulse(&at);
+        if (mmio_read(CARD_CLOCK_EPOCH) != at.told.epoch) give_up(&at);
+        if (events & CARD_CPU_EVENTS_PPS) take_edges(&at);
         listen(events);
         if (events & CARD_CPU_EVENTS_COMMAND) command(&at);
         // Signed: a second that is still to come is not due.
         const int64_t since_q32 = (int64_t)(now_q32() - at.second_q32);
-        const uint32_t heard = at.pulse && second_complete(&names);
+        const uint32_t heard = at.came.count > 0 && second_complete(&names, edges_nearest(&at.came));
         if (since_q32 >= (int64_t)(5 * TENTH_Q32) || (heard && since_q32 >= (int64_t)TENTH_Q32)) step(&at);
     }
 }

@@ -141,20 +141,35 @@ void second_init(second* self) {
     self->published.offset_s = table.offset_s;  // a guess, as after reset
 }
 
+static void heard_fix(second* self, uint8_t kind, uint32_t fixed, uint64_t now_q32) {
+    if (kind < self->voucher) return;
+    self->voucher = kind;
+    if (!fixed) return;
+    self->fix_q32 = now_q32;
+    self->heard_fix = 1;
+}
+
 void second_message(second* self, const receiver* from, uint32_t kind, uint64_t now_q32) {
     switch (kind) {
         case RECEIVER_TP:
-            self->next_tp = from->tp;
-            self->has_next_tp = 1;
-            self->heard_q32 = now_q32;
+            self->heard_tp[1] = self->heard_tp[0];
+            self->tp_q32[1] = self->tp_q32[0];
+            self->heard_tp[0] = from->tp;
+            self->tp_q32[0] = now_q32;
+            if (self->heard_tps < 2) ++self->heard_tps;
+            if (self->voucher < VOUCHER_TP) self->voucher = VOUCHER_TP;
             break;
         case RECEIVER_PVT:
             self->pvt = from->pvt;
-            self->has_pvt = 1;
+            self->pvt_q32 = now_q32;
+            self->heard_pvt = 1;
+            heard_fix(self, VOUCHER_PVT, from->pvt.fixed, now_q32);
             break;
         case RECEIVER_UTC:
             self->utc = from->utc;
-            self->has_utc = 1;
+            self->utc_q32 = now_q32;
+            self->heard_utc = 1;
+            heard_fix(self, VOUCHER_UTC, 1, now_q32);
             break;
         case RECEIVER_LEAP:
             self->leap = from->leap;
@@ -165,26 +180,55 @@ void second_message(second* self, const receiver* from, uint32_t kind, uint64_t 
     }
 }
 
+static uint32_t behind(uint64_t heard_q32, uint64_t pulse_q32) {
+    return heard_q32 - pulse_q32 < SECOND_Q32;
+}
+
+// TIM-TP of a pulse at pulse_q32; 0: none. It is sent up to a second before its pulse.
+static const receiver_tp* tp_of(const second* self, uint64_t pulse_q32) {
+    for (uint32_t i = 0; i < self->heard_tps; ++i) {
+        const uint64_t before_q32 = pulse_q32 - self->tp_q32[i];
+        if (before_q32 != 0 && before_q32 < SECOND_Q32 + SECOND_Q32 / 8) return &self->heard_tp[i];
+    }
+    return 0;
+}
+
 void second_pulse(second* self, uint64_t pulse_q32) {
-    self->tp = self->next_tp;
-    // It is sent up to a second before its pulse.
-    self->has_tp = self->has_next_tp && pulse_q32 - self->heard_q32 < SECOND_Q32 + SECOND_Q32 / 8;
-    self->has_next_tp = 0;
-    self->has_pvt = self->has_utc = 0;
     self->pulse_q32 = pulse_q32;
 }
 
-uint32_t second_complete(const second* self) {
-    return self->has_pvt || (self->has_utc && !self->has_tp);
+uint32_t second_complete(const second* self, uint64_t pulse_q32) {
+    if (self->heard_pvt && behind(self->pvt_q32, pulse_q32)) return 1;
+    return self->heard_utc && behind(self->utc_q32, pulse_q32) && tp_of(self, pulse_q32) == 0;
+}
+
+uint32_t second_vouched(const second* self, uint64_t begin_q32) {
+    if (self->voucher == VOUCHER_TP) {
+        const receiver_tp* tp = tp_of(self, begin_q32);
+        return tp && tp->qerr_valid ? SECOND_FIX : 0;
+    }
+    if (!self->heard_fix) return 0;
+    if (behind(self->fix_q32, begin_q32)) return SECOND_FIX;
+    return begin_q32 - self->fix_q32 <= SECOND_Q32 ? SECOND_FIX_BEFORE : 0;
 }
 
 void second_missed(second* self) {
-    self->has_next_tp = self->has_tp = self->has_pvt = self->has_utc = 0;
+    self->heard_pvt = self->heard_utc = 0;
+}
+
+void second_forget(second* self) {
+    self->heard_tps = self->heard_pvt = self->heard_utc = self->heard_fix = 0;
+    self->voucher = VOUCHER_NONE;
+    self->agreed = 0;
 }
 
 void second_shift(second* self, uint64_t delta_q32) {
     self->pulse_q32 += delta_q32;
-    self->heard_q32 += delta_q32;
+    self->tp_q32[0] += delta_q32;
+    self->tp_q32[1] += delta_q32;
+    self->pvt_q32 += delta_q32;
+    self->utc_q32 += delta_q32;
+    self->fix_q32 += delta_q32;
     self->candidate_q32 += delta_q32;
 }
 
@@ -216,6 +260,11 @@ void second_publish(second* self, uint64_t tai_s) {
 
 void second_name(second* self, second_name_t* out) {
     *out = (second_name_t){0};
+    const receiver_tp* tp = tp_of(self, self->pulse_q32);
+    self->has_tp = tp != 0;
+    if (tp) self->tp = *tp;
+    self->has_pvt = self->heard_pvt && behind(self->pvt_q32, self->pulse_q32);
+    self->has_utc = self->heard_utc && behind(self->utc_q32, self->pulse_q32);
     uint64_t tai_s = 0;
     uint32_t named = 0, needed = 2;
     const uint32_t fixed = self->has_pvt && self->pvt.fixed;
@@ -232,6 +281,7 @@ void second_name(second* self, second_name_t* out) {
         named = tai_of_civil(self, &self->utc, &tai_s);
         needed = 3;
     }
+    if (second_vouched(self, self->pulse_q32) == 0) named = 0;
     if (named) {
         const uint64_t passed_q32 = self->pulse_q32 - self->candidate_q32;
         const uint64_t passed_s = (passed_q32 + SECOND_Q32 / 2) >> 32;

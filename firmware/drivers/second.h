@@ -4,7 +4,15 @@
 // GPS time where the receiver gives it (TIM-TP: TAI = GPS + 19 s), else UTC (NAV-PVT, NMEA) with TAI - UTC
 // from the satellites (NAV-TIMELS), from the host, or from the table in second.c until it expires; else TAI
 // is unknown. A name counts when it follows on the one before it by the seconds that have passed: on two
-// pulses in a row from UBX, on three from NMEA, whose checksum has 8 bits. Pure: no register, no global.
+// pulses in a row from UBX, on three from NMEA, whose checksum has 8 bits.
+//
+// A message with a fix vouches for a pulse. Which messages can, the strongest kind that the receiver has sent
+// decides: NAV-PVT by its fix; else RMC by its status (and ZDA where no sentence says otherwise); else TIM-TP
+// by a valid qErr, which a receiver without a fix takes back. A pulse that nobody vouches for is not named.
+//
+// What belongs to a pulse is decided by when it was heard: TIM-TP within the second before it, the others
+// behind it. So edges that are none, and seconds without a pulse, bring nothing out of step. Pure: no
+// register, no global.
 #ifndef TWINSTAMP_SECOND_H
 #define TWINSTAMP_SECOND_H
 
@@ -37,15 +45,25 @@ typedef struct {
 
 // Who says so, best first. SECOND_NOBODY: what was said last has expired, or nobody has said anything.
 enum { SECOND_NOBODY = 0, SECOND_SATELLITES = 1, SECOND_HOST = 2, SECOND_TABLE = 3 };
+// What vouches, the weakest first.
+enum { VOUCHER_NONE = 0, VOUCHER_TP = 1, VOUCHER_UTC = 2, VOUCHER_PVT = 3 };
+// Results of second_vouched(), 0: neither.
+enum { SECOND_FIX = 1, SECOND_FIX_BEFORE = 2 };
 
 typedef struct {
-    // Of the pulse to come, and of the last one.
-    receiver_tp next_tp, tp;
+    // What was heard last, and at which card time; of TIM-TP the last two, the newer first.
+    receiver_tp heard_tp[2];
     receiver_pvt pvt;
     receiver_utc utc;
-    uint8_t has_next_tp, has_tp, has_pvt, has_utc;
-    uint64_t pulse_q32;  // card time of the last pulse
-    uint64_t heard_q32;  // of the TIM-TP for the next one
+    uint64_t tp_q32[2], pvt_q32, utc_q32;
+    uint8_t heard_tps, heard_pvt, heard_utc;
+    uint8_t voucher;    // the strongest kind heard: VOUCHER_*
+    uint8_t heard_fix;  // a message with a fix, of that kind
+    uint64_t fix_q32;
+    // Of the last pulse.
+    uint64_t pulse_q32;  // its card time
+    receiver_tp tp;
+    uint8_t has_tp, has_pvt, has_utc;
     // The last name given, and how many in a row agreed.
     uint64_t candidate_s, candidate_q32;
     uint32_t agreed, last_week_fix;
@@ -68,14 +86,19 @@ typedef struct {
 void second_init(second* self);
 // A message was taken out of the receiver's stream (kind as receiver_byte()'s), at card time now_q32.
 void second_message(second* self, const receiver* from, uint32_t kind, uint64_t now_q32);
-// A pulse came: what was said about the next one is about this one now.
+// The pulse of this second stood at pulse_q32.
 void second_pulse(second* self, uint64_t pulse_q32);
-// Everything that names the last pulse has come that this receiver sends.
-uint32_t second_complete(const second* self);
+// Everything that names a pulse at pulse_q32 has come that this receiver sends.
+uint32_t second_complete(const second* self, uint64_t pulse_q32);
+// Whether a message with a fix was heard for the second that began at begin_q32, or else for the one before.
+uint32_t second_vouched(const second* self, uint64_t begin_q32);
 // The name of the last pulse; once a pulse.
 void second_name(second* self, second_name_t* out);
-// No pulse this second: what was said about it is void.
+// No pulse this second: what was said about it is void. What is said of the next one is not.
 void second_missed(second* self);
+// Card time was moved by somebody, or the clock has gone cold: nothing heard so far counts, names must agree
+// anew. What is known of TAI - UTC stays.
+void second_forget(second* self);
 // Card time was moved by delta.
 void second_shift(second* self, uint64_t delta_q32);
 // TAI - UTC by the host, good until a second of TAI; no leap second is known then. 0: refused.

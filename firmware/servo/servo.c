@@ -20,7 +20,9 @@
 #define PRIOR 4                      // how many second differences the prior is worth
 #define ENOUGH 16                    // second differences that an octave needs before it is believed
 #define CONTRADICTIONS 10            // seconds of one contradiction that make a dispute
-#define NEVER UINT32_C(0xFFFFFFFF)
+#define VOUCHED_S 1                  // a message with a fix vouches for this second's pulse and the next one
+#define FALSE_FIX_S 28               // receivers report a fix for 20 s after they have lost their antenna
+#define LONG_S 1000                  // longer than these two
 
 typedef struct {
     servo_state* s;
@@ -30,10 +32,12 @@ typedef struct {
     bool saturated;
     bool measured;        // there is a pulse to look at
     bool accepted;        // and it went into the filter
+    bool doubted;         // the receiver itself says that it is worse than usual
     uint64_t epoch_s;     // the second whose pulse was due last
     uint64_t elapsed_s;   // since the one before
     int64_t measured_as;  // pulse against its second, qErr applied
     int64_t noise_ps2;    // its variance, without the receiver's wander
+    uint32_t told_ps;     // the receiver's own estimate
 } step;
 
 static int64_t limited(int64_t value, int64_t lowest, int64_t highest) {
@@ -55,7 +59,8 @@ static int64_t sum(int64_t a, int64_t b, bool* saturated) {
     return limited(result, -MOST_PS2, MOST_PS2);
 }
 
-static int64_t magnitude_ps(int64_t as) {
+// Not inline: a division of 64 bits in ten places.
+static __attribute__((noinline)) int64_t magnitude_ps(int64_t as) {
     return (int64_t)(fixed_magnitude(as) / (uint64_t)AS_PER_PS);
 }
 
@@ -312,13 +317,20 @@ static int64_t offset_ps2(step* t, int64_t ahead_q32) {
     return limited(variance, 1, MOST_PS2);
 }
 
+// By how much the receiver says to be worse than it usually is, one standard deviation.
+static uint32_t excess_ps(const servo_state* s, uint32_t told_ps) {
+    return s->usual_ps != 0 && told_ps > s->usual_ps ? told_ps - s->usual_ps : 0;
+}
+
 // The bound: four sigma of estimate and wander, doubts, and what the temperature may do.
 static int64_t bound_ps(step* t, int64_t ahead_q32) {
     const servo_state* s = t->s;
     bool* full = &t->saturated;
     int64_t wander = square(s->config.wander_ps, full);
-    // A receiver that says that it is worse than its kind is believed.
-    const int64_t told = square((int64_t)s->accuracy_ns * 1000 / 4, full);
+    // A receiver that says that it is worse than its kind is believed: a quarter of what it usually says, for
+    // receivers are careful; all of what it says beyond that.
+    const uint32_t excess = excess_ps(s, s->accuracy_ps);
+    const int64_t told = square((s->accuracy_ps - excess) / 4 + excess, full);
     if (told > wander) wander = told;
     int64_t variance = offset_ps2(t, ahead_q32);
     if (s->residual_q16 > 65536)
@@ -414,13 +426,24 @@ static void judge_qerr(step* t, uint64_t raw_phase_as, bool valid) {
 
 // ---- States -----------------------------------------------------------------------------------------------
 
+// As at the first start, but for what is the oscillator's own: its frequency, its noise and its ageing, and
+// how the clock is steered.
 static void become_cold(servo_state* s) {
     s->state = SERVO_COLD;
+    // What was believed of time: nothing may be taken for granted that the first start does not.
+    s->locked_once = s->fresh = s->load_ordered = s->holdover_s = s->doubt_ps = s->snapshots = 0;
     s->cold_count = s->good = s->missed = s->candidates = s->inside = s->outside = s->returning = 0;
-    s->agreed = s->disagreed = s->load_ordered = s->fresh = s->holdover_s = s->doubt_ps = s->snapshots =
-        s->pulled = s->pulled_s = 0;
-    s->qerr_run = s->ageing_held = s->mean_held = s->mean_count = 0;
+    s->agreed = s->disagreed = s->pulled = s->pulled_s = s->stuck = 0;
+    s->disputed_as = s->pulled_as = 0;
+    s->disagreement_s = 0;
     s->residual_q16 = 65536;
+    // Of the receiver: it may be another one by now.
+    s->unvouched_s = LONG_S;
+    s->unvouched = s->accuracy_ps = s->usual_ps = 0;
+    s->qerr_run = s->qerr_count = s->qerr_use = s->qerr_proven = 0;
+    for (unsigned use = 0; use < SERVO_QERR_USES; use++) s->qerr_square[use] = 0;
+    // Spans of the oscillator's phase that the time to come does not continue.
+    s->ageing_held = s->mean_held = s->mean_count = 0;
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) s->octave[j].held = 0;
 }
 
@@ -447,18 +470,23 @@ static bool between(uint32_t value, uint32_t lowest, uint32_t highest) {
     return value >= lowest && value <= highest;
 }
 
-uint32_t servo_init(servo_state* state, const servo_config* config) {
+uint32_t servo_config_check(const servo_config* config) {
     const uint32_t most = 1000000000;
+    const bool good = between(config->white_ppt, 0, most) && between(config->flicker_ppt, 0, most) &&
+                      between(config->walk_ppt, 0, most) && between(config->temperature_ppt, 0, most) &&
+                      between(config->learn, 0, 1) && between(config->wander_ps, 0, most) &&
+                      between(config->jitter_ps, 0, most) && between(config->sawtooth_ps, 0, most) &&
+                      between(config->capture_ps, 0, most) && between(config->slew_limit_ppb, 1, 100000) &&
+                      between(config->frequency_limit_ppb, 1, 200000) &&
+                      between(config->lock_pulses, 4, 1000) && between(config->lock_bound_ns, 1, most) &&
+                      between(config->holdover_bound_ns, 1, 2000000);
+    return good ? SERVO_OK : SERVO_BAD_CONFIG;
+}
+
+uint32_t servo_init(servo_state* state, const servo_config* config) {
     *state = (servo_state){.state = SERVO_FAILED, .increment_q72 = SERVO_NOMINAL_Q72};
     state->bound_ns = SERVO_BOUND_UNKNOWN;
-    if (!(between(config->white_ppt, 0, most) && between(config->flicker_ppt, 0, most) &&
-          between(config->walk_ppt, 0, most) && between(config->temperature_ppt, 0, most) &&
-          between(config->learn, 0, 1) && between(config->wander_ps, 0, most) &&
-          between(config->jitter_ps, 0, most) && between(config->sawtooth_ps, 0, most) &&
-          between(config->capture_ps, 0, most) && between(config->slew_limit_ppb, 1, 100000) &&
-          between(config->frequency_limit_ppb, 1, 200000) && between(config->lock_pulses, 4, 1000) &&
-          between(config->lock_bound_ns, 1, most) && between(config->holdover_bound_ns, 1, 2000000)))
-        return SERVO_BAD_CONFIG;
+    if (servo_config_check(config) != SERVO_OK) return SERVO_BAD_CONFIG;
     state->config = *config;
     become_cold(state);
     start_learning(state);
@@ -472,12 +500,17 @@ uint32_t servo_init(servo_state* state, const servo_config* config) {
 static void step_cold(step* t) {
     servo_state* s = t->s;
     const servo_input* in = t->in;
-    const bool whole = (in->flags & SERVO_IN_PULSE) && (in->flags & SERVO_IN_TAI) &&
-                       in->tai_s < (UINT64_C(1) << 32) - 3600 && in->tai_s > 3600;
+    const bool pulse = (in->flags & SERVO_IN_PULSE) && !(t->events & SERVO_EVENT_MOVED);
+    // With nothing to go by, a second with several edges says nothing.
+    const bool whole = pulse && (in->flags & SERVO_IN_TAI) && !(in->flags & SERVO_IN_DOUBLE) &&
+                       s->unvouched_s <= VOUCHED_S && in->tai_s < (UINT64_C(1) << 32) - 3600 &&
+                       in->tai_s > 3600;
     const uint64_t age_q32 = in->now_q32 - in->pulse_q32;
     if (!whole || age_q32 > ONE_Q32) {
         if (whole) t->events |= SERVO_EVENT_INPUT;
-        if (!(in->flags & SERVO_IN_PULSE)) t->events |= SERVO_EVENT_MISSING;
+        if (!pulse) t->events |= SERVO_EVENT_MISSING;
+        if (pulse && s->unvouched_s > VOUCHED_S) t->events |= SERVO_EVENT_UNVOUCHED;
+        if (pulse && (in->flags & SERVO_IN_DOUBLE)) t->events |= SERVO_EVENT_DOUBLE;
         if (s->missed < 2) {
             s->missed++;
         } else {
@@ -526,9 +559,9 @@ static void step_cold(step* t) {
     s->p_xy = 0;
     s->p_xx_ps2 = square(100 * 1000 * 1000, &t->saturated);  // a load may be 100 us off
     s->epoch_s = in->tai_s;
-    // The pulse's age is counted by the card's own oscillator, at its old rate: that matters below a load's
-    // error.
-    t->out->load_delta_q32 = (int64_t)((in->tai_s << 32) - in->pulse_q32);
+    // The pulse's age was counted at the clock's old rate.
+    const int64_t gained_q32 = fixed_mul_div(excess, (int64_t)age_q32, AS_PER_S, &t->saturated);
+    t->out->load_delta_q32 = (int64_t)((in->tai_s << 32) - in->pulse_q32 - (uint64_t)gained_q32);
     t->out->flags |= SERVO_OUT_LOAD;
     t->events |= SERVO_EVENT_LOADED;
     s->offset_as = 0;
@@ -561,14 +594,17 @@ static void reacquire(step* t, int64_t innovation_as) {
 }
 
 // A pulse that was refused: does it agree with the ones before, and what does it contradict?
-static void weigh(step* t, int64_t innovation_as, bool inside) {
+static void weigh(step* t, int64_t innovation_as, bool inside, int64_t bound) {
     servo_state* s = t->s;
     const uint64_t phase_as = (uint64_t)t->measured_as - s->control_as;
     const int64_t since = (int64_t)(phase_as - s->candidate_as);
     const int64_t expected = fixed_mul_div(s->frequency_as_s, (int64_t)t->elapsed_s, 1, &t->saturated);
     const int64_t apart_ps = magnitude_ps(fixed_sub(since, expected, &t->saturated));
     const int64_t second_ps2 = sum(2 * t->noise_ps2, octave_ps2(s, 0, &t->saturated), &t->saturated);
-    const bool agree = s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2);
+    // The oscillator may run at another frequency by now: as in still_pulled().
+    const int64_t turned = s->holdover_s > 0 ? 3 * bound / (2 * s->holdover_s) : 0;
+    const bool agree =
+        s->candidates > 0 && t->elapsed_s == 1 && apart_ps <= 100000 + GATE * root(second_ps2) + turned;
     if (!agree) s->candidates = s->inside = s->outside = 0;
     s->candidates++;
     if (inside) {
@@ -638,13 +674,17 @@ static void step_measured(step* t) {
             return;
         }
         t->events |= SERVO_EVENT_OUTLIER;
-        weigh(t, innovation_as, far_ps <= (uint64_t)bound_ps(t, 0));
+        const int64_t bound = bound_ps(t, 0);
+        weigh(t, innovation_as, far_ps <= (uint64_t)bound, bound);
     } else {
-        const bool inside = far_ps <= (uint64_t)(bound_ps(t, 0) + GATE * root(t->noise_ps2));
-        weigh(t, innovation_as, inside);
+        const int64_t bound = bound_ps(t, 0);
+        const bool inside = far_ps <= (uint64_t)(bound + GATE * root(t->noise_ps2));
+        weigh(t, innovation_as, inside, bound);
         if (!inside) t->events |= SERVO_EVENT_OUTLIER;
         const uint32_t needed = s->state == SERVO_DISPUTED ? CONTRADICTIONS : 3;
-        if (s->inside >= needed && s->returning >= needed && s->disagreed == 0 &&
+        // Not to a receiver that says to be worse than the clock is by itself.
+        const bool better = COVER * (int64_t)excess_ps(s, t->told_ps) <= bound;
+        if (better && s->inside >= needed && s->returning >= needed && s->disagreed == 0 &&
             !still_pulled(t, innovation_as)) {
             reacquire(t, innovation_as);
             return;
@@ -708,11 +748,9 @@ static bool pulled(step* t, uint64_t phase_as) {
     return false;
 }
 
-// To before the pull began, and on from there by the oscillator alone.
-static void go_back(step* t) {
+// To what was known when a snapshot was taken, and on from there by the oscillator alone.
+static void go_back(step* t, const servo_snapshot* old) {
     servo_state* s = t->s;
-    t->events |= SERVO_EVENT_PULL;
-    const servo_snapshot* old = &s->snapshot[s->snapshots - 1];
     const uint64_t since = t->epoch_s - old->epoch_s;
     const int64_t moved = fixed_mul_div(old->frequency_as_s, (int64_t)since, 1, &t->saturated);
     s->offset_as = (int64_t)(old->phase_as + (uint64_t)moved + s->control_as);
@@ -721,6 +759,22 @@ static void go_back(step* t) {
     s->state = SERVO_HOLDOVER;
     s->missed = s->candidates = s->inside = s->outside = s->returning = s->snapshots = s->pulled_s = 0;
     s->pulled = 1;
+    if (s->accuracy_ps > s->usual_ps) s->accuracy_ps = s->usual_ps;  // as it was then
+}
+
+// Into holdover. A receiver that goes on pulsing with nobody who vouches, or doubts itself, has lost its
+// satellites some time before it said so: back to before that.
+static void hold(step* t, uint32_t before) {
+    servo_state* s = t->s;
+    if ((s->unvouched || t->doubted) && s->snapshots > 0) {
+        unsigned i = 0;
+        while (i + 1 < s->snapshots && t->epoch_s - s->snapshot[i].epoch_s < FALSE_FIX_S) i++;
+        go_back(t, &s->snapshot[i]);
+        return;
+    }
+    s->frequency_as_s = predicted_as_s(s);
+    // Pulses that were refused, not missed, may be on their way somewhere else.
+    if (t->measured && before == SERVO_LOCKED) s->pulled = 1;
 }
 
 static void keep_snapshot(step* t) {
@@ -751,11 +805,7 @@ static void step_state(step* t) {
         s->state = s->state == SERVO_ACQUIRING && !s->locked_once ? SERVO_COLD : SERVO_HOLDOVER;
         if (s->state == SERVO_COLD) become_cold(s);
     }
-    if (s->state == SERVO_HOLDOVER && before != SERVO_HOLDOVER) {
-        s->frequency_as_s = predicted_as_s(s);
-        // Pulses that were refused, not missed, may be on their way somewhere else.
-        if (t->measured && before == SERVO_LOCKED) s->pulled = 1;
-    }
+    if (s->state == SERVO_HOLDOVER && before != SERVO_HOLDOVER) hold(t, before);
     if (s->state != SERVO_COLD && s->state != SERVO_FAILED) {
         const bool contradicted = s->outside >= CONTRADICTIONS || s->disagreed >= CONTRADICTIONS;
         if (contradicted && !s->locked_once) {
@@ -834,12 +884,27 @@ static void go_to_epoch(step* t) {
                       fixed_mul_div(s->ageing_as_s2, (int64_t)t->elapsed_s, 1, &t->saturated), &t->saturated);
 }
 
+// Of several edges, whether it is clear that pulse_q32 is the one: not where the other could be it as well.
+static bool decided(step* t) {
+    const servo_state* s = t->s;
+    if (s->fresh) return false;
+    if (s->state == SERVO_LOCKED || s->state == SERVO_ACQUIRING) return true;  // the gate is narrow
+    const int64_t other_as =
+        fixed_add(t->measured_as, q32_to_as(t->in->other_q32, &t->saturated), &t->saturated);
+    return magnitude_ps(fixed_sub(other_as, s->offset_as, &t->saturated)) > bound_ps(t, 0);
+}
+
 // The pulse, if it can be one: between the last call and this one, and half a second about its own.
 static void look(step* t) {
     servo_state* s = t->s;
     const servo_input* in = t->in;
     if (!(in->flags & SERVO_IN_PULSE)) {
         t->events |= SERVO_EVENT_MISSING;
+        return;
+    }
+    if (s->unvouched_s > VOUCHED_S) {
+        t->events |= SERVO_EVENT_UNVOUCHED;
+        s->unvouched = 1;
         return;
     }
     const int64_t from_epoch = (int64_t)(in->pulse_q32 - (t->epoch_s << 32));
@@ -849,8 +914,12 @@ static void look(step* t) {
         t->events |= SERVO_EVENT_INPUT;
         return;
     }
-    t->measured = true;
     t->measured_as = q32_to_as(from_epoch, &t->saturated);
+    if (in->flags & SERVO_IN_DOUBLE) {
+        t->events |= SERVO_EVENT_DOUBLE;
+        if (!decided(t)) return;
+    }
+    t->measured = true;
     const bool qerr = (in->flags & SERVO_IN_QERR) && in->qerr_ps <= 1000000 && in->qerr_ps >= -1000000;
     const bool before = s->qerr_run > 0 && t->elapsed_s == 1;
     const int64_t before_ps = s->qerr_ps[0];
@@ -861,7 +930,34 @@ static void look(step* t) {
     // A correction of the wrong sign doubles what it should take away.
     if (corrected && !s->qerr_proven)
         t->noise_ps2 = sum(t->noise_ps2, square(s->config.sawtooth_ps, &t->saturated), &t->saturated);
-    if (in->flags & SERVO_IN_ACCURACY) s->accuracy_ns = in->accuracy_ns < 1000000 ? in->accuracy_ns : 1000000;
+    if (in->flags & SERVO_IN_ACCURACY)
+        t->told_ps = (in->accuracy_ns < 1000000 ? in->accuracy_ns : 1000000) * 1000;
+    t->doubted = excess_ps(s, t->told_ps) > s->usual_ps;
+}
+
+// A pulse went into the filter: the clock is now as good as its receiver says. What is usual falls at once
+// and rises in a quarter of an hour.
+static void keep_accuracy(const step* t) {
+    servo_state* s = t->s;
+    if (!(t->in->flags & SERVO_IN_ACCURACY)) return;
+    if (s->usual_ps == 0 || t->told_ps < s->usual_ps) s->usual_ps = t->told_ps;
+    s->usual_ps += (t->told_ps - s->usual_ps) / 1024;
+    s->accuracy_ps = t->told_ps;
+}
+
+// For how long nobody has vouched for the pulses.
+static void count_unvouched(servo_state* s, uint32_t flags, uint64_t elapsed_q32) {
+    const uint32_t seconds = (uint32_t)((elapsed_q32 + ONE_Q32 / 2) >> 32);
+    if (flags & SERVO_IN_FIX) {
+        s->unvouched_s = 0;
+    } else if (flags & SERVO_IN_FIX_BEFORE) {
+        s->unvouched_s = 1;
+    } else if (flags & SERVO_IN_TAI) {
+        s->unvouched_s = 0;
+    } else if (s->unvouched_s <= VOUCHED_S) {
+        s->unvouched_s += seconds < LONG_S ? seconds : LONG_S;
+    }
+    if (s->unvouched_s <= VOUCHED_S) s->unvouched = 0;
 }
 
 void servo_step(servo_state* state, const servo_input* input, servo_output* output) {
@@ -870,18 +966,23 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
     step t = {.s = s, .in = input, .out = output};
     const uint64_t elapsed_q32 = input->now_q32 - s->last_now_q32;
     const bool first = !s->started;
-    if (!first && elapsed_q32 < ONE_Q32 / 2) {
+    const bool moved = !first && input->moves != s->moves;
+    s->moves = input->moves;
+    if (moved) {
+        t.events |= SERVO_EVENT_MOVED;
+        if (s->state != SERVO_FAILED) become_cold(s);
+    } else if (!first && elapsed_q32 < ONE_Q32 / 2) {
         t.events |= SERVO_EVENT_EARLY;
         report(&t);
         return;
-    }
-    if (!first && elapsed_q32 > 3600 * ONE_Q32) {  // somebody has loaded the clock, or the caller slept
+    } else if (!first && elapsed_q32 > 3600 * ONE_Q32) {  // the caller slept
         t.events |= SERVO_EVENT_INPUT;
         if (s->state != SERVO_FAILED) become_cold(s);
     } else if (!first && elapsed_q32 > ONE_Q32 + ONE_Q32 / 2) {
         t.events |= SERVO_EVENT_LATE;
     }
     s->started = 1;
+    count_unvouched(s, input->flags, elapsed_q32);
     if (input->flags & SERVO_IN_REFUSED) {
         s->refused++;
         if (s->load_ordered) become_cold(s);  // the load was refused: a train is armed
@@ -934,6 +1035,7 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
             step_measured(&t);
         }
     }
+    if (t.accepted) keep_accuracy(&t);
     if (!t.accepted && t.elapsed_s > 0 && s->state != SERVO_COLD) {
         s->missed++;
         s->good = 0;
@@ -946,7 +1048,10 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
         observe_ageing(&t, phase_as, good);
         average(&t, phase_as);
         observe(&t, phase_as, good);
-        if (s->state == SERVO_LOCKED && pulled(&t, phase_as)) go_back(&t);
+        if (s->state == SERVO_LOCKED && pulled(&t, phase_as)) {
+            t.events |= SERVO_EVENT_PULL;
+            go_back(&t, &s->snapshot[s->snapshots - 1]);
+        }
         keep_snapshot(&t);
     }
     if (input->flags & SERVO_IN_ACCEPT) step_accept(&t);
@@ -969,7 +1074,10 @@ void servo_step(servo_state* state, const servo_input* input, servo_output* outp
             s->state = SERVO_HOLDOVER;
         s->bound_ns = bound > (int64_t)s->config.holdover_bound_ns * 1000 ? SERVO_BOUND_UNKNOWN
                                                                           : (uint32_t)((bound + 999) / 1000);
-        if (s->fresh) s->bound_ns = SERVO_BOUND_UNKNOWN;
+        // Before the first lock nothing has confirmed which second it is.
+        if (!s->locked_once) s->bound_ns = SERVO_BOUND_UNKNOWN;
+        // 2^-32 s are 232830644 as.
+        output->expected_q32 = (int32_t)limited(s->offset_as / 232830644, -INT32_MAX, INT32_MAX);
     }
     s->last_now_q32 = input->now_q32;
     s->doubt_ps -= (s->doubt_ps + 7) / 8;

@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-#define SERVO_VERSION 1u
+#define SERVO_VERSION 2u
 #define SERVO_NOMINAL_Q72 UINT64_C(0x225C17D04DAD)  // 8 ns, in 2^-72 s
 #define SERVO_LOWEST_Q72 UINT64_C(0x210000000000)   // what card_clock takes: 7.68 ns
 #define SERVO_HIGHEST_Q72 UINT64_C(0x23FFFFFFFFFF)  // 8.37 ns
@@ -52,15 +52,17 @@ enum {
 
 // servo_input.flags
 enum {
-    SERVO_IN_PULSE = 1u << 0,     // pulse_q32 is the card time of a pulse that came since the last step
-    SERVO_IN_EARLY = 1u << 1,     // that pulse came too early
-    SERVO_IN_DOUBLE = 1u << 2,    // more than one pulse came; pulse_q32 is the first
-    SERVO_IN_GLITCH = 1u << 3,    // the filter took out something too short
-    SERVO_IN_TAI = 1u << 4,       // tai_s is valid
-    SERVO_IN_QERR = 1u << 5,      // qerr_ps is valid and belongs to this pulse
-    SERVO_IN_ACCURACY = 1u << 6,  // accuracy_ns is valid
-    SERVO_IN_REFUSED = 1u << 7,   // the clock has refused an increment or a load since the last step
-    SERVO_IN_ACCEPT = 1u << 8     // the operator accepts what the receiver says (one step)
+    SERVO_IN_PULSE = 1u << 0,       // pulse_q32 is the card time of a pulse that came since the last step
+    SERVO_IN_EARLY = 1u << 1,       // for the log: the capture's own windows say that it is not on time
+    SERVO_IN_DOUBLE = 1u << 2,      // more edges came: other_q32 is where the next nearest one stands
+    SERVO_IN_GLITCH = 1u << 3,      // for the log: the capture's filter took out something too short
+    SERVO_IN_TAI = 1u << 4,         // tai_s is valid; vouches for the pulse where nothing is said of a fix
+    SERVO_IN_QERR = 1u << 5,        // qerr_ps is valid and belongs to this pulse
+    SERVO_IN_ACCURACY = 1u << 6,    // accuracy_ns is valid
+    SERVO_IN_REFUSED = 1u << 7,     // the clock has refused an increment or a load since the last step
+    SERVO_IN_ACCEPT = 1u << 8,      // the operator accepts what the receiver says (one step)
+    SERVO_IN_FIX = 1u << 9,         // a message with a fix came for this second: it vouches for the pulse
+    SERVO_IN_FIX_BEFORE = 1u << 10  // one for the second before; it may have come after that second's step
 };
 
 // servo_output.flags
@@ -68,20 +70,23 @@ enum { SERVO_OUT_LOCKED = 1u << 0, SERVO_OUT_LOAD = 1u << 1, SERVO_OUT_SLEW = 1u
 
 // servo_output.events: what happened in this step.
 enum {
-    SERVO_EVENT_MISSING = 1u << 0,    // no pulse
-    SERVO_EVENT_OUTLIER = 1u << 1,    // a pulse was refused: too far from what was predicted
-    SERVO_EVENT_STEP = 1u << 2,       // pulses that agree with one another, but not with the clock
-    SERVO_EVENT_PULL = 1u << 3,       // frequency moved more than the oscillator does
-    SERVO_EVENT_MESSAGE = 1u << 4,    // the message's second contradicts card time
-    SERVO_EVENT_QERR_SIGN = 1u << 5,  // qErr helps with the opposite sign: it is used so
-    SERVO_EVENT_QERR_NONE = 1u << 6,  // qErr has nothing to do with the pulses: it is not used
-    SERVO_EVENT_LATE = 1u << 7,       // this step came more than 1.5 s after the last one
-    SERVO_EVENT_SATURATED = 1u << 8,  // a value was held at its limit
-    SERVO_EVENT_AGEING = 1u << 9,     // ageing is seen, and used in holdover
-    SERVO_EVENT_LOADED = 1u << 10,    // this step orders a load
-    SERVO_EVENT_INPUT = 1u << 11,     // an input was impossible and not used
-    SERVO_EVENT_EARLY = 1u << 12,     // this step came less than 0.5 s after the last one: nothing was done
-    SERVO_EVENT_QERR_LATE = 1u << 13  // qErr is that of the next pulse: the one before is used
+    SERVO_EVENT_MISSING = 1u << 0,     // no pulse
+    SERVO_EVENT_OUTLIER = 1u << 1,     // a pulse was refused: too far from what was predicted
+    SERVO_EVENT_STEP = 1u << 2,        // pulses that agree with one another, but not with the clock
+    SERVO_EVENT_PULL = 1u << 3,        // frequency moved more than the oscillator does
+    SERVO_EVENT_MESSAGE = 1u << 4,     // the message's second contradicts card time
+    SERVO_EVENT_QERR_SIGN = 1u << 5,   // qErr helps with the opposite sign: it is used so
+    SERVO_EVENT_QERR_NONE = 1u << 6,   // qErr has nothing to do with the pulses: it is not used
+    SERVO_EVENT_LATE = 1u << 7,        // this step came more than 1.5 s after the last one
+    SERVO_EVENT_SATURATED = 1u << 8,   // a value was held at its limit
+    SERVO_EVENT_AGEING = 1u << 9,      // ageing is seen, and used in holdover
+    SERVO_EVENT_LOADED = 1u << 10,     // this step orders a load
+    SERVO_EVENT_INPUT = 1u << 11,      // an input was impossible and not used
+    SERVO_EVENT_EARLY = 1u << 12,      // this step came less than 0.5 s after the last one: nothing was done
+    SERVO_EVENT_QERR_LATE = 1u << 13,  // qErr is that of the next pulse: the one before is used
+    SERVO_EVENT_UNVOUCHED = 1u << 14,  // no message vouches for this pulse: it does not count
+    SERVO_EVENT_DOUBLE = 1u << 15,     // more than one edge came
+    SERVO_EVENT_MOVED = 1u << 16       // somebody else has moved the clock: cold
 };
 
 // Noise of oscillator and receiver are one standard deviation each. servo_config_default() is for an unknown
@@ -104,13 +109,18 @@ typedef struct {
 } servo_config;
 
 typedef struct {
-    uint64_t now_q32;       // card time at this call, 32.32
-    uint64_t pulse_q32;     // card time of the pulse, 32.32, cable and antenna delay taken off
+    uint64_t now_q32;  // card time at this call, 32.32
+    // Card time of the pulse, 32.32, cable and antenna delay taken off. Of several edges: the one nearest to
+    // servo_output.expected_q32 (edges.h).
+    uint64_t pulse_q32;
     int64_t slew_left_q64;  // clock.slew_left at this call
     uint64_t tai_s;         // the second of TAI (since 1970-01-01) that the receiver names for this pulse
     int32_t qerr_ps;        // UBX-TIM-TP qErr of this pulse, as received
     uint32_t accuracy_ns;   // the receiver's own estimate (tAcc), one standard deviation
     uint32_t flags;
+    int32_t other_q32;  // with SERVO_IN_DOUBLE: from pulse_q32 to the next nearest edge, held at +-0.5 s
+    uint32_t moves;     // how often somebody else has loaded the clock, slewed it or set its rate so far
+    uint32_t reserved;
 } servo_input;
 
 typedef struct {
@@ -132,7 +142,7 @@ typedef struct {
     uint32_t white_ppt, flicker_ppt, walk_ppt;  // the oscillator as learned
     int32_t qerr_use;                           // +1 as received, -1 opposite sign, 0 not used
     uint32_t holdover_s;                        // since the last pulse that was believed
-    uint32_t reserved;
+    int32_t expected_q32;  // where the next pulse is expected: card time past its second; 0 while cold
 } servo_output;
 
 #define SERVO_OCTAVES 12    // second differences of the oscillator's phase over 1, 2, 4 ... 2048 s
@@ -185,9 +195,13 @@ typedef struct {
     uint32_t cold_count, load_ordered, fresh, refused, stuck, locked_once, snapshots;
     uint32_t mean_count, mean_held;
     uint32_t qerr_count, qerr_run, qerr_use, qerr_proven, ageing_count, ageing_held;
-    uint32_t residual_q16;  // mean of innovation^2 over its variance
-    uint32_t doubt_ps;      // added to the bound, fades
-    uint32_t holdover_s, accuracy_ns, bound_ns, reserved;
+    uint32_t residual_q16;           // mean of innovation^2 over its variance
+    uint32_t doubt_ps;               // added to the bound, fades
+    uint32_t accuracy_ps, usual_ps;  // the receiver's own estimate: the last one, and what it usually is
+    uint32_t unvouched_s;            // since the last second that a message with a fix was for
+    uint32_t unvouched;              // pulses came that nobody vouched for
+    uint32_t moves;                  // as last seen
+    uint32_t holdover_s, bound_ns, reserved;
 } servo_state;
 
 // What servo_init() says.
@@ -196,8 +210,11 @@ enum { SERVO_OK = 0, SERVO_BAD_CONFIG = 1 };
 // Preset for an unknown oscillator and receiver.
 void servo_config_default(servo_config* config);
 
-// Starts cold. Returns SERVO_BAD_CONFIG, and leaves *state in SERVO_FAILED, when config is outside the limits
-// named at its fields (noise: at most 10^9).
+// SERVO_BAD_CONFIG where config is outside the limits named at its fields (noise: at most 10^9).
+uint32_t servo_config_check(const servo_config* config);
+
+// Starts cold. Returns SERVO_BAD_CONFIG, and leaves *state in SERVO_FAILED, where servo_config_check() says
+// so.
 uint32_t servo_init(servo_state* state, const servo_config* config);
 
 // One step; see above. Any input is safe: nothing hangs, nothing overflows; what cannot be is not used and

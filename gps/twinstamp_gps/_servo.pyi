@@ -18,6 +18,8 @@ class Servo:
         qerr_ps: int = 0,
         accuracy_ns: int = 0,
         flags: int = 0,
+        other_q32: int = 0,
+        moves: int = 0,
     ) -> dict[str, int]: ...
     def state(self) -> bytes: ...
 
@@ -33,6 +35,24 @@ class Oscillator:
 class Receiver:
     def __init__(self, model: dict[str, float], seed: int) -> None: ...
     def next(self) -> tuple[float, int, float]: ...
+
+class Card:
+    """The card's clock as native/card.h has it. Card time begins at 12345 units of 2^-32 s."""
+
+    def __init__(self, model: dict[str, float], seed: int) -> None: ...
+    def advance(self, dt_s: float) -> None: ...
+    def write(
+        self,
+        *,
+        increment_q72: int,
+        load_delta_q32: int = 0,
+        slew_amount_q64: int = 0,
+        slew_step_q64: int = 0,
+        flags: int = 0,
+    ) -> None: ...
+    def now_q32(self, second: int, ns: float) -> int: ...
+    @property
+    def slew_left_q64(self) -> int: ...
 
 def simulate(
     *,

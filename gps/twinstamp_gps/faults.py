@@ -25,8 +25,8 @@ KINDS = {
     "step": _Kind(0, 1000, "ns", "spoofed: all pulses off by VALUE"),
     "pull": _Kind(0, 1, "ns/s", "spoofed: pulses off by VALUE more each second"),
     "missing": _Kind(1, 1, "share", "a share VALUE of the pulses does not come"),
-    "double": _Kind(1, 200_000_000, "ns", "a second edge VALUE after each pulse"),
-    "early": _Kind(1, 50_000_000, "ns", "an edge VALUE before each pulse"),
+    "double": _Kind(1, 200_000_000, "ns", "another edge VALUE after each pulse"),
+    "early": _Kind(1, 50_000_000, "ns", "another edge VALUE before each pulse"),
     "qerr-sign": _Kind(0, 0, "", "qErr comes with the opposite sign"),
     "qerr-late": _Kind(0, 0, "", "qErr is that of the next pulse"),
     "qerr-lost": _Kind(0, 0, "", "no qErr"),
@@ -36,6 +36,9 @@ KINDS = {
     "message-late": _Kind(1, 950_000_000, "ns", "messages come VALUE later than they should"),
     "message-corrupt": _Kind(1, 0, "", "messages arrive with flipped bits, or cut"),
     "message-lost": _Kind(1, 0, "", "no messages, pulses as ever"),
+    "fix-lost": _Kind(60, 0, "", "messages say that there is no fix, pulses as ever"),
+    "accuracy": _Kind(60, 1, "ns/s", "the receiver's own estimate (tAcc) grows by VALUE more each second"),
+    "host-load": _Kind(1, 1_000_000_000, "ns", "somebody else moves card time by VALUE, by a load"),
 }
 _UNITS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 _SPEC = re.compile(

@@ -151,6 +151,8 @@ class SimulatedReceiver:
         self.model = model
         self._noise = noise or ModelNoise(RECEIVERS["m8t" if model == "nmea" else model], seed)
         self._faults = tuple(faults)
+        if any(fault.kind == "host-load" for fault in self._faults):
+            raise SettingError("host-load is a fault of the card's host: `twinstamp clock simulate` knows it")
         leaps = [fault for fault in self._faults if fault.kind == "leap"]
         if len(leaps) > 1:
             raise SettingError("more than one leap second in a simulation")
@@ -269,7 +271,14 @@ class SimulatedReceiver:
         return next((f for f in self._faults if f.kind == kind and f.at(second)), None)
 
     def _fix(self, second: int) -> bool:
-        return self._has("outage", second) is None
+        return self._has("outage", second) is None and self._has("fix-lost", second) is None
+
+    def _accuracy_ns(self, second: int) -> int:
+        """tAcc: what the receiver says of itself."""
+        if not self._fix(second):
+            return 1000
+        fault = self._has("accuracy", second)
+        return 5 + (round(fault.value * (second - fault.start_s + 1)) if fault else 0)
 
     # One second
 
@@ -303,7 +312,8 @@ class SimulatedReceiver:
 
     def _edges(self, n: int, place_fs: int, effect: Effect) -> tuple[Edge, ...]:
         chance, sign = self._random.random(), 1 - 2 * int(self._random.integers(2))
-        pulse_us = effect.pulse_us if self._fix(n) else effect.unlocked_us
+        # Without satellites, what it is set to do then; a receiver that has lost its fix goes on pulsing.
+        pulse_us = effect.unlocked_us if self._has("outage", n) else effect.pulse_us
         if not pulse_us:
             return ()
         if (fault := self._has("missing", n)) and chance < fault.value:
@@ -325,9 +335,8 @@ class SimulatedReceiver:
             rises.insert(0, rise - round(fault.value * _FS_PER_NS))
         if fault := self._has("double", n):
             rises.append(rise + round(fault.value * _FS_PER_NS))
-        gaps = [after - before for before, after in itertools.pairwise(rises)]
-        width = min([width, *(gap // 2 for gap in gaps)])
-        return tuple(Edge(at, at + width) for at in rises)
+        ends = [min(at + width, (at + after) // 2) for at, after in itertools.pairwise(rises)]
+        return tuple(Edge(*edge) for edge in zip(rises, [*ends, rises[-1] + width], strict=True))
 
     def _transmissions(self, n: int, effect: Effect) -> tuple[Transmission, ...]:
         start = n * FS + round((_SOLUTION_MS[self.model] + self._random.uniform(-8, 8)) * _FS_PER_MS)
@@ -393,7 +402,7 @@ class SimulatedReceiver:
                 fix_type=0 if not fix else 5 if held else 3,
                 fix_ok=fix,
                 satellites=self._satellites(n),
-                time_accuracy_ns=5 if fix else 1000,
+                time_accuracy_ns=self._accuracy_ns(n),
                 longitude_e7=longitude,
                 latitude_e7=latitude,
                 height_mm=height,

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 # The order of FaultKind in native/simulate.h.
 FAULT_KINDS = (
     "outage", "outlier", "step", "pull", "missing", "double", "early", "qerr-sign", "qerr-late", "qerr-lost",
-    "leap", "message-late", "message-corrupt", "message-lost", "accept",
+    "leap", "message-late", "message-corrupt", "message-lost", "fix-lost", "accuracy", "host-load", "accept",
 )  # fmt: skip
 # The order of SERVO_EVENT_ in firmware/servo/servo.h.
 EVENTS = (
     "missing", "outlier", "step", "pull", "message", "qerr_sign", "qerr_none", "late", "saturated", "ageing",
-    "loaded", "input", "early", "qerr_late",
+    "loaded", "input", "early", "qerr_late", "unvouched", "double", "moved",
 )  # fmt: skip
 SETTLED_S = 600.0  # statistics of the locked clock begin here
 HOLDOVER_MARKS_S = (10, 30, 60, 300, 1000, 3600)

@@ -9,6 +9,7 @@ hdl/rtl/clock/discipline.sv
 hdl/rtl/uart/uart.sv
 hdl/rtl/cpu/bus_arbiter.sv
 hdl/rtl/hash/mul32.sv
+hdl/rtl/hash/token_fifo.sv
 hdl/rtl/cpu/core_multiplier.sv
 hdl/rtl/cpu/soft_core.sv
 hdl/rtl/card/clock_card.sv

@@ -3,10 +3,15 @@
 // Lines on standard input, answers on standard output:
 //   B HEX       bytes into the parser; prints each message that comes out
 //   P Q32       a pulse at card time Q32 (decimal)
+//   H Q32       what follows is heard at card time Q32
+//   V Q32       whether a message with a fix was heard for the second that begins at Q32: 1, before: 2, no: 0
+//   Z           forgets what was heard
 //   N           names the last pulse: flags tai_s qerr_ps accuracy_ns, and TAI - UTC at it: s, 1 where known
-//   U TAI_S     what is published at a second of card time (0: not known): offset_s leap_s leap_tai_s until_s
-//   source M           a second without a pulse T S UNTIL   TAI - UTC told by the host L S TAI_S   the leap
-//   second to come, told by the host S           the line is silent; prints each message that waited for that
+//   U TAI_S     what is published at a second of card time: offset_s leap_s leap_tai_s until_s source
+//   M           a second without a pulse
+//   T S UNTIL   TAI - UTC told by the host
+//   L S TAI_S   the leap second to come, told by the host
+//   S           the line is silent; prints each message that waited for that
 //   R           begins anew
 //   C           counters (RECEIVER_* order), then how many starts were followed at a time at the most
 //   F SEED N    fuzz: N rounds of random damage to the bytes of all B lines so far; prints messages taken
@@ -143,6 +148,12 @@ int main(void) {
             const second_offset* of = &names.published;
             printf("%d %d %" PRIu64 " %" PRIu64 " %u\n", of->offset_s, of->leap_s, of->leap_tai_s,
                    of->until_s, names.source);
+        } else if (line[0] == 'H') {
+            now_q32 = strtoull(rest, &rest, 10);
+        } else if (line[0] == 'V') {
+            printf("%u\n", second_vouched(&names, strtoull(rest, &rest, 10)));
+        } else if (line[0] == 'Z') {
+            second_forget(&names);
         } else if (line[0] == 'M') {
             second_missed(&names);
         } else if (line[0] == 'T') {

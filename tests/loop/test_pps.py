@@ -106,6 +106,57 @@ def test_glitches_are_counted_and_not_published(clock):
     assert clock.read("pps.edges") == 2
 
 
+def take(clock) -> tuple[int, int] | None:
+    """The oldest edge that waits: its time and its flags (first 1, early 2, doubled 4)."""
+    flags = clock.read("pps.queue_flags")
+    if not flags & 1:
+        return None
+    time = clock.read("pps.queue_time") << 1 | flags >> 1 & 1
+    clock.write("pps.queue_next", 1)
+    return time, flags >> 4
+
+
+def test_edges_wait_for_a_firmware_that_is_late(clock):
+    """As they would stand in the registers, in order; 16 of them, and what is lost is counted."""
+    rng = random.Random(8)
+    assert take(clock) is None
+    for burst in (1, 3, 16, 19):
+        expected = []
+        for _ in range(burst):
+            at = clock.counts.now_fs + rng.randrange(100, 5000) * PERIOD_FS + rng.randrange(PERIOD_FS)
+            clock.pulse(at, 60 * PERIOD_FS)
+            clock.run_until(at + 100 * PERIOD_FS)
+            flags = [clock.field(f"pps.edge_flags.{name}") for name in ("first", "early", "doubled")]
+            expected.append((edge_s(clock) >> 31, sum(value << place for place, value in enumerate(flags))))
+        lost = clock.read("pps.queue_lost")
+        found = [take(clock) for _ in range(min(16, burst))]
+        assert found == expected[:16]
+        assert take(clock) is None
+        clock.write("pps.queue_next", 1)  # there is none: nothing happens
+    assert lost == 3
+    assert clock.read("pps.edges") == 39
+
+
+@pytest.mark.parametrize(("cycles", "published"), [(4, 0), (8, 1), (30, 1)])
+def test_a_glitch_does_not_take_the_pulse_behind_it_away(clock, cycles, published):
+    """A quarter of the filter's 20 cycles (and two) is enough behind one; less may be ringing: refused."""
+    at = clock.counts.now_fs + 1000 * PERIOD_FS
+    clock.pulse(at - (12 + cycles) * PERIOD_FS, 12 * PERIOD_FS)
+    clock.pulse(at, 100 * PERIOD_FS)
+    clock.run_until(at + 500 * PERIOD_FS)
+    assert (clock.read("pps.edges"), clock.read("pps.glitches")) == (published, 1)
+    if published:
+        assert abs(edge_s(clock) - clock.card_time(at) * 2**64) < 0.51e-9 * 2**64
+
+
+def test_behind_a_pulse_the_line_must_be_low_for_all_of_the_filter(clock):
+    at = clock.counts.now_fs + 1000 * PERIOD_FS
+    clock.pulse(at, 100 * PERIOD_FS)
+    clock.pulse(at + 115 * PERIOD_FS, 100 * PERIOD_FS)
+    clock.run_until(at + 500 * PERIOD_FS)
+    assert clock.read("pps.edges") == 1
+
+
 def test_inverted_line(clock):
     clock.write("pps.control", 0)
     now = clock.counts.now_fs

@@ -48,18 +48,6 @@ class Fed(World):
                 values = {name: state[name] for name in names}
                 log.write(t_s=second.second, state=state["state_number"], **values)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.bounds_ns: list[int] = []
-
-    def outside(self) -> int:
-        """Samples whose error is above the bound that the card said at the time."""
-        unknown = 0xFFFFFFFF
-        return sum(
-            bound != unknown and abs(error) > bound
-            for error, bound in zip(self.errors_ns, self.bounds_ns, strict=True)
-        )
-
 
 @pytest.mark.parametrize("model", ["f9t", pytest.param("m8t", marks=pytest.mark.long)])
 def test_locks_to_the_simulated_receiver(model: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -91,6 +92,7 @@ class World:
     card: SimulatedClock = field(init=False)
     log: list[Step] = field(default_factory=list)
     errors_ns: list[float] = field(default_factory=list)
+    bounds_ns: list[int] = field(default_factory=list)  # as the card said at the time
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -111,20 +113,39 @@ class World:
         """Simulated time of a second of TAI."""
         return self.start_fs + (tai_s - START_TAI_S) * FS
 
-    def run(self, seconds: int, *, pulses: bool = True, messages: bool = True, shift_ns: float = 0.0) -> None:
-        """So many seconds more, up to 0.9 s after the last pulse."""
+    def run(
+        self,
+        seconds: int,
+        *,
+        pulses: bool = True,
+        messages: bool = True,
+        fixed: bool = True,
+        accuracy_ns: int = 5,
+        shift_ns: float = 0.0,
+        name_off_s: int = 0,
+        disturbances_ns: tuple[float, ...] = (),
+    ) -> None:
+        """So many seconds more, up to 0.9 s after the last pulse. shift_ns: of the pulses; name_off_s: of the
+        seconds that messages name; fixed, accuracy_ns: what they say of the fix; disturbances_ns: other
+        edges, counted from each pulse.
+        """
         for _ in range(seconds):
             tai_s = START_TAI_S + self.second
             at = self.fs(tai_s)
-            if pulses:
-                noise_fs = round(self.rng.gauss(0, 200_000))
-                self.card.pulse(at - self.qerr_ps * 1000 + noise_fs + round(shift_ns * 1e6))
+            noise_fs = round(self.rng.gauss(0, 200_000))
+            pulse_fs = at - self.qerr_ps * 1000 + noise_fs + round(shift_ns * 1e6)
+            rises = [pulse_fs + round(ns * 1e6) for ns in disturbances_ns] + [pulse_fs] * pulses
+            rises.sort()
+            for rise, after in itertools.pairwise([*rises, rises[-1] + FS] if rises else []):
+                self.card.pulse(rise, min(FS // 10, (after - rise) // 2))
             self.qerr_ps = self._qerr()
+            named_s = tai_s + name_off_s
             if messages and self.messages == "ubx":
-                data = nav_pvt(tai_s) + nav_timels(tai_s) + tim_tp(tai_s + 1, self.qerr_ps)
+                pvt = nav_pvt(named_s, fixed=fixed, accuracy_ns=accuracy_ns)
+                data = pvt + nav_timels(named_s) + tim_tp(named_s + 1, self.qerr_ps)
                 self.card.send(at + FS // 20, data, baud=self.baud)
             elif messages:
-                self.card.send(at + FS // 20, nmea_rmc(tai_s) + nmea_zda(tai_s), baud=self.baud)
+                self.card.send(at + FS // 20, nmea_rmc(named_s) + nmea_zda(named_s), baud=self.baud)
             for tenth in range(10):
                 self.wander_ppb += self.rng.gauss(0, 0.01)
                 self.card.set_period(self.ppb + self.wander_ppb + self.rng.gauss(0, 2.5))
@@ -134,8 +155,17 @@ class World:
                 self.errors_ns.append(
                     float(truth - (START_TAI_S * FS + end - self.start_fs) / Fraction(FS)) * 1e9
                 )
+                self.bounds_ns.append(self.card.read("clock.bound"))
             self.second += 1
             self.fetch()
+
+    def outside(self) -> int:
+        """Samples whose error is above the bound that the card said at the time."""
+        unknown = 0xFFFFFFFF
+        return sum(
+            bound != unknown and abs(error) > bound
+            for error, bound in zip(self.errors_ns, self.bounds_ns, strict=True)
+        )
 
     def fetch(self) -> None:
         """Adds the steps since the last call to the log."""

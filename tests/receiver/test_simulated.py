@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from pyubx2 import UBXReader
 from twinstamp_gps import gpstime
 from twinstamp_gps import messages as m
 from twinstamp_gps.configure import TimingSettings
@@ -113,6 +114,7 @@ def edges_of(fault: str, second: int, **options: object) -> list[int]:
         ("step@5+2:-40", 6, [-40]),
         ("step@5+2:-40", 7, [0]),
         ("pull@5:3ns/s", 5, [0]), ("pull@5:3", 15, [30]),
+        ("fix-lost@5+2", 5, [0]), ("accuracy@5+2:3", 5, [0]),
         ("double@5:10ms", 5, [0, 10_000_000]), ("early@5:1ms", 5, [-1_000_000, 0]), ("early@5", 6, [0]),
     ],
 )  # fmt: skip
@@ -122,6 +124,27 @@ def test_faults_of_the_pulse(fault: str, second: int, expected: list[int]) -> No
 
 def test_outliers_have_either_sign() -> None:
     assert {edges_of(f"outlier@{n}:700", n)[0] for n in range(12)} == {-700, 700}
+
+
+def test_a_disturbance_leaves_the_pulse_its_width() -> None:
+    for fault, widths in (("early@0:10us", [5_000, 100_000_000]), ("double@0:10us", [5_000, 100_000_000])):
+        second = receiver("f9t", faults=[parse_fault(fault)]).second()
+        assert [round((edge.fall_fs - edge.rise_fs) / 1e6) for edge in second.edges] == widths
+
+
+def test_a_receiver_without_a_fix_goes_on_pulsing_and_says_so() -> None:
+    faults = [parse_fault("accuracy@2+3:10"), parse_fault("fix-lost@5+2")]
+    seconds = list(receiver("f9t", faults=faults).seconds(9))
+    assert [one.fix for one in seconds] == [True] * 5 + [False] * 2 + [True] * 2
+    assert all(len(one.edges) == 1 for one in seconds)
+    said = [UBXReader.parse(one.transmissions[0].data) for one in seconds]
+    assert [(pvt.gnssFixOk, pvt.tAcc) for pvt in said] == [
+        (1, 5), (1, 5), (1, 15), (1, 25), (1, 35), (0, 1000), (0, 1000), (1, 5), (1, 5)
+    ]  # fmt: skip
+    last = [UBXReader.parse(one.transmissions[-1].data) for one in seconds]
+    assert [tp.qErrInvalid for tp in last] == [0, 0, 0, 0, 1, 1, 0, 0, 0]  # each is of the pulse to come
+    nmea = list(receiver("nmea", faults=[parse_fault("fix-lost@1+1")]).seconds(2))
+    assert [b",A," in one.transmissions[0].data for one in nmea] == [True, False]
 
 
 def test_edges_never_overlap() -> None:
@@ -284,5 +307,7 @@ def test_faults_as_text() -> None:
 def test_impossible_receivers() -> None:
     with pytest.raises(SettingError, match="known are"):
         receiver("f10")
+    with pytest.raises(SettingError, match="of the card's host"):
+        receiver("f9t", faults=[parse_fault("host-load@3:1us")])
     with pytest.raises(SettingError, match="more than one leap"):
         receiver("f9t", faults=[parse_fault("leap@3"), parse_fault("leap@9")])

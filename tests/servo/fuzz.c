@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "edges.h"
 #include "servo.h"
 
 static uint64_t state;
@@ -52,6 +53,7 @@ int main(int count, char** words) {
     if (servo_init(&servo, &config) != SERVO_OK) servo_config_default(&config);
     if (servo_init(&servo, &config) != SERVO_OK) return 1;
     uint64_t now_q32 = any(), true_q32 = UINT64_C(1800000000) << 32;
+    uint32_t moves = (uint32_t)any();
     unsigned hostile = (unsigned)(bits() % 100);  // per cent of the steps
     for (long i = 0; i < steps; i++) {
         const uint64_t second = UINT64_C(1) << 32;
@@ -62,9 +64,11 @@ int main(int count, char** words) {
                           .tai_s = true_q32 >> 32,
                           .qerr_ps = (int32_t)(bits() % 16000) - 8000,
                           .accuracy_ns = 5,
-                          .flags = SERVO_IN_PULSE | SERVO_IN_TAI | SERVO_IN_QERR};
+                          .flags = SERVO_IN_PULSE | SERVO_IN_TAI | SERVO_IN_QERR,
+                          .other_q32 = (int32_t)any(),
+                          .moves = moves};
         if (bits() % 100 < hostile) {
-            switch (bits() % 9) {
+            switch (bits() % 11) {
                 case 0:
                     in.now_q32 = any();
                     break;
@@ -89,6 +93,20 @@ int main(int count, char** words) {
                 case 7:
                     in.pulse_q32 += bits() % (second >> bits() % 32);
                     break;
+                case 8:
+                    in.moves = ++moves;
+                    break;
+                case 9: {  // any edges, in place of the pulse
+                    edges came;
+                    const uint64_t expected = any();
+                    edges_start(&came, bits() % 2, expected);
+                    in.flags &= ~(uint32_t)SERVO_IN_PULSE;
+                    for (uint64_t n = bits() % 5; n > 0; n--) edges_take(&came, any());
+                    edges_tell(&came, &in);
+                    CHECK(came.count < 2 || llabs(came.nearest_q32) <= llabs(came.other_q32));
+                    CHECK(((in.flags & SERVO_IN_PULSE) != 0) == (came.count > 0));
+                    break;
+                }
                 default:
                     in.now_q32 = any();
                     in.pulse_q32 = in.now_q32 - bits() % second;
@@ -109,6 +127,7 @@ int main(int count, char** words) {
         CHECK(out.slew_amount_q64 <= most_q64 && out.slew_amount_q64 >= -most_q64);
         CHECK(out.slew_step_q64 <= (SERVO_NOMINAL_Q72 >> 8) * config.slew_limit_ppb / 1000000000u);
         CHECK(out.state != SERVO_LOCKED || out.bound_ns != SERVO_BOUND_UNKNOWN);
+        CHECK(out.state == SERVO_COLD || out.state == SERVO_FAILED || !(out.events & SERVO_EVENT_MOVED));
     }
     return 0;
 }

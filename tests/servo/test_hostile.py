@@ -14,7 +14,10 @@ from twinstamp_gps import _servo
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 2**32
-PULSE, EARLY, DOUBLE, GLITCH, TAI, QERR, ACCURACY, REFUSED, ACCEPT = (1 << bit for bit in range(9))
+PULSE, EARLY, DOUBLE, GLITCH, TAI, QERR, ACCURACY, REFUSED, ACCEPT, FIX, FIX_BEFORE = (
+    1 << bit for bit in range(11)
+)
+MOVED, DOUBLED, UNVOUCHED = 1 << 16, 1 << 15, 1 << 14  # events
 OUT_LOCKED, OUT_LOAD, OUT_SLEW = 1, 2, 4
 COLD, ACQUIRING, LOCKED, HOLDOVER, DISPUTED, FAILED = range(6)
 UNKNOWN = 0xFFFFFFFF
@@ -30,6 +33,8 @@ anything = st.fixed_dictionaries(
         "qerr_ps": st.integers(-(2**31), 2**31 - 1),
         "accuracy_ns": st.integers(0, 2**32 - 1),
         "flags": st.integers(0, 2**32 - 1),
+        "other_q32": st.integers(-(2**31), 2**31 - 1),
+        "moves": st.integers(0, 2**32 - 1) | st.just(0),
     }
 )
 
@@ -103,7 +108,9 @@ def test_anything_locked(inputs):
 
 
 @given(
-    st.lists(st.sampled_from(["tai_s", "pulse_q32", "qerr_ps", "accuracy_ns", "flags"]), min_size=1),
+    st.lists(
+        st.sampled_from(["tai_s", "pulse_q32", "qerr_ps", "accuracy_ns", "flags", "other_q32"]), min_size=1
+    ),
     st.data(),
 )
 @settings(max_examples=80, deadline=None)
@@ -123,6 +130,93 @@ def test_a_hostile_receiver_cannot_move_a_locked_clock(fields, data):
         assert abs(error_ns) < 500
         if out["bound_ns"] != UNKNOWN:
             assert abs(error_ns) <= out["bound_ns"] + 1
+
+
+@pytest.mark.parametrize("state", [COLD, ACQUIRING, LOCKED, HOLDOVER, DISPUTED, FAILED])
+def test_a_clock_that_somebody_else_moved_is_cold(state):
+    """In every state, at the next step, with the pulse of that step left alone."""
+    clock = in_state(state)
+    out = clock.step(moves=1)
+    assert out["state"] == (FAILED if state == FAILED else COLD)
+    assert out["events"] & MOVED and out["bound_ns"] == UNKNOWN
+    if state != FAILED:
+        for _ in range(2):
+            assert clock.step(moves=1)["state"] == COLD
+        out = clock.step(moves=1)  # three pulses of the new time
+        assert out["flags"] & OUT_LOAD and not out["events"] & MOVED
+
+
+def in_state(state):
+    clock = Clock()
+    if state == COLD:
+        clock.step()
+    elif state == ACQUIRING:
+        for _ in range(5):
+            clock.step()
+    elif state == LOCKED:
+        lock(clock)
+    elif state == HOLDOVER:
+        lock(clock)
+        for _ in range(10):
+            out = clock.step(flags=0)
+    elif state == DISPUTED:
+        lock(clock)
+        for _ in range(20):
+            out = clock.step(pulse_q32=clock.now_q32 + SECOND + SECOND // 1000)
+    else:
+        lock(clock)
+        for _ in range(3):
+            out = clock.step(slew_left_q64=2**40)
+    if state >= HOLDOVER:
+        assert out["state"] == state
+    return clock
+
+
+def test_a_message_with_a_fix_vouches_for_its_second_and_the_next():
+    """A name vouches where nothing else is said; a fix without a name does too."""
+    for flags in (TAI, FIX, FIX | TAI):
+        clock = Clock()
+        lock(clock)
+        events = [clock.step(flags=PULSE | given)["events"] & UNVOUCHED for given in (flags, 0, 0, flags)]
+        assert events == [0, 0, UNVOUCHED, 0], flags
+    clock = Clock()
+    lock(clock)
+    # One that comes after the step of its second is for the second before.
+    events = [clock.step(flags=PULSE | given)["events"] & UNVOUCHED for given in (FIX_BEFORE, 0, FIX_BEFORE)]
+    assert events == [0, UNVOUCHED, 0]
+
+
+@pytest.mark.parametrize("state", [COLD, ACQUIRING, HOLDOVER, DISPUTED])
+def test_pulses_that_nobody_vouches_for_change_no_state_for_the_better(state):
+    clock = in_state(state)
+    for _ in range(40):
+        out = clock.step(flags=PULSE)
+    assert out["state"] == (COLD if state in (COLD, ACQUIRING) else state)
+
+
+@pytest.mark.parametrize("accuracy_ns", [5, 50, 5000])
+def test_holdover_does_not_end_with_a_receiver_that_is_worse(accuracy_ns):
+    """By its own word, and worse than the clock's bound."""
+    clock = Clock()
+    for _ in range(120):
+        clock.step(flags=PULSE | TAI | ACCURACY, accuracy_ns=5)
+    for _ in range(20):
+        bound_ns = clock.step(flags=0)["bound_ns"]
+    assert 200 < bound_ns < 20_000
+    for _ in range(5):
+        out = clock.step(flags=PULSE | TAI | ACCURACY, accuracy_ns=accuracy_ns)
+    assert (out["state"] == HOLDOVER) == (4 * (accuracy_ns - 5) > bound_ns)
+
+
+@pytest.mark.parametrize("away_s", [1e-6, -1e-6, 0.1, -0.4])
+def test_of_two_edges_in_holdover_one_must_be_out_of_the_question(away_s):
+    clock = in_state(HOLDOVER)
+    for _ in range(300):
+        bound_ns = clock.step(flags=0)["bound_ns"]
+    for _ in range(5):
+        out = clock.step(flags=PULSE | TAI | DOUBLE, other_q32=round(away_s * SECOND))
+    assert out["events"] & DOUBLED
+    assert (out["state"] == HOLDOVER) == (abs(away_s) * 1e9 < bound_ns)
 
 
 def test_messages_alone_do_not_lock():

@@ -58,4 +58,4 @@ def test_outages_with_temperature_are_covered(pair, told):
 def test_faults_are_covered(name, pair):
     if name == "pull" and pair[0].startswith("xo"):
         pytest.skip("20 ns/s is hidden in this oscillator's own wander (docs/clock.md)")
-    covered(report(range(16), *pair, faults=FAULTS[name][0]))
+    covered(report(range(16), *pair, faults=FAULTS[name].faults))

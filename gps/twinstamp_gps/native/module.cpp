@@ -16,6 +16,7 @@
 extern "C" {
 #include "fixed.h"
 }
+#include "card.h"
 #include "noise.h"
 #include "servo.h"
 #include "simulate.h"
@@ -74,14 +75,18 @@ class Servo {
             throw std::invalid_argument("servo: a setting is outside its limits (firmware/servo/servo.h)");
     }
     nb::dict step(std::uint64_t now_q32, std::uint64_t pulse_q32, std::int64_t slew_left_q64,
-                  std::uint64_t tai_s, std::int32_t qerr_ps, std::uint32_t accuracy_ns, std::uint32_t flags) {
+                  std::uint64_t tai_s, std::int32_t qerr_ps, std::uint32_t accuracy_ns, std::uint32_t flags,
+                  std::int32_t other_q32, std::uint32_t moves) {
         const servo_input in{.now_q32 = now_q32,
                              .pulse_q32 = pulse_q32,
                              .slew_left_q64 = slew_left_q64,
                              .tai_s = tai_s,
                              .qerr_ps = qerr_ps,
                              .accuracy_ns = accuracy_ns,
-                             .flags = flags};
+                             .flags = flags,
+                             .other_q32 = other_q32,
+                             .moves = moves,
+                             .reserved = 0};
         servo_output out;
         servo_step(&state_, &in, &out);
         nb::dict result;
@@ -104,6 +109,7 @@ class Servo {
         result["walk_ppt"] = out.walk_ppt;
         result["qerr_use"] = out.qerr_use;
         result["holdover_s"] = out.holdover_s;
+        result["expected_q32"] = out.expected_q32;
         return result;
     }
     nb::bytes state() const { return nb::bytes(reinterpret_cast<const char*>(&state_), sizeof state_); }
@@ -215,7 +221,8 @@ NB_MODULE(_servo, m) {
     nb::class_<Servo>(m, "Servo")
         .def(nb::init<const Config&>(), "config"_a = Config{})
         .def("step", &Servo::step, nb::kw_only(), "now_q32"_a, "pulse_q32"_a = 0, "slew_left_q64"_a = 0,
-             "tai_s"_a = 0, "qerr_ps"_a = 0, "accuracy_ns"_a = 0, "flags"_a = 0)
+             "tai_s"_a = 0, "qerr_ps"_a = 0, "accuracy_ns"_a = 0, "flags"_a = 0, "other_q32"_a = 0,
+             "moves"_a = 0)
         .def("state", &Servo::state);
     nb::class_<gps::Oscillator>(m, "Oscillator")
         .def(
@@ -247,6 +254,30 @@ NB_MODULE(_servo, m) {
             const gps::Pulse pulse = self.next();
             return std::tuple(pulse.late_ns, pulse.qerr_ps, pulse.wander_ns);
         });
+    nb::class_<gps::Card>(m, "Card")
+        .def(
+            "__init__",
+            [](gps::Card* self, const std::map<std::string, double>& model, std::uint64_t seed) {
+                new (self) gps::Card(oscillator_of(model), seed, 0, 0);
+            },
+            "model"_a, "seed"_a)
+        .def("advance", &gps::Card::advance, "dt_s"_a)
+        .def(
+            "write",
+            [](gps::Card& self, std::uint64_t increment_q72, std::int64_t load_delta_q32,
+               std::int64_t slew_amount_q64, std::uint64_t slew_step_q64, std::uint32_t flags) {
+                servo_output out{};
+                out.increment_q72 = increment_q72;
+                out.load_delta_q32 = load_delta_q32;
+                out.slew_amount_q64 = slew_amount_q64;
+                out.slew_step_q64 = slew_step_q64;
+                out.flags = flags;
+                self.write(out);
+            },
+            nb::kw_only(), "increment_q72"_a, "load_delta_q32"_a = 0, "slew_amount_q64"_a = 0,
+            "slew_step_q64"_a = 0, "flags"_a = 0)
+        .def("now_q32", &gps::Card::now_q32, "second"_a, "ns"_a)
+        .def_prop_ro("slew_left_q64", &gps::Card::slew_left_q64);
     m.def("simulate", &run_simulation, nb::kw_only(), "oscillator"_a, "receiver"_a, "config"_a, "faults"_a,
           "seconds"_a, "seed"_a, "samples_per_s"_a = 10);
     // The firmware's arithmetic, for its tests: (result, saturated).

@@ -6,87 +6,16 @@
 #include <limits>
 #include <stdexcept>
 
+#include "card.h"
+#include "edges.h"
+
 namespace twinstamp::gps {
 namespace {
 
-constexpr double kQ32PerNs = 4294967296.0 / 1e9;
 constexpr std::uint64_t kStart_s = 1'800'000'000;  // TAI at the start of a run
 constexpr double kCall_s = 0.2;                    // the servo is called so long after each second
 constexpr double kWrite_s = 0.001;                 // and its output acts so much later
-
-// The card: an oscillator, an accumulator with rate and slew, the capture's 1 ns grid.
-class Card {
-  public:
-    Card(const OscillatorModel& model, std::uint64_t seed, double uncertainty_ns)
-        : oscillator_(model, seed), random_(seed ^ 0xC0FFEE), load_ns_(uncertainty_ns) {}
-
-    // dt seconds of true time.
-    void advance(double dt_s) {
-        const double gained_ns = oscillator_.advance(dt_s);
-        const double steered_ns = steer_ * (dt_s * 1e9 + gained_ns);
-        double slewed_ns = 0;
-        if (slew_left_ns_ != 0) {
-            const double most_ns = slew_rate_ * dt_s * 1e9;
-            slewed_ns = std::clamp(slew_left_ns_, -most_ns, most_ns);
-            slew_left_ns_ -= slewed_ns;
-        }
-        phase_ns_ += gained_ns;
-        error_ns_ += gained_ns + steered_ns + slewed_ns;
-        if (dt_s * 1e9 + gained_ns + steered_ns + slewed_ns <= 0) backward_++;
-    }
-    // Card time, 32.32, at true second `second` and ns after it.
-    std::uint64_t now_q32(std::uint64_t second, double ns) const {
-        return (second << 32) + base_q32_ +
-               static_cast<std::uint64_t>(std::llround((ns + error_ns_) * kQ32PerNs));
-    }
-    // The same of an edge that is `ns` from now, sampled every ns of the card's own oscillator.
-    std::uint64_t capture_q32(std::uint64_t second, double ns) const {
-        const double rate = 1 + steer_ + oscillator_.frequency_ppb() * 1e-9;
-        const double phase = phase_ns_ + ns * (1 + oscillator_.frequency_ppb() * 1e-9);
-        const double grid = std::floor(phase) + 0.5 - phase;
-        const double at_ns = error_ns_ + ns * rate + grid * rate;
-        return (second << 32) + base_q32_ + static_cast<std::uint64_t>(std::llround(at_ns * kQ32PerNs));
-    }
-    void write(const servo_output& out) {
-        if (out.flags & SERVO_OUT_LOAD) {
-            base_q32_ += static_cast<std::uint64_t>(out.load_delta_q32);
-            error_ns_ += load_ns_ * (2 * random_.uniform() - 1);
-            slew_left_ns_ = 0;
-            // Whole seconds and large parts stay in base_q32_ only while the card is that far off.
-            const auto rest = static_cast<std::int64_t>(base_q32_);
-            if (std::llabs(rest) < (std::int64_t{1} << 33)) {
-                error_ns_ += static_cast<double>(rest) / kQ32PerNs;
-                base_q32_ = 0;
-            }
-        }
-        increment_q72_ = out.increment_q72;
-        steer_ = static_cast<double>(static_cast<std::int64_t>(out.increment_q72 - SERVO_NOMINAL_Q72)) /
-                 static_cast<double>(SERVO_NOMINAL_Q72);
-        if (out.flags & SERVO_OUT_SLEW) {
-            slew_step_q64_ = out.slew_step_q64;
-            slew_left_ns_ = static_cast<double>(out.slew_amount_q64) * 0x1p-64 * 1e9;
-            slew_rate_ =
-                static_cast<double>(out.slew_step_q64) / (static_cast<double>(SERVO_NOMINAL_Q72) / 256);
-        }
-    }
-    std::int64_t slew_left_q64() const { return static_cast<std::int64_t>(slew_left_ns_ * 1e-9 * 0x1p64); }
-    bool known() const { return base_q32_ == 0; }
-    double error_ns() const { return known() ? error_ns_ : std::numeric_limits<double>::infinity(); }
-    std::uint64_t increment_q72() const { return increment_q72_; }
-    std::uint64_t slew_step_q64() const { return slew_step_q64_; }
-    double oscillator_ppb() const { return oscillator_.frequency_ppb(); }
-    double slew_rate() const { return slew_rate_; }
-    std::uint64_t backward() const { return backward_; }
-
-  private:
-    Oscillator oscillator_;
-    Random random_;
-    double load_ns_;
-    double error_ns_ = 0, phase_ns_ = 0, steer_ = 0, slew_left_ns_ = 0, slew_rate_ = 0;
-    std::uint64_t base_q32_ = std::uint64_t{0} - (kStart_s << 32) + 12345;  // it starts at 0 and something
-    std::uint64_t backward_ = 0;
-    std::uint64_t increment_q72_ = SERVO_NOMINAL_Q72, slew_step_q64_ = 0;
-};
+constexpr double kHost_s = 0.62;                   // when somebody else moves the clock
 
 }  // namespace
 
@@ -94,7 +23,7 @@ Log simulate(const Run& run) {
     servo_state state;
     if (servo_init(&state, &run.config) != SERVO_OK)
         throw std::invalid_argument("the servo refuses this configuration");
-    Card card(run.oscillator, run.seed * 4 + 1, 2000);
+    Card card(run.oscillator, run.seed * 4 + 1, kStart_s, 2000);
     Receiver receiver(run.receiver, run.seed * 4 + 2);
     Random random(run.seed * 4 + 3);
     Log log;
@@ -115,6 +44,10 @@ Log simulate(const Run& run) {
     out.increment_q72 = SERVO_NOMINAL_Q72;
     out.bound_ns = SERVO_BOUND_UNKNOWN;
     Pulse pulse = receiver.next();
+    edges came;  // since the last step
+    edges_start(&came, 0, 0);
+    std::vector<double> left_ns;  // edges after the last step, from the second now under way
+    std::uint32_t moves = 0;      // how often somebody else has moved the clock
     for (std::uint64_t k = 0; k < seconds; k++) {
         const double t = static_cast<double>(k);
         const std::uint64_t second = kStart_s + k;
@@ -122,7 +55,9 @@ Log simulate(const Run& run) {
         servo_input in{};
         // The pulse, and what faults make of it.
         double late_ns = pulse.late_ns;
-        bool present = true, message = true;
+        bool present = true, message = true, fix = true, corrupt = false, load = false;
+        std::vector<double> others_ns;  // edges beside the pulse
+        double accuracy_ns = 5, load_ns = 0;
         std::int64_t named = static_cast<std::int64_t>(second);
         std::int32_t qerr_ps = pulse.qerr_ps;
         bool qerr = run.receiver.sawtooth_ns > 0;
@@ -145,11 +80,10 @@ Log simulate(const Run& run) {
                     present = present && random.uniform() >= fault.value;
                     break;
                 case FaultKind::kDouble:
-                    in.flags |= SERVO_IN_DOUBLE;
+                    others_ns.push_back(fault.value);
                     break;
                 case FaultKind::kEarly:
-                    late_ns -= fault.value;
-                    in.flags |= SERVO_IN_EARLY | SERVO_IN_DOUBLE;
+                    others_ns.push_back(-fault.value);
                     break;
                 case FaultKind::kQerrSign:
                     qerr_ps = -pulse.qerr_ps;
@@ -167,31 +101,51 @@ Log simulate(const Run& run) {
                     named -= 1;
                     break;
                 case FaultKind::kMessageCorrupt:
+                    corrupt = true;
                     named = static_cast<std::int64_t>(random.bits());
                     qerr_ps = static_cast<std::int32_t>(random.bits());
                     break;
                 case FaultKind::kMessageLost:
                     message = false;
                     break;
+                case FaultKind::kFixLost:
+                    fix = false;
+                    break;
+                case FaultKind::kAccuracy:
+                    accuracy_ns += fault.value * (t - fault.start_s + 1);
+                    break;
+                case FaultKind::kHostLoad:
+                    load = true;
+                    load_ns += fault.value;
+                    break;
                 case FaultKind::kAccept:
                     in.flags |= SERVO_IN_ACCEPT;
                     break;
             }
         }
-        if (present) {
-            in.flags |= SERVO_IN_PULSE;
-            in.pulse_q32 = card.capture_q32(second, late_ns);
+        // Edges since the last step. Where a disturbance stands need not be exact to the slew.
+        std::vector<double> edges_ns;
+        edges_ns.swap(left_ns);
+        if (present) edges_ns.push_back(late_ns);
+        for (const double ns : others_ns) {
+            if (ns < kCall_s * 1e9)
+                edges_ns.push_back(late_ns + ns);
+            else
+                left_ns.push_back(late_ns + ns - 1e9);
         }
-        if (message) {
+        std::sort(edges_ns.begin(), edges_ns.end());
+        for (const double ns : edges_ns) edges_take(&came, card.capture_q32(second, ns));
+        if (message && fix) {
             in.flags |= SERVO_IN_TAI | SERVO_IN_ACCURACY;
+            if (!corrupt) in.flags |= SERVO_IN_FIX;
             in.tai_s = static_cast<std::uint64_t>(named);
-            in.accuracy_ns = 5;
+            in.accuracy_ns = static_cast<std::uint32_t>(std::lround(std::min(accuracy_ns, 4e9)));
             if (qerr) {
                 in.flags |= SERVO_IN_QERR;
                 in.qerr_ps = qerr_ps;
             }
         }
-        if (present && message && log.first_valid_s < 0) log.first_valid_s = t;
+        if (present && message && fix && log.first_valid_s < 0) log.first_valid_s = t;
 
         // Through the second: samples of the truth in the middle of equal spans, the call where it falls.
         double at_s = 0;
@@ -206,7 +160,16 @@ Log simulate(const Run& run) {
                 called = true;
                 in.now_q32 = card.now_q32(second, kCall_s * 1e9);
                 in.slew_left_q64 = card.slew_left_q64();
+                edges_tell(&came, &in);
+                in.moves = moves;
                 servo_step(&state, &in, &out);
+                // The whole second of card time that comes next, as the firmware counts.
+                const std::uint64_t one = std::uint64_t{1} << 32, now = in.now_q32;
+                const std::uint64_t next =
+                    (now + static_cast<std::uint64_t>(out.load_delta_q32) + one / 5 * 4 + one / 2) &
+                    ~(one - 1);
+                edges_start(&came, out.state != SERVO_COLD,
+                            next + static_cast<std::uint64_t>(std::int64_t{out.expected_q32}));
             }
             if (called && !written && until_s >= kCall_s + kWrite_s) {
                 go_to(kCall_s + kWrite_s);
@@ -214,6 +177,15 @@ Log simulate(const Run& run) {
                 card.write(out);
                 if (out.flags & SERVO_OUT_SLEW)
                     log.worst_rate_ppb = std::max(log.worst_rate_ppb, card.slew_rate() * 1e9);
+            }
+            if (load && until_s >= kHost_s) {  // the firmware sees it within a tick, and says so
+                go_to(kHost_s);
+                load = false;
+                moves++;
+                card.load(std::llround(load_ns * kQ32PerNs));
+                edges_start(&came, 0, 0);
+                out.state = SERVO_COLD;
+                out.bound_ns = SERVO_BOUND_UNKNOWN;
             }
         };
         for (int i = 0; i < rate; i++) {

@@ -18,8 +18,8 @@ enum class FaultKind {
     kStep,            // pulses off by value ns
     kPull,            // pulses off by value ns more each second
     kMissing,         // a share `value` of the pulses does not come
-    kDouble,          // a second edge value ns after each pulse
-    kEarly,           // an edge value ns before each pulse: the one captured
+    kDouble,          // another edge value ns after each pulse
+    kEarly,           // another edge value ns before each pulse
     kQerrSign,        // qErr with the opposite sign
     kQerrLate,        // qErr is that of the next pulse
     kQerrLost,        // no qErr
@@ -27,6 +27,9 @@ enum class FaultKind {
     kMessageLate,     // messages name the second before
     kMessageCorrupt,  // messages name any second, qErr is anything
     kMessageLost,     // no messages
+    kFixLost,         // messages say that there is no fix; pulses go on
+    kAccuracy,        // the receiver's own estimate grows by value ns each second
+    kHostLoad,        // somebody else moves card time by value ns, by a load
     kAccept           // the operator accepts, once
 };
 

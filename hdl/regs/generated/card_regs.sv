@@ -295,6 +295,10 @@ module card_regs (
             logic output_width;
             logic output_delay;
             logic output_count;
+            logic queue_lost;
+            logic [1:0] queue_time;
+            logic queue_flags;
+            logic queue_next;
         } pps;
         struct {
             logic divider;
@@ -438,6 +442,11 @@ module card_regs (
         decode_reg_strb.pps.output_width = cpuif_req_masked & (cpuif_addr == 17'h440);
         decode_reg_strb.pps.output_delay = cpuif_req_masked & (cpuif_addr == 17'h444);
         decode_reg_strb.pps.output_count = cpuif_req_masked & (cpuif_addr == 17'h448) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.queue_lost = cpuif_req_masked & (cpuif_addr == 17'h44c) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.queue_time[0] = cpuif_req_masked & (cpuif_addr == 17'h450) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.queue_time[1] = cpuif_req_masked & (cpuif_addr == 17'h454) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.queue_flags = cpuif_req_masked & (cpuif_addr == 17'h458) & !cpuif_req_is_wr;
+        decode_reg_strb.pps.queue_next = cpuif_req_masked & (cpuif_addr == 17'h45c) & cpuif_req_is_wr;
         decode_reg_strb.uart.divider = cpuif_req_masked & (cpuif_addr == 17'h480);
         decode_reg_strb.uart.receive = cpuif_req_masked & (cpuif_addr == 17'h484) & !cpuif_req_is_wr;
         decode_reg_strb.uart.transmit = cpuif_req_masked & (cpuif_addr == 17'h488) & cpuif_req_is_wr;
@@ -1012,6 +1021,12 @@ module card_regs (
                     logic load_next;
                 } q48;
             } output_delay;
+            struct {
+                struct {
+                    logic next;
+                    logic load_next;
+                } value;
+            } queue_next;
         } pps;
         struct {
             struct {
@@ -1410,6 +1425,11 @@ module card_regs (
                     logic [31:0] value;
                 } q48;
             } output_delay;
+            struct {
+                struct {
+                    logic value;
+                } value;
+            } queue_next;
         } pps;
         struct {
             struct {
@@ -2445,6 +2465,30 @@ module card_regs (
         end
     end
     assign hwif_out.pps.output_delay.q48.value = field_storage.pps.output_delay.q48.value;
+    // Field: twinstamp_card.pps.queue_next.value
+    always_comb begin
+        automatic logic [0:0] next_c;
+        automatic logic load_next_c;
+        next_c = field_storage.pps.queue_next.value.value;
+        load_next_c = '0;
+        if(decoded_reg_strb.pps.queue_next && decoded_req_is_wr) begin // SW write
+            next_c = (field_storage.pps.queue_next.value.value & ~decoded_wr_biten[0:0]) | (decoded_wr_data[0:0] & decoded_wr_biten[0:0]);
+            load_next_c = '1;
+        end
+        field_combo.pps.queue_next.value.next = next_c;
+        field_combo.pps.queue_next.value.load_next = load_next_c;
+    end
+    always_ff @(posedge clk or negedge arst_n) begin
+        if(~arst_n) begin
+            field_storage.pps.queue_next.value.value <= 1'h0;
+        end else begin
+            if(field_combo.pps.queue_next.value.load_next) begin
+                field_storage.pps.queue_next.value.value <= field_combo.pps.queue_next.value.next;
+            end
+        end
+    end
+    assign hwif_out.pps.queue_next.value.value = field_storage.pps.queue_next.value.value;
+    assign hwif_out.pps.queue_next.value.swmod = decoded_reg_strb.pps.queue_next && decoded_req_is_wr && |(decoded_wr_biten[0:0]);
     // Field: twinstamp_card.uart.divider.cycles
     always_comb begin
         automatic logic [15:0] next_c;
@@ -3700,6 +3744,22 @@ module card_regs (
         end
         if(ad_low(rd_mux_addr) == ad_low(17'h448)) begin
             readback_data_var[ad_hi(17'h448)][31:0] = hwif_in.pps.output_count.count.next;
+        end
+        if(ad_low(rd_mux_addr) == ad_low(17'h44c)) begin
+            readback_data_var[ad_hi(17'h44c)][31:0] = hwif_in.pps.queue_lost.count.next;
+        end
+        if(ad_low(rd_mux_addr) == ad_low(17'h450)) begin
+            readback_data_var[ad_hi(17'h450)][31:0] = hwif_in.pps.queue_time.q32.next[31:0];
+        end
+        if(ad_low(rd_mux_addr) == ad_low(17'h454)) begin
+            readback_data_var[ad_hi(17'h454)][31:0] = hwif_in.pps.queue_time.q32.next[63:32];
+        end
+        if(ad_low(rd_mux_addr) == ad_low(17'h458)) begin
+            readback_data_var[ad_hi(17'h458)][0] = hwif_in.pps.queue_flags.valid.next;
+            readback_data_var[ad_hi(17'h458)][1] = hwif_in.pps.queue_flags.half.next;
+            readback_data_var[ad_hi(17'h458)][4] = hwif_in.pps.queue_flags.first.next;
+            readback_data_var[ad_hi(17'h458)][5] = hwif_in.pps.queue_flags.early.next;
+            readback_data_var[ad_hi(17'h458)][6] = hwif_in.pps.queue_flags.doubled.next;
         end
         if(ad_low(rd_mux_addr) == ad_low(17'h480)) begin
             readback_data_var[ad_hi(17'h480)][15:0] = field_storage.uart.divider.cycles.value;

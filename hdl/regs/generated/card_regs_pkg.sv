@@ -317,6 +317,50 @@ package card_regs_pkg;
     } pps_regs__output_count__in_t;
 
     typedef struct {
+        logic [31:0] next;
+    } pps_regs__queue_lost__count__in_t;
+
+    typedef struct {
+        pps_regs__queue_lost__count__in_t count;
+    } pps_regs__queue_lost__in_t;
+
+    typedef struct {
+        logic [63:0] next;
+    } pps_regs__queue_time__q32__in_t;
+
+    typedef struct {
+        pps_regs__queue_time__q32__in_t q32;
+    } pps_regs__queue_time__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__queue_flags__valid__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__queue_flags__half__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__queue_flags__first__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__queue_flags__early__in_t;
+
+    typedef struct {
+        logic next;
+    } pps_regs__queue_flags__doubled__in_t;
+
+    typedef struct {
+        pps_regs__queue_flags__valid__in_t valid;
+        pps_regs__queue_flags__half__in_t half;
+        pps_regs__queue_flags__first__in_t first;
+        pps_regs__queue_flags__early__in_t early;
+        pps_regs__queue_flags__doubled__in_t doubled;
+    } pps_regs__queue_flags__in_t;
+
+    typedef struct {
         pps_regs__edge_flags__in_t edge_flags;
         pps_regs__edges__in_t edges;
         pps_regs__edge_time__in_t edge_time;
@@ -327,6 +371,9 @@ package card_regs_pkg;
         pps_regs__doubled__in_t doubled;
         pps_regs__missing__in_t missing;
         pps_regs__output_count__in_t output_count;
+        pps_regs__queue_lost__in_t queue_lost;
+        pps_regs__queue_time__in_t queue_time;
+        pps_regs__queue_flags__in_t queue_flags;
     } pps_regs__in_t;
 
     typedef struct {
@@ -977,6 +1024,15 @@ package card_regs_pkg;
     } pps_regs__output_delay__out_t;
 
     typedef struct {
+        logic value;
+        logic swmod;
+    } pps_regs__queue_next__value__out_t;
+
+    typedef struct {
+        pps_regs__queue_next__value__out_t value;
+    } pps_regs__queue_next__out_t;
+
+    typedef struct {
         pps_regs__control__out_t control;
         pps_regs__filter__out_t filter;
         pps_regs__period__out_t period;
@@ -985,6 +1041,7 @@ package card_regs_pkg;
         pps_regs__cable_delay__out_t cable_delay;
         pps_regs__output_width__out_t output_width;
         pps_regs__output_delay__out_t output_delay;
+        pps_regs__queue_next__out_t queue_next;
     } pps_regs__out_t;
 
     typedef struct {

@@ -770,6 +770,70 @@ typedef union {
     uint32_t w;
 } pps_regs__output_count_t;
 
+// reg - pps_regs::queue_lost
+#define PPS_REGS__QUEUE_LOST__COUNT_bm 0xffffffff
+#define PPS_REGS__QUEUE_LOST__COUNT_bp 0
+#define PPS_REGS__QUEUE_LOST__COUNT_bw 32
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
+    } f;
+    uint32_t w;
+} pps_regs__queue_lost_t;
+
+// reg - pps_regs::queue_time
+#define PPS_REGS__QUEUE_TIME__Q32_bm 0xffffffffffffffff
+#define PPS_REGS__QUEUE_TIME__Q32_bp 0
+#define PPS_REGS__QUEUE_TIME__Q32_bw 64
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint64_t q32 :64;
+    } f;
+    uint64_t w;
+} pps_regs__queue_time_t;
+
+// reg - pps_regs::queue_flags
+#define PPS_REGS__QUEUE_FLAGS__VALID_bm 0x1
+#define PPS_REGS__QUEUE_FLAGS__VALID_bp 0
+#define PPS_REGS__QUEUE_FLAGS__VALID_bw 1
+#define PPS_REGS__QUEUE_FLAGS__HALF_bm 0x2
+#define PPS_REGS__QUEUE_FLAGS__HALF_bp 1
+#define PPS_REGS__QUEUE_FLAGS__HALF_bw 1
+#define PPS_REGS__QUEUE_FLAGS__FIRST_bm 0x10
+#define PPS_REGS__QUEUE_FLAGS__FIRST_bp 4
+#define PPS_REGS__QUEUE_FLAGS__FIRST_bw 1
+#define PPS_REGS__QUEUE_FLAGS__EARLY_bm 0x20
+#define PPS_REGS__QUEUE_FLAGS__EARLY_bp 5
+#define PPS_REGS__QUEUE_FLAGS__EARLY_bw 1
+#define PPS_REGS__QUEUE_FLAGS__DOUBLED_bm 0x40
+#define PPS_REGS__QUEUE_FLAGS__DOUBLED_bp 6
+#define PPS_REGS__QUEUE_FLAGS__DOUBLED_bw 1
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t valid :1;
+        uint32_t half :1;
+        uint32_t :2;
+        uint32_t first :1;
+        uint32_t early :1;
+        uint32_t doubled :1;
+        uint32_t :25;
+    } f;
+    uint32_t w;
+} pps_regs__queue_flags_t;
+
+// reg - pps_regs::queue_next
+#define PPS_REGS__QUEUE_NEXT__VALUE_bm 0x1
+#define PPS_REGS__QUEUE_NEXT__VALUE_bp 0
+#define PPS_REGS__QUEUE_NEXT__VALUE_bw 1
+#define PPS_REGS__QUEUE_NEXT__VALUE_reset 0x0
+typedef union {
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :1;
+        uint32_t :31;
+    } f;
+    uint32_t w;
+} pps_regs__queue_next_t;
+
 // regfile - pps_regs
 typedef struct __attribute__ ((__packed__)) {
     pps_regs__control_t control;
@@ -790,6 +854,10 @@ typedef struct __attribute__ ((__packed__)) {
     pps_regs__output_width_t output_width;
     pps_regs__output_delay_t output_delay;
     pps_regs__output_count_t output_count;
+    pps_regs__queue_lost_t queue_lost;
+    pps_regs__queue_time_t queue_time;
+    pps_regs__queue_flags_t queue_flags;
+    pps_regs__queue_next_t queue_next;
 } pps_regs_t;
 
 // reg - uart_regs::divider
@@ -1643,7 +1711,7 @@ static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x48, "Packing error");
 static_assert(sizeof(ring_regs_t) == 0x28, "Packing error");
 static_assert(sizeof(counter_regs_t) == 0x10, "Packing error");
-static_assert(sizeof(pps_regs_t) == 0x4c, "Packing error");
+static_assert(sizeof(pps_regs_t) == 0x60, "Packing error");
 static_assert(sizeof(uart_regs_t) == 0x14, "Packing error");
 static_assert(sizeof(cpu_regs_t) == 0x38, "Packing error");
 static_assert(sizeof(dedup_regs_t) == 0x24, "Packing error");

@@ -4,8 +4,10 @@
 // Clock: the core clock. now_q32_o is the accumulator's upper part at this edge, cut off at 2^-32 s;
 // now_fraction_o the next eight bits, for whoever rounds. Monotone: rate and slew only
 // change what is added, and what is added is always positive (increment at least 7.68 ns, slew step at most
-// 3.73 ns). next_q32_o: what now_q32_o will be a cycle later (but for a load), for whoever compares ahead. load_i sets a new time when neither locked_i nor armed_i, and starts a new epoch; otherwise it
-// is refused (refused_o pulses). Latency: an adjustment acts four cycles after its write.
+// 3.73 ns). next_q32_o: what now_q32_o will be a cycle later (but for a load), for whoever compares ahead.
+// load_i sets a new time when neither locked_i nor armed_i, starts a new epoch and ends a slew under way, which
+// was meant for the old time; otherwise it is refused (refused_o pulses) and changes nothing. Latency: an
+// adjustment acts four cycles after its write.
 module card_clock (
   input  logic         clk_i,
   input  logic         rst_ni,
@@ -99,7 +101,10 @@ module card_clock (
         if (locked_i || armed_i) load_refused_o <= 1'b1;
         else begin
           now_q <= {load_q32_i, 40'b0};
-          next_q <= {load_q32_i, 40'b0} + 104'(addend_q);
+          next_q <= {load_q32_i, 40'b0} + 104'(increment_q);
+          addend_q <= 49'(increment_q);
+          left_q <= '0;
+          {whole_q, fresh_q} <= '0;
           epoch_q <= epoch_q + 32'd1;
         end
       end

@@ -92,6 +92,28 @@ module discipline
     .doubled_count_o(pps_o.doubled.count.next), .missing_o(pps_o.missing.count.next),
     .published_o(published)
   );
+
+  // All edges, for the firmware, which may be late. Overflow policy: what finds the queue full is lost and counted.
+  logic queue_take_q, queue_half, queue_first, queue_early, queue_doubled;
+  logic [4:0] queue_used;
+  logic [31:0] queue_lost_q;
+  assign pps_o.queue_lost.count.next = queue_lost_q;
+  assign pps_o.queue_flags.half.next = queue_half;
+  assign pps_o.queue_flags.first.next = queue_first;
+  assign pps_o.queue_flags.early.next = queue_early;
+  assign pps_o.queue_flags.doubled.next = queue_doubled;
+  token_fifo #(.Width(68), .DepthLog2(4)) u_queue (
+    .clk_i(aux_clk_i), .rst_ni, .write_i(published && !queue_used[4]),
+    .data_i({pps_o.edge_flags.doubled.next, pps_o.edge_flags.early.next, pps_o.edge_flags.first.next, edge_q64[95:31]}),
+    .used_o(queue_used), .valid_o(pps_o.queue_flags.valid.next),
+    .data_o({queue_doubled, queue_early, queue_first, pps_o.queue_time.q32.next, queue_half}),
+    .take_i(queue_take_q && queue_used != '0)
+  );
+  always_ff @(posedge aux_clk_i or negedge rst_ni) begin
+    if (!rst_ni) queue_lost_q <= '0;
+    else if (published && queue_used[4]) queue_lost_q <= queue_lost_q + 32'd1;
+  end
+
   pps_output u_output (
     .clk_i(aux_clk_i), .rst_ni, .enable_i(pps_i.control.output_enable.value),
     .now_q72_i(now_q72_i[72:0]), .addend_q72_i(added_q72_i), .width_i(pps_i.output_width.cycles.value),
@@ -101,8 +123,9 @@ module discipline
   // Writes of the register block: the value is there a cycle after swmod.
   logic transmit_q, pet_q, clear_q, command_q;
   always_ff @(posedge reg_clk_i or negedge rst_ni) begin
-    if (!rst_ni) {transmit_q, pet_q, clear_q, command_q} <= '0;
+    if (!rst_ni) {transmit_q, pet_q, clear_q, command_q, queue_take_q} <= '0;
     else begin
+      queue_take_q <= pps_i.queue_next.value.swmod;
       transmit_q <= uart_i.transmit.value.swmod;
       pet_q <= cpu_i.pet.value.swmod;
       clear_q <= cpu_i.events_clear.value.swmod;

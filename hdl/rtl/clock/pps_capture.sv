@@ -9,8 +9,10 @@
 // antenna and cable delay. Error: half a sample and the jitter of the sampler; a bit that the sampler caught
 // in its change moves it by at most one sample. z counts zeros, so the place of a wrong bit does not matter.
 // Latency: published after filter_i cycles of high line (at least five) and five more.
-// Policy: a line that falls within filter_i cycles is a glitch: counted, not published. A later edge overwrites
-// what stands. N: 2, 4 or 8 samples per cycle.
+// Policy: a line that falls within filter_i cycles is a glitch: counted, not published. An edge needs filter_i
+// cycles of low line before it; behind a glitch a quarter of them, so that a disturbance does not take the pulse
+// after it away, and ringing is not taken for a pulse. A later edge overwrites what stands: whoever wants all of
+// them keeps what published_o comes with. N: 2, 4 or 8 samples per cycle.
 module pps_capture #(
   parameter int unsigned N = 8,
   parameter int unsigned SamplerCycles = 0,
@@ -60,8 +62,10 @@ module pps_capture #(
   // The line, filtered. A candidate's time is worked out while the filter waits.
   typedef enum logic [2:0] {StStart, StLow, StRise, StHigh} state_e;
   state_e state_q;
-  logic [15:0] filter, count_q;
+  logic [15:0] filter, count_q, quiet;
+  logic glitch_q;      // what went before was one
   assign filter = filter_i == '0 ? 16'd1 : filter_i;
+  assign quiet = glitch_q ? filter >> 2 : filter;
   logic [103:0] at_q;
   logic [AddendBits-1:0] step_q;
   logic [3:0] zeros_q;
@@ -114,7 +118,7 @@ module pps_capture #(
       due_q <= '0;
       candidate_since_q <= '0;
       candidate_due_q <= '0;
-      {seen_q, anchored_q, accept_q} <= '0;
+      {seen_q, anchored_q, accept_q, glitch_q} <= '0;
       edge_q64_o <= '0;
       position_o <= '0;
       {first_o, early_o, doubled_o, published_o} <= '0;
@@ -127,7 +131,7 @@ module pps_capture #(
     end else if (!enable_i) begin
       state_q <= StStart;
       count_q <= '0;
-      {seen_q, anchored_q, accept_q, published_o} <= '0;
+      {seen_q, anchored_q, accept_q, glitch_q, published_o} <= '0;
     end else begin
       word_q <= word_i ^ {N{invert_i}};
       now_q <= now_q72_i;
@@ -159,8 +163,9 @@ module pps_capture #(
         // A pulse under way when it began to look is none.
         StStart: begin
           count_q <= ones == '0 ? count_q + 16'd1 : '0;
-          if (ones == '0 && count_q >= filter) begin
+          if (ones == '0 && count_q >= quiet) begin
             state_q <= StLow;
+            glitch_q <= 1'b0;
             count_q <= '0;
           end
         end
@@ -180,6 +185,7 @@ module pps_capture #(
           if (!mostly_high) begin
             state_q <= StStart;
             count_q <= '0;
+            glitch_q <= 1'b1;
             glitches_o <= glitches_o + 32'd1;
             since_q <= candidate_since_q + 32'(count_q) + 32'd2;
           end else if (count_q >= filter && count_q >= 16'd5) begin

@@ -19,11 +19,14 @@ from twinstamp.leap import LeapSeconds, UtcOffset, expiry_warning, leap_seconds
 if TYPE_CHECKING:
     from twinstamp.card.card import Card
 
-INPUT_FIELDS = ("now_q32", "pulse_q32", "slew_left_q64", "tai_s", "qerr_ps", "accuracy_ns", "flags")
+INPUT_FIELDS = (
+    "now_q32", "pulse_q32", "slew_left_q64", "tai_s", "qerr_ps", "accuracy_ns", "flags", "other_q32",
+    "moves",
+)  # fmt: skip
 OUTPUT_FIELDS = (
     "increment_q72", "load_delta_q32", "slew_amount_q64", "slew_step_q64", "bound_ns", "flags", "state",
     "events", "offset_ps", "innovation_ps", "frequency_ppt", "ageing_ppt_day", "sigma_ps",
-    "frequency_sigma_ppt", "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s",
+    "frequency_sigma_ppt", "white_ppt", "flicker_ppt", "walk_ppt", "qerr_use", "holdover_s", "expected_q32",
 )  # fmt: skip
 SETTINGS = (
     "white_ppt", "flicker_ppt", "walk_ppt", "temperature_ppt", "learn", "wander_ps", "jitter_ps",
@@ -37,8 +40,8 @@ RECEIVER_COUNTS = (
     "bad_value", "fraction", "time_base", "not_valid", "no_room",
 )  # fmt: skip
 
-_INPUT = struct.Struct("<QQqQiII4x")
-_OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiI4x")
+_INPUT = struct.Struct("<QQqQiIIiI4x")
+_OUTPUT = struct.Struct("<QqqQIIIIqqqqIIIIIiIi")
 _HEAD = struct.Struct(f"<4I4I2i2Q5I{len(RECEIVER_COUNTS)}I4x")
 _SETTINGS = struct.Struct("<14I")
 _ENTRY_BYTES = 8 + _INPUT.size + _OUTPUT.size
