@@ -18,7 +18,7 @@ pytest.importorskip("systemrdl", reason="PeakRDL is not installed: run make hdl"
 def test_generated_files_are_up_to_date(tmp_path):
     subprocess.run([sys.executable, ROOT / "tools/regmap.py", tmp_path], check=True, timeout=100)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
-    assert len(made) == 6
+    assert len(made) == 7
     for path in made:
         assert (ROOT / path).read_text() == (tmp_path / path).read_text(), f"{path} is stale: run make regs"
 

@@ -132,7 +132,8 @@ module train_mac
   // Stamp: two cycles after the SFD's, card time is that of its edge; its nanoseconds are there three later.
   logic [5:0] sfd_q;
   logic [63:0] stamp_q, card_q;
-  logic leapt_q;
+  logic leapt_q, unused_valid;  // train_time looks at it
+  assign unused_valid = utc_i.valid;
   logic [31:0] offset_q;
   logic [31:0] ns;
   logic [15:0] estimate_q;
