@@ -145,9 +145,10 @@ def test_a_message_of_another_length_or_kind_is_left_out(driver):
 @pytest.mark.parametrize("kind", ["pvt", "tp", "leap", "rmc"])
 def test_each_bit_of_a_message_counts(driver, kind):
     """A flipped bit anywhere gives no message."""
+    seconds = range(START_TAI_S, START_TAI_S + 99)
     good = {
         "pvt": nav_pvt(START_TAI_S), "tp": tim_tp(START_TAI_S, 100), "leap": nav_timels(START_TAI_S),
-        "rmc": next(m for m in map(nmea_rmc, range(START_TAI_S, START_TAI_S + 99)) if m[-4:-2].lower() != m[-4:-2]),
+        "rmc": next(m for m in map(nmea_rmc, seconds) if m[-4:-2].lower() != m[-4:-2]),
     }[kind]  # fmt: skip
     # The sentence has a letter in its checksum.
     for bit in range(8 * len(good)):

@@ -124,7 +124,7 @@ def test_card_time_over_the_turn_of_a_second(between):
 
 
 def test_reads_while_the_firmware_works():
-    """Its first act in each second is to read card time. The words lie 100 us before and behind the second."""
+    """Its first act in each second is to read card time. Words lie 100 us before and behind the second."""
     world = World(seed=21)
     card = world.card
     world.run(6)

@@ -236,7 +236,7 @@ def test_the_error_estimate_is_the_builder_s(world):
 
 
 def test_without_the_offset_of_utc_nothing_is_known_of_an_ntp_stamp(world):
-    """NTP's format is UTC; PTP's is TAI, and goes on. As soon as the offset is known again, so is the bound."""
+    """NTP's format is UTC; PTP's is TAI, and goes on. With the offset the bound is known again."""
     for known in (True, False, True):
         world.card.set_utc_offset(UtcOffset(37, known))
         for kind in ("ntp", "ptp"):
