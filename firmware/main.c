@@ -19,7 +19,7 @@
 #define OUTPUT_LIMIT_Q32 (SECOND_Q32 / 500)
 #define QUEUE 16u  // edges that the capture keeps
 // From reading card time to its load, counted in the closed loop (tests/loop/test_clock.py): cycles of 8 ns.
-#define LOAD_CYCLES 123u
+#define LOAD_CYCLES 138u
 #define LOAD_LATENCY_Q32 (LOAD_CYCLES * 34360u / 1000u)
 
 // Read over the bus by the host: nothing here may be left to a register.

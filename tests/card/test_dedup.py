@@ -567,7 +567,7 @@ def test_profile_changes_under_traffic(make_card):
     for profile in ("routing", None, "vlan", "exact", "routing", "exact", None, "vlan", "routing"):
         card.set_duplicates(profile, window=SIZE)
         card.start(keep_runt=True)
-        simulated.run(rng.randint(3000, 9000))
+        simulated.run(rng.randint(4000, 9000))
         card.stop()
         records = Records()
         for batch in card.receive(2e-5):  # the judge may be microseconds behind
