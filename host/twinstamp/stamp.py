@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 UDP_PORT = 862  # STAMP's (and TWAMP-Control's), RFC 8762 section 4.1
+TWAMP_BYTES = 14  # of a TWAMP (and OWAMP) test packet without padding, RFC 5357 section 4.1.2
 SHORT_BYTES = 16
 FULL_BYTES = 44
 SHORT_MARK = 0x8000  # in the session id field of a short payload
@@ -34,6 +35,7 @@ RECEIVE_TIMESTAMP_AT = 16
 SENDER_SEQUENCE_AT = 24
 SENDER_TIMESTAMP_AT = 28
 SENDER_ERROR_ESTIMATE_AT = 36
+REFLECTED_MBZ_AT = 38  # two bytes of 0
 SENDER_TTL_AT = 40
 TLV_AT = 44
 

@@ -140,6 +140,29 @@ def test_errors_leave_the_numbers_right(net: Net) -> None:
         assert card.departures(0.2)["number"].tolist() == [number] == [6]
 
 
+def test_stamps_of_queued_frames_stay_theirs_when_a_send_fails(net: Net) -> None:
+    """Frames wait in the queue, 16 ms each, when a later one is refused: their stamps come after the numbers
+    began anew. Each stamp that is told lies right before its own frame's arrival at the other end."""
+    shaper = "tc qdisc add dev va root tbf rate 32kbit burst 130 limit 10000"
+    done = subprocess.run(["sh", "-c", shaper], check=False, capture_output=True, text=True, timeout=20)
+    if done.returncode:
+        pytest.skip(f"no shaper here: {done.stderr}")
+    good = [PLAIN + bytes([i]) + bytes(45) for i in range(13)]
+    with LinuxCard(["va"]) as card, LinuxCard(["vb"]) as receiver:
+        reader = _Reader(receiver)
+        frames = [*good[:5], PLAIN + bytes(5000), *good[5:9], PLAIN + bytes(5000), *good[9:]]
+        sent = card.send_timed(0, *_columns(frames))
+        told = np.concatenate([card.departures(0.05) for _ in range(12)])
+        arrivals = {frame[14]: stamp for stamp, _, frame in reader.join()}
+    assert np.flatnonzero(sent.error).tolist() == [5, 10]
+    numbers = (told["number"] - np.uint64(sent.first)).tolist()
+    assert len(set(numbers)) == len(numbers) and {0, 1} <= set(numbers)
+    index = [i for i in range(len(frames)) if i not in (5, 10)]
+    for number, stamp in zip(numbers, told["stamp_ns"].tolist(), strict=True):
+        after = arrivals[index.index(number)] - stamp
+        assert 0 <= after < 8_000_000, (number, after)
+
+
 def test_late_frames_go_at_once_and_tell(net: Net) -> None:
     with LinuxCard(["va"]) as card:
         card.calibration(0)

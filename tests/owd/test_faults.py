@@ -288,3 +288,27 @@ def test_reordering_counts_packets_after_the_time_out(tmp_path):
     assert (train.reordering.reordered, train.reordering.ratio) == (1, 1 / 3)
     both = metrics.LATE | metrics.REORDERED
     assert [int(flags) & both for flags in train.judged.flags] == [0, 0, both]
+
+
+def test_random_padding_makes_one_train(tmp_path):
+    """What an OWAMP sender leaves: no session, so one train by its addresses and ports."""
+    import random
+    import struct
+
+    from twinstamp.frames import LINKTYPE_ETHERNET, FrameBatch, Port
+    from twinstamp.io.files import create_capture
+
+    from tests.owd.world import ipv4
+
+    rng = random.Random(41)
+    heads = [struct.pack("!IQH", k, NTP + (k << 20), 0x8001) for k in range(30)]
+    frames = [
+        ipv4("10.0.0.1", "10.0.0.2", 255, k, head + rng.randbytes(27), (8760, 8760))
+        for k, head in enumerate(heads)
+    ]
+    batch = FrameBatch.from_frames(frames, timestamp_ns=[T0_NS + k * 250_000 + 90 for k in range(30)])
+    batch.ports = (Port("port0", LINKTYPE_ETHERNET),)
+    with create_capture(str(tmp_path / "rx.pcapng"), format="pcapng") as writer:
+        writer.write(batch)
+    (train,) = report_captures([str(tmp_path / "rx.pcapng")], ports=None).trains
+    assert (len(train.judged), train.loss.lost, train.key.session, train.key.source_port) == (30, 0, 0, 8760)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import pwd
+import random
 import signal
 import struct
 import subprocess
@@ -27,6 +29,7 @@ from twinstamp.owd.kernel import Datagram, StampedSocket, SystemClock
 from twinstamp.owd.reflect import Reflector, Rules, networks
 from twinstamp.owd.report import Options
 from twinstamp.owd.session import Plan, measure
+from twinstamp.owd.sessions import IDLE_NS, SessionKey, Sessions
 
 from tests.owd.world import T0_NS
 
@@ -133,6 +136,52 @@ def test_tlvs():
         assert one.answer(datagram(request(5, bytes(n))))[0][44:] == bytes(n)
 
 
+# A TWAMP-Light (or OWAMP) sender's: random padding from byte 14 on (RFC 5357 section 4.1.2).
+PADDING = bytes(random.Random(5357).randbytes(1000))
+assert PADDING[24] and PADDING[25]  # bytes 38 and 39 of the packet
+LIGHT = struct.pack("!IQH", 5, 0xEE00000112345678, 0x8093) + PADDING
+
+
+@pytest.mark.parametrize("size", [44, 45, 100, 1014])
+def test_random_padding_is_answered(size: int):
+    """RFC 8762 section 4.6, and 4.3: what is behind the base packet comes back as it was."""
+    one = reflector(stateful=True)
+    for number in range(3):
+        light = struct.pack("!I", 9 + number) + LIGHT[4:14] + os.urandom(2) + LIGHT[16:size]
+        answer, _ = one.answer(datagram(light))
+        packet = Reflected(answer)
+        # One session whatever stands where STAMP has its identifier; MBZ there (RFC 5357 section 4.2.1).
+        assert (packet.seq, packet.ssid, packet.seq_sender, packet.ttl_sender) == (number, 0, 9 + number, 61)
+        assert answer[28:36] == (0xEE00000112345678).to_bytes(8, "big")
+        assert answer[44:] == light[44:] and len(answer) == len(light)
+    assert len(one._sessions) == 1
+
+
+@pytest.mark.parametrize("size", [14, 15, 16, 17, 38, 40, 41, 43])
+@pytest.mark.parametrize("padding", [PADDING, bytes(1000), b"\xff" * 1000])
+def test_short_packets_are_answered_when_asked_for(size: int, padding: bytes):
+    """With the base packet, 44 bytes. Nothing below 14 is a test packet."""
+    light = (LIGHT[:14] + padding)[:size]
+    one = reflector(short=True, stateful=True)
+    answer, _ = one.answer(datagram(light))
+    packet = Reflected(answer)
+    assert (len(answer), packet.seq, packet.ssid, packet.seq_sender) == (44, 0, 0, 5)
+    assert one.answer(datagram(light[:13])) is None and one.counts["short"] == 1
+    # What a TWAMP reflector sends has 41 bytes at least, and zeros behind the sender's error estimate.
+    assert one.answer(datagram(reflected()[:41])) is None and one.counts["reflected"] == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(min_size=14, max_size=120), st.booleans(), st.booleans())
+def test_two_reflectors_never_answer_each_other(raw: bytes, short: bool, stateful: bool):
+    """A forged packet from another reflector's address: its answer is the last one."""
+    one, other = (reflector(short=short, stateful=stateful, low_ports=True) for _ in range(2))
+    answer = one.answer(datagram(raw))
+    if answer is not None:
+        assert other.answer(datagram(answer[0])) is None
+        assert other.counts["reflected"] == 1
+
+
 def reflected() -> bytes:
     return reflector().answer(datagram(request()))[0]
 
@@ -152,6 +201,9 @@ def reflected() -> bytes:
     ("not_unicast", lambda: datagram(request(), destination="ff02::1", local="ff02::1")),
     ("not_allowed", lambda: datagram(request(), ("192.0.2.1", 4000))),
     ("not_allowed", lambda: datagram(request(), ("2001:db8::1", 4000, 0, 0))),
+    ("reflected", lambda: datagram(request()[:16] + bytes(8) + b"x" + bytes(19))),  # part of it is enough
+    ("short", lambda: datagram(LIGHT[:14])),
+    ("short", lambda: datagram(LIGHT[:43])),
 ])  # fmt: skip
 def test_not_answered(reason: str, made):
     one = reflector(allowed=networks(["10.0.0.0/8", "224.0.0.0/4", "0.0.0.0/8", "255.0.0.0/8", "ff00::/8"]))
@@ -186,6 +238,73 @@ def test_rates_are_limited():
     for _ in range(100):  # at a steady 40/s nothing is refused
         ticks.ns += 25_000_000
         assert one.answer(datagram(request(1))) is not None
+
+
+def test_one_host_leaves_room_for_others(monkeypatch):
+    """A host that begins session after session gets its share; newcomers are answered."""
+    ticks = Clock()
+    one = reflector(ticks=ticks, stateful=True, rate=10**6, source_rate=10**6)
+    for ssid in range(1, 5001):
+        ticks.ns += 10_000_000
+        one.answer(datagram(request(1, ssid=ssid)))
+    assert (one.counts["answered"], one.counts["sessions"]) == (0, 5000 - 256)
+    for host in range(1, 201):
+        ticks.ns += 10_000_000
+        assert one.answer(datagram(request(1), (f"10.0.1.{host}", 4000))) is not None
+    # Its sessions go on where they were.
+    assert [Reflected(one.answer(datagram(request(1, ssid=7)))[0]).seq for _ in range(2)] == [1, 2]
+
+
+def test_many_hosts_leave_room_for_newcomers(monkeypatch):
+    """All places are taken by hosts with many sessions each: they give some up, down to a fair share."""
+    ticks = Clock()
+    one = reflector(ticks=ticks, stateful=True, rate=10**6, source_rate=10**6)
+    modest = [datagram(request(1, ssid=ssid), ("10.0.9.9", 4000)) for ssid in range(1, 17)]
+    for packet in modest:
+        assert one.answer(packet) is not None
+    for host in range(16):
+        for ssid in range(1, 257):
+            ticks.ns += 1_000_000
+            one.answer(datagram(request(1, ssid=ssid), (f"10.0.0.{host + 1}", 4000)))
+    assert len(one._sessions) == 4096
+    for host in range(500):
+        ticks.ns += 1_000_000
+        packet = datagram(request(1), (f"10.1.{host // 250}.{host % 250 + 1}", 4000))
+        assert one.answer(packet) is not None
+    assert len(one._sessions) == 4096 and not one.counts["sessions"]
+    assert [Reflected(one.answer(packet)[0]).seq for packet in modest] == [1] * 16  # untouched
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6), st.integers(0, IDLE_NS // 5)), max_size=150),
+    st.booleans(),
+)
+def test_sessions_are_bounded_whatever_comes(steps, busy_stay: bool):
+    sessions, now, alive = Sessions(10, of_address=4, fair=2, busy_stay=busy_stay), 0, {}
+    for host, ssid, later in steps:
+        now += later
+        key = SessionKey(f"10.0.0.{host}", 4000, "", ssid)
+        found = sessions.find(key, now)
+        assert found is not None or busy_stay
+        held = {k: s for by in sessions._addresses.values() for k, s in by.items()}
+        assert len(held) == len(sessions) <= 10
+        assert all(0 < len(by) <= 4 for by in sessions._addresses.values())
+        assert sum(map(len, sessions._by_size)) == len(sessions._addresses)
+        if busy_stay:  # who has a fair share keeps it
+            for k in alive.keys() - held.keys():
+                assert now - alive[k][0] >= IDLE_NS or alive[k][1] > 2
+        sizes = {address: len(by) for address, by in sessions._addresses.items()}
+        alive = {k: (s.seen_ns, sizes[k.address]) for k, s in held.items()}
+
+
+def test_a_thousand_tlvs_cost_no_more_than_a_few():
+    """65 kB of empty TLVs: those behind the 64th go back as they came."""
+    packet = request(5, b"\x00\x09\x00\x00" * 16_000)
+    answer, _ = reflector().answer(datagram(packet))
+    assert len(answer) == len(packet)
+    flags = [answer[at] for at in range(44, len(answer), 4)]
+    assert flags == [0x80] * 64 + [0] * (16_000 - 64)
 
 
 def test_memory_is_bounded(monkeypatch):
@@ -377,6 +496,57 @@ def two_hosts():
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=20)
+
+
+def status_of(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status") as file:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: needs root")
+def test_the_reflector_gives_up_roots_rights(tmp_path):
+    """It answers on port 862 as nobody, and can get no right back; its report is where root may write."""
+    (tmp_path / "root").mkdir(mode=0o700)
+    report = tmp_path / "root" / "r.json"
+    serving = subprocess.Popen(
+        ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-m",
+         "twinstamp.cli", "reflect", "--user", "nobody", "--bound", "1us", "--json", str(report)],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        first = serving.stderr.readline()
+        if "unshare" in first:
+            pytest.skip(first)
+        assert "862" in first
+        said = status_of(serving.pid)
+        probe = subprocess.run(
+            ["nsenter", "-t", str(serving.pid), "-n", sys.executable, "-m", "twinstamp.cli", "owd", "stamp",
+             "127.0.0.1", "--count", "20", "--gap", "1ms", "--bound", "1us", "-q"],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        _, rest = serving.communicate(timeout=20)
+    nobody = pwd.getpwnam("nobody")
+    assert said["Uid"].split() == [str(nobody.pw_uid)] * 4 and said["Gid"].split() == [str(nobody.pw_gid)] * 4
+    assert said["Groups"].strip() == "" and said["NoNewPrivs"] == "1"
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(said[name], 16) == 0, name
+    assert probe.returncode == 0, probe.stderr
+    assert serving.returncode == 0 and "20 answered" in rest
+    assert json.loads(report.read_text())["counts"]["answered"] == 20
+
+
+def test_a_user_who_is_none(capsys):
+    assert main(["reflect", "--address", "127.0.0.1", "--port", "0", "--user", "no-such-user"]) == 2
+    assert "no-such-user" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_told_at_once(capsys):
+    arguments = ["reflect", "--address", "127.0.0.1", "--port", "0", "--json", "/nowhere/x"]
+    assert main(arguments) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_networks():

@@ -6,7 +6,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import pwd
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from twinstamp.frames import FrameBatch
 from twinstamp.io.files import CaptureReader, open_capture, refuse_input
 from twinstamp.io.live import LiveSource, check_interface
 from twinstamp.io.merge import Merge
+from twinstamp.privileges import drop_privileges
 from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
 
 if TYPE_CHECKING:
@@ -438,15 +438,4 @@ class Appliance:
 
 def _drop_privileges(user: str) -> None:
     """Becomes `user` for good; sockets and files that are open stay open."""
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise ConfigError(f"appliance.user: there is no user {user!r}") from None
-    if os.geteuid() == entry.pw_uid:
-        return
-    try:
-        os.setgroups([])
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-    except OSError as error:
-        raise ConfigError(f"appliance.user: cannot become {user}: {error.strerror}; start as root") from error
+    drop_privileges(user, "appliance.user")

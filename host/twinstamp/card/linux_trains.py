@@ -123,6 +123,7 @@ class LinuxTrainRun:
         self._launch = np.empty(0, np.int64)
         self._is_late = np.zeros(train.total, bool)
         self._parts: list[npt.NDArray[np.void]] = []
+        self._taken: list[npt.NDArray[np.int64]] = []
         self._thread = threading.Thread(target=self._run, name="twinstamp-train", daemon=True)
         self._thread.start()
 
@@ -155,6 +156,7 @@ class LinuxTrainRun:
                 if self._first < 0:
                     self._first = sent.first
                 self._is_late[done:end] = behind > 0
+                self._taken.append(done + np.flatnonzero(sent.error == 0))
                 self._sent += int((sent.error == 0).sum())
                 self._refused += int((sent.error != 0).sum())
                 self._late += int((behind > 0).sum())
@@ -179,6 +181,11 @@ class LinuxTrainRun:
                 Fraction(self._worst_ns, 10**9),
                 self._refused,
             )
+
+    def taken(self) -> npt.NDArray[np.int64]:
+        """Sequence numbers of the packets that the kernel took so far, i64[n], ascending."""
+        with self._lock:
+            return np.concatenate([np.empty(0, np.int64), *self._taken])
 
     def stop(self) -> None:
         """Sends no more of it; what was handed over within the last quarter of a second still goes."""

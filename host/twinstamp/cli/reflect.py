@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from twinstamp.cli.common import write_json
+from twinstamp.errors import ConfigError
 from twinstamp.units import parse_time_ns
 
 
@@ -34,6 +36,10 @@ def register(commands: Any, text: str = "answer STAMP test packets (RFC 8762)") 
         "--allow", action="append", default=[], metavar="NET", help="answer only this network; repeated"
     )
     parser.add_argument("--low-ports", action="store_true", help="answer source ports below 1024, too")
+    parser.add_argument(
+        "--short", action="store_true", help="answer TWAMP-Light packets of 14 to 43 bytes, with 44"
+    )
+    parser.add_argument("--user", metavar="NAME", help="become this user once the port is open")
     parser.add_argument("--count", type=int, metavar="N", help="end after so many answers")
     parser.add_argument("--json", metavar="FILE", help='write the counts at the end; "-" = standard output')
     parser.set_defaults(function=run)
@@ -51,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         source_rate=options.source_rate,
         allowed=networks(options.allow),
         low_ports=options.low_ports,
+        short=options.short,
     )
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
@@ -58,10 +65,33 @@ def run(options: argparse.Namespace) -> int:
     version = 6 if options.ipv6 else 4
     with StampedSocket(options.address, options.port, version=version, interface=options.interface) as socket:
         reflector = Reflector(socket, rules)
+        report = _opened(options.json)  # a user without rights could not open it at the end
+        if options.user is not None:
+            from twinstamp.privileges import drop_privileges
+
+            reflector.prepare()
+            drop_privileges(options.user, "--user")
         print(f"reflecting on {options.address or 'any address'}, UDP port {socket.port}", file=sys.stderr)
         reflector.serve(lambda: bool(stopped), count=options.count)
     refused = {name: n for name, n in reflector.counts.items() if n and name != "answered"}
     print(f"{reflector.counts['answered']:,} answered, not answered: {refused or 'none'}", file=sys.stderr)
-    if options.json is not None:
-        write_json(options.json, {"counts": reflector.counts, "lateness_ns": reflector.lateness_ns})
+    counts = {"counts": reflector.counts, "lateness_ns": reflector.lateness_ns}
+    if report is not None:
+        try:
+            with report:
+                report.write(json.dumps(counts, indent=2) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{options.json}: cannot be written: {error.strerror}") from error
+    elif options.json is not None:
+        write_json(options.json, counts)
     return 0
+
+
+def _opened(path: str | None) -> TextIO | None:
+    """The report's file; None for none, and for standard output."""
+    if path is None or path == "-":
+        return None
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error

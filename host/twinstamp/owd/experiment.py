@@ -588,12 +588,16 @@ def _account(flight: Flight, sent: Any, place: _Place, start_ns: int) -> tuple[S
     their scheduled time, and are counted.
     """
     train = flight.train
+    from twinstamp.card.linux_trains import LinuxTrainRun
+
     departures = sent.departures()
     status = sent.status()
-    count = int(status.sent)
-    at_ns = start_ns + train.schedule().ns()[:count]
+    # A card sends in order; an interface may refuse packets between others.
+    left = sent.taken() if isinstance(sent, LinuxTrainRun) else np.arange(int(status.sent), dtype=np.int64)
+    at_ns = start_ns + train.schedule().ns()
     number = departures["sequence"].astype(np.int64)
-    number, stamps = number[number < count], departures["stamp_q32"][number < count]
+    told = np.isin(number, left)
+    number, stamps = number[told], departures["stamp_q32"][told]
     at_ns[number] = place.card.utc_offset().utc_ns(stamp.ns_from_q32(stamps))
     key = TrainKey(train.source, train.destination, train.destination_port, -1, train.session, ONE_WAY)
     about = {
@@ -602,10 +606,10 @@ def _account(flight: Flight, sent: Any, place: _Place, start_ns: int) -> tuple[S
         "from": flight.source,
         "to": flight.destination,
         "packets": train.total,
-        "sent": count,
+        "sent": len(left),
         "late": int(status.late),
         "worst_delay_ns": round(float(status.worst_delay * _NS), 3),
         "departures_told": len(number),
         "synchronised": bool(sent.synchronised),
     }
-    return Sent(key, np.arange(count, dtype=np.uint32), at_ns), about
+    return Sent(key, left.astype(np.uint32), at_ns[left]), about

@@ -58,7 +58,7 @@ class TestPackets:
     sequence      u32[m]    sequence number
     timestamp     u64[m]    timestamp of departure, as it stands in the packet
     error         u16[m]    its error estimate
-    session       u16[m]    session identifier, without the short form's mark; 0 = none
+    session       u16[m]    session identifier, without the short form's mark; 0 = none, padding in its place
     version       u8[m]     4 or 6
     source        u64[m,2]  source address, 128 bits; an IPv4 one in the lower 32
     destination   u64[m,2]  destination address
@@ -243,18 +243,27 @@ def parse(
     columns = keep(right, "bad_length", *columns)
     body, end = columns[-1], columns[2]
     columns = keep(body + stamp.SHORT_BYTES <= end, "cut", *columns)
-    body, payload = columns[-1], columns[-2]
+    body, payload, end = columns[-1], columns[-2], columns[2]
     field = get(body + stamp.SESSION_AT, ">u2")
     short = payload < stamp.FULL_BYTES
     marked = (field & stamp.SHORT_MARK) != 0
     session = np.where(short, field & stamp.LARGEST_SESSION, field)
-    columns += [short, session]
+    # OWAMP and TWAMP-Light have padding from byte 14 on, random by default (RFC 4656 section 4.1.2): no
+    # session there. STAMP has zeros from byte 16 to 43, the short form behind byte 16; in what was reflected
+    # bytes 38 and 39 are 0.
+    mbz_at = np.where(short, stamp.RECEIVE_TIMESTAMP_AT, stamp.REFLECTED_MBZ_AT)
+    padded = (mbz_at + 2 <= payload) & (body + mbz_at + 2 <= end)
+    padded[padded] = get((body + mbz_at)[padded], ">u2") != 0
+    session[padded] = 0
+    short &= ~padded
+    columns += [short, session, padded]
     columns = keep(~short | (marked & (session != 0)), "unmarked", *columns)
+    padded = columns.pop()
     index, at, end, overhead, version, ip_bytes, udp_at, sport, dport, payload, body, short, session = columns
 
     # A reflector's packets come from the port that a sender's go to, and carry a receive timestamp.
     form = np.where(short, SHORT, FULL).astype(np.uint8)
-    whole = np.flatnonzero(~short & (body + stamp.SENDER_TTL_AT < end))
+    whole = np.flatnonzero(~short & ~padded & (body + stamp.SENDER_TTL_AT < end))
     if ports is not None:
         whole = whole[wanted[sport[whole]]]
     whole = whole[get(body[whole] + stamp.RECEIVE_TIMESTAMP_AT, ">u8") != 0]

@@ -15,17 +15,22 @@ from twinstamp import stamp
 from twinstamp.errors import ConfigError
 from twinstamp.leap import leap_seconds
 from twinstamp.owd.kernel import Datagram, StampedSocket, SystemClock, system_clock
+from twinstamp.owd.sessions import Session, SessionKey, Sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NS = 10**9
 _MOST_SOURCES = 4096  # rate limits and sessions that are remembered
-_SESSION_IDLE_NS = 900 * _NS  # REFWAIT of RFC 5357 section 4.2
+_MOST_OF_ADDRESS = 256  # sessions of one address
+_FAIR = 16  # sessions that an address keeps whoever else comes
+_MOST_TLVS = 64  # that are looked at in a packet: RFC 8972 defines eight
 _FIRST_LATENESS_NS = 1_000_000  # until departures were measured: a millisecond from stamp to driver
 _CLOCK_AGE_NS = _NS // 4
 _HEAD = struct.Struct("!IQHHQIQHHB3x")
 _MBZ = bytes(28)
+_LEAST_REFLECTED = 41  # bytes of what TWAMP reflects, RFC 5357 section 4.2.1; STAMP: 44
+_REFLECTED_MBZ = slice(38, 40)  # behind the sender's error estimate: 0 in all that STAMP and TWAMP reflect
 
 # Why a datagram is not answered
 REFUSALS = (
@@ -41,7 +46,9 @@ class Rules:
     stateful: own sequence numbers per session (RFC 8762 section 4.3.2). ptp: timestamps in PTP format, else
     NTP. bound_ns: bound of the host's clock, which then counts as synchronised; None: what the kernel says.
     rate, source_rate: answers a second, of all and to one address. allowed: networks that are answered, none
-    = all. low_ports: answer source ports below 1024, too. tai_utc_s: TAI - UTC, None: the table.
+    = all. low_ports: answer source ports below 1024, too. short: answer TWAMP-Light packets of 14 to 43 bytes
+    with the base packet of 44 (RFC 8762 section 4.6), longer than what came. tai_utc_s: TAI - UTC, None: the
+    table.
     """
 
     stateful: bool = False
@@ -51,6 +58,7 @@ class Rules:
     source_rate: int = 2_000
     allowed: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     low_ports: bool = False
+    short: bool = False
     tai_utc_s: int | None = None
 
     def __post_init__(self) -> None:
@@ -80,24 +88,14 @@ class _Bucket:
         return True
 
 
-class _Session:
-    """What is remembered of a sender's session: our next number, and the last departure that was measured."""
-
-    __slots__ = ("followed", "next", "seen_ns")
-
-    def __init__(self) -> None:
-        self.next = 0
-        self.seen_ns = 0
-        self.followed = (0, 0)  # number, timestamp
-
-
 class Reflector:
     """Answers STAMP test packets that come to ``socket``.
 
-    Safe against hostile packets: an answer is exactly as long as its packet; nothing is answered that is no
-    STAMP packet, that is itself a reflected one (its 28 zero bytes are not zero: two reflectors would answer
-    each other for ever), that comes from this port or one below 1024, from an address that is no host's, or
-    that was sent to a broadcast or multicast address; rates are limited, and so is all memory.
+    Safe against hostile packets: an answer is exactly as long as its packet (but for ``Rules.short``);
+    nothing is answered that is no STAMP or TWAMP-Light packet, that may be a reflected one (two reflectors
+    would answer each other for ever; docs/decisions/0142), that comes from this port or one below 1024, from
+    an address that is no host's, or that was sent to a broadcast or multicast address; rates are limited, and
+    so is all memory.
 
     counts: answered and refused, by ``REFUSALS``. lateness_ns: greatest time from stamp to driver among the
     last departures, part of the error estimate.
@@ -120,33 +118,43 @@ class Reflector:
         start = monotonic_ns()
         self._bucket = _Bucket(self.rules.rate, start)
         self._sources: OrderedDict[str, _Bucket] = OrderedDict()
-        self._sessions: OrderedDict[tuple[str, int, str, int], _Session] = OrderedDict()
+        self._sessions = Sessions(
+            _MOST_SOURCES, of_address=_MOST_OF_ADDRESS, fair=_FAIR, busy_stay=self.rules.stateful
+        )
         self.counts = dict.fromkeys(("answered", *REFUSALS), 0)
         self.lateness_ns = _FIRST_LATENESS_NS
         self._measured: list[int] = []
-        self._waiting: OrderedDict[int, tuple[_Session, int, int]] = OrderedDict()
+        self._waiting: OrderedDict[int, tuple[Session, int, int]] = OrderedDict()
         self._state = SystemClock(False, -1)
         self._state_at_ns = -_CLOCK_AGE_NS - 1
 
+    def prepare(self) -> None:
+        """Loads what answering needs: for a process that may read no more files afterwards."""
+        self.estimate()
+        self._timestamp(self._now_ns())
+
     # The packet
 
-    def answer(self, datagram: Datagram) -> tuple[bytes, _Session] | None:
+    def answer(self, datagram: Datagram) -> tuple[bytes, Session] | None:
         """The reflected packet for a datagram, or None; says why in ``counts``."""
         reason = self._refusal(datagram)
         if reason is not None:
             self.counts[reason] += 1
             return None
         data = datagram.data
-        sequence, timestamp, error, ssid = struct.unpack_from("!IQHH", data)
-        now = self._monotonic_ns()
-        session = self._session(datagram, ssid, now)
+        sequence, timestamp, error = struct.unpack_from("!IQH", data)
+        # TWAMP-Light has padding from byte 14 on: no session identifier, and no TLVs.
+        light = len(data) < stamp.FULL_BYTES or data[stamp.RECEIVE_TIMESTAMP_AT : stamp.TLV_AT] != _MBZ
+        ssid = 0 if light else int.from_bytes(data[stamp.SESSION_AT : stamp.RECEIVE_TIMESTAMP_AT], "big")
+        address, port, *_ = datagram.source
+        session = self._sessions.find(SessionKey(address, port, datagram.local, ssid), self._monotonic_ns())
         if session is None:
             self.counts["sessions"] += 1
             return None
         number = session.next if self.rules.stateful else sequence
         estimate = self.estimate()
         received = self._timestamp(datagram.received_ns)
-        tlvs = self._tlvs(data, session)
+        tail = data[stamp.TLV_AT :] if light else self._tlvs(data, session)
         ttl = datagram.ttl if datagram.ttl >= 0 else 0
         # The stamp of departure last: everything else is done.
         left_ns = self._now_ns()
@@ -154,16 +162,16 @@ class Reflector:
             number, self._timestamp(left_ns), estimate, ssid, received, sequence, timestamp, error, 0, ttl
         )
         session.next = (session.next + 1) & 0xFFFFFFFF
-        session.seen_ns = now
         self._left_ns = left_ns
         self._number = number
-        return head + tlvs, session
+        return head + tail, session
 
     def _refusal(self, datagram: Datagram) -> str | None:
         data, (address, port, *_) = datagram.data, datagram.source
-        if len(data) < stamp.FULL_BYTES:
+        if len(data) < (stamp.TWAMP_BYTES if self.rules.short else stamp.FULL_BYTES):
             return "short"
-        if data[stamp.RECEIVE_TIMESTAMP_AT : stamp.TLV_AT] != _MBZ:
+        rest = data[stamp.RECEIVE_TIMESTAMP_AT : stamp.TLV_AT]
+        if len(data) >= _LEAST_REFLECTED and any(rest) and not any(data[_REFLECTED_MBZ]):
             return "reflected"
         if port == self._socket.port or port == 0 or (port < 1024 and not self.rules.low_ports):
             return "source_port"
@@ -194,25 +202,6 @@ class Reflector:
             self._sources.move_to_end(address)
         return bucket
 
-    def _session(self, datagram: Datagram, ssid: int, now: int) -> _Session | None:
-        """The sender's session (RFC 8972 section 3: addresses, ports and identifier). None where there are
-        too many and, stateful, the oldest is still in use.
-        """
-        key = (datagram.source[0], datagram.source[1], datagram.local, ssid)
-        session = self._sessions.get(key)
-        if session is None:
-            if len(self._sessions) >= _MOST_SOURCES:
-                oldest = next(iter(self._sessions.values()))
-                if self.rules.stateful and now - oldest.seen_ns < _SESSION_IDLE_NS:
-                    return None
-                self._sessions.popitem(last=False)
-            session = self._sessions[key] = _Session()
-        else:
-            self._sessions.move_to_end(key)
-            if now - session.seen_ns > _SESSION_IDLE_NS:
-                session.next = 0
-        return session
-
     def _timestamp(self, utc_ns: int) -> int:
         if not self.rules.ptp:
             return int(stamp.ntp_from_utc_ns(utc_ns))
@@ -233,11 +222,15 @@ class Reflector:
         total = -1 if bound < 0 else bound + self.lateness_ns + 1
         return stamp.error_estimate(total, synchronised=self._state.synchronised, ptp=self.rules.ptp)
 
-    def _tlvs(self, data: bytes, session: _Session) -> bytes:
-        """The TLVs as they go back (RFC 8972 section 4): U for what is not known, M for what is malformed."""
+    def _tlvs(self, data: bytes, session: Session) -> bytes:
+        """The TLVs as they go back (RFC 8972 section 4): U for what is not known, M for what is malformed.
+        Those behind _MOST_TLVS go back as they came: with U, which senders set.
+        """
         out = bytearray(data[stamp.TLV_AT :])
         at = 0
-        while at + 4 <= len(out):
+        for _ in range(_MOST_TLVS):
+            if at + 4 > len(out):
+                break
             kind, length = out[at + 1], out[at + 2] << 8 | out[at + 3]
             flags = 0
             if at + 4 + length > len(out):

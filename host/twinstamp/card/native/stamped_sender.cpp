@@ -29,6 +29,8 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "os_error.h"
@@ -46,6 +48,9 @@ using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 constexpr std::int64_t second_ns = 1'000'000'000;
 constexpr std::uint64_t ntp_minus_unix_s = 2'208'988'800u;  // RFC 5905, figure 4
 constexpr std::size_t longest_frame = 65'536 + 64;
+constexpr std::uint32_t most_waiting = 1u << 16;  // frames whose stamps are waited for; a lost one has none
+constexpr std::size_t most_before = std::size_t{1} << 20;
+constexpr std::uint64_t unknown = UINT64_MAX;
 
 std::int64_t now_ns(clockid_t clock) {
     timespec t{};
@@ -96,6 +101,48 @@ void write_stamp(std::uint8_t* frame, const StampPlace& place, std::uint64_t sta
     checksum[1] = static_cast<std::uint8_t>(value);
 }
 
+// From the kernel's keys of departure stamps to the numbers of frames, through sends that fail: as
+// twinstamp/owd/departures.py (docs/decisions/0141). A frame may have two stamps, of software and of
+// hardware: one of these for each.
+class DepartureNumbers {
+  public:
+    // Before the send: another thread may take the stamp before it returns.
+    void sending(std::uint64_t number) {
+        waiting_.erase(key_ - most_waiting);
+        waiting_[key_++] = number;
+    }
+    void failed() { waiting_.erase(--key_); }
+
+    // The kernel begins with key 0 again.
+    void anew() {
+        if (before_.size() > most_before) before_.clear();
+        for (const auto& [key, number] : waiting_) before_[key].push_back(number);
+        waiting_.clear();
+        key_ = 0;
+    }
+
+    std::uint64_t number(std::uint32_t key) {
+        std::vector<std::uint64_t> candidates;
+        if (const auto old = before_.find(key); old != before_.end()) {
+            candidates = std::move(old->second);
+            before_.erase(old);
+        }
+        if (const auto fresh = waiting_.find(key); fresh != waiting_.end()) {
+            candidates.push_back(fresh->second);
+            waiting_.erase(fresh);
+        }
+        if (candidates.size() <= 1) return candidates.empty() ? unknown : candidates.front();
+        // Stamps of the others may still come, and then belong to any of them.
+        before_[key].assign(candidates.size() - 1, unknown);
+        return unknown;
+    }
+
+  private:
+    std::uint32_t key_ = 0;
+    std::unordered_map<std::uint32_t, std::uint64_t> waiting_;
+    std::unordered_map<std::uint32_t, std::vector<std::uint64_t>> before_;
+};
+
 class StampedSender {
   public:
     StampedSender(const std::string& interface, bool hardware, int txtime_clock)
@@ -118,7 +165,7 @@ class StampedSender {
             int room = 4 << 20;  // the error queue lives in it, too
             ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
             ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
-            number_anew(0);
+            number_anew();
         } catch (...) {
             ::close(fd_);
             throw;
@@ -162,11 +209,8 @@ class StampedSender {
             const StampPlace place{stamp_at.data()[i], checksum_at.data()[i], ptp, stamp_offset_ns};
             send_one(frame.data(), size, launch_ns.data()[i], place, lead_ns, spin_ns, before_ns.data()[i],
                      error.data()[i]);
-            if (error.data()[i] != 0) {
-                // Whether the kernel had counted it cannot be told: the count starts again behind it.
-                take_departures(20);
-                number_anew(sent_ + 1);
-            }
+            // Whether the kernel had counted it cannot be told: the count starts again behind it.
+            if (error.data()[i] != 0) number_anew();
             ++sent_;
             if (sent_ % 256 == 0) take_departures(0);  // before their queue is full
         }
@@ -211,18 +255,23 @@ class StampedSender {
     }
 
     // The kernel numbers stamps from 0 whenever OPT_ID goes from off to on.
-    void number_anew(std::uint64_t next) {
+    void number_anew() {
         const unsigned report = SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_RAW_HARDWARE |
                                 SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_OPT_CMSG |
                                 SOF_TIMESTAMPING_OPT_TX_SWHW;
         const unsigned make =
             SOF_TIMESTAMPING_TX_SOFTWARE | (hardware_ ? unsigned{SOF_TIMESTAMPING_TX_HARDWARE} : 0u);
+        std::lock_guard<std::mutex> lock(departures_lock_);
+        while (take_one(false)) {
+        }
         for (unsigned flags : {report, report | make | SOF_TIMESTAMPING_OPT_ID}) {
             if (::setsockopt(fd_, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags) < 0)
                 throw OsError("asking for departure stamps", errno);
         }
-        std::lock_guard<std::mutex> lock(departures_lock_);
-        base_ = next;
+        while (take_one(true)) {
+        }
+        by_software_.anew();
+        by_hardware_.anew();
     }
 
     void send_one(std::uint8_t* frame, std::size_t size, std::int64_t launch, const StampPlace& place,
@@ -252,10 +301,20 @@ class StampedSender {
             write_stamp(frame, place, stamp_of(leaves + place.offset_ns, place.ptp));
         }
         ssize_t got;
+        {
+            std::lock_guard<std::mutex> lock(departures_lock_);
+            by_software_.sending(sent_);
+            by_hardware_.sending(sent_);
+        }
         do {
             got = ::sendmsg(fd_, &message, 0);
         } while (got < 0 && errno == EINTR);
         error = got < 0 ? errno : 0;
+        if (got < 0) {
+            std::lock_guard<std::mutex> lock(departures_lock_);
+            by_software_.failed();
+            by_hardware_.failed();
+        }
     }
 
     static void wait_until(std::int64_t ns, std::int64_t spin_ns) {
@@ -270,12 +329,16 @@ class StampedSender {
 
     // All there are; where there are none, those that come first within the time.
     void take_departures(int timeout_ms) {
-        while (take_one()) {
-        }
+        take_all();
         if (timeout_ms == 0 || waiting()) return;
         pollfd p{fd_, 0, 0};  // POLLERR tells of the error queue
         if (::poll(&p, 1, timeout_ms) <= 0) return;
-        while (take_one()) {
+        take_all();
+    }
+
+    void take_all() {
+        std::lock_guard<std::mutex> lock(departures_lock_);
+        while (take_one(false)) {
         }
     }
 
@@ -284,8 +347,8 @@ class StampedSender {
         return !departures_.empty();
     }
 
-    bool take_one() {
-        std::lock_guard<std::mutex> lock(departures_lock_);
+    // With the lock. between: OPT_ID was off a moment ago; what was stamped then has key 0, whatever it is.
+    bool take_one(bool between) {
         alignas(cmsghdr) char control[512];
         char data[64];
         iovec part{data, sizeof data};
@@ -310,18 +373,14 @@ class StampedSender {
                 }
             }
         }
-        if (numbered) {
-            const auto ns = [](const timespec& t) { return t.tv_sec * second_ns + t.tv_nsec; };
-            departures_.push_back({number_of(key), ns(stamps[0]), ns(stamps[2])});
-        }
+        if (!numbered || (between && key == 0)) return true;
+        const auto ns = [](const timespec& t) { return t.tv_sec * second_ns + t.tv_nsec; };
+        const std::int64_t software = ns(stamps[0]), hardware = ns(stamps[2]);
+        std::uint64_t number = unknown;
+        if (software != 0) number = by_software_.number(key);
+        if (hardware != 0) number = by_hardware_.number(key);
+        if (number != unknown) departures_.push_back({number, software, hardware});
         return true;
-    }
-
-    // The kernel's number has 32 bits; the frame is one of the last 2^31, or was sent just now.
-    std::uint64_t number_of(std::uint32_t key) const {
-        const std::uint64_t sent = sent_;
-        const auto newest = static_cast<std::uint32_t>(sent - base_);
-        return sent + static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(key - newest)});
     }
 
     int fd_ = -1;
@@ -330,7 +389,7 @@ class StampedSender {
     std::atomic<std::uint64_t> sent_ = 0;  // frames handed to send()
     // One thread may send while another takes departures.
     std::mutex departures_lock_;
-    std::uint64_t base_ = 0;  // number of the frame that the kernel calls 0
+    DepartureNumbers by_software_, by_hardware_;
     std::vector<Departure> departures_;
 };
 
