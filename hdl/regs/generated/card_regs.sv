@@ -3659,6 +3659,7 @@ module card_regs (
             readback_data_var[ad_hi(17'h214)][0] = hwif_in.ring.status.error.next;
             readback_data_var[ad_hi(17'h214)][1] = hwif_in.ring.status.idle.next;
             readback_data_var[ad_hi(17'h214)][2] = hwif_in.ring.status.bad_shape.next;
+            readback_data_var[ad_hi(17'h214)][11:8] = hwif_in.ring.status.receive_fault.next;
         end
         if(ad_low(rd_mux_addr) == ad_low(17'h218)) begin
             readback_data_var[ad_hi(17'h218)][31:0] = hwif_in.ring.producer.index.next;

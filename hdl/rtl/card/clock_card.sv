@@ -109,6 +109,7 @@ module clock_card #(
   assign hwif_in.clock.epoch.value.next = epoch;
   assign hwif_in.ring.status.error.next = 1'b0;
   assign hwif_in.ring.status.idle.next = 1'b1;
+  assign hwif_in.ring.status.receive_fault.next = '0;
   assign hwif_in.ring.status.bad_shape.next = 1'b0;
   assign hwif_in.ring.producer.index.next = '0;
   assign hwif_in.counters.status.busy.next = 1'b0;

@@ -985,17 +985,27 @@ class Card:
         """The next blocks as a batch (whole blocks; at least one), or None after ``timeout_s``.
 
         With the simulated card the time is card time: polling makes it go on.
-        Errors: DeviceError when the card stopped because memory refused a write, or a block is damaged.
+        Errors: DeviceError when the card stopped because memory refused a write, when a block is damaged, or
+        when a port lost something between its receive clock and the card's: it hears nothing until it is
+        stopped, so ``stop``, take what is left with ``receive``, and ``start`` again.
         """
         if self._ring is None:
             raise DeviceError("the card is not receiving: start() it first")
         left_s = timeout_s
         while True:
             self._give_back()
+            status = self.fields("ring.status")
+            if status["receive_fault"]:
+                ports = [p for p in range(self.identity.ports) if status["receive_fault"] >> p & 1]
+                raise DeviceError(
+                    f"port {', '.join(map(str, ports))}: frames were lost on the way in: the clock is "
+                    "not what its link should give, or had edges that were none; the port is silent: stop(), "
+                    "take what is left with receive(), and start() again"
+                )
             producer = self.read("ring.producer")
             if producer != self._ring.next:
                 break
-            if self.read("ring.status") & 1:
+            if status["error"]:
                 raise DeviceError("the card stopped: host memory refused a write; stop() and start() again")
             if left_s <= 0:
                 return None

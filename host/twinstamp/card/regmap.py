@@ -55,7 +55,7 @@ REGISTERS: dict[str, Register] = {
     "ring.shape": Register(0x0208, 32, {"size_log2": Field(0, 5, True, True), "count_log2": Field(5, 4, True, True)}, 0xD0),
     "ring.timeout": Register(0x020C, 32, {"cycles": Field(0, 32, True, True)}, 0x1E848),
     "ring.control": Register(0x0210, 32, {"enable": Field(0, 1, True, True), "flush": Field(1, 1, False, True)}, 0x0),
-    "ring.status": Register(0x0214, 32, {"error": Field(0, 1, True, False), "idle": Field(1, 1, True, False), "bad_shape": Field(2, 1, True, False)}, 0x0),
+    "ring.status": Register(0x0214, 32, {"error": Field(0, 1, True, False), "idle": Field(1, 1, True, False), "bad_shape": Field(2, 1, True, False), "receive_fault": Field(8, 4, True, False)}, 0x0),
     "ring.producer": Register(0x0218, 32, {"index": Field(0, 32, True, False)}, 0x0),
     "ring.consumer": Register(0x021C, 32, {"index": Field(0, 32, True, True)}, 0x0),
     "ring.interrupt": Register(0x0220, 32, {"enable": Field(0, 1, True, True), "pending": Field(1, 1, True, False)}, 0x0),
