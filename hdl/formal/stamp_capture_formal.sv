@@ -10,6 +10,7 @@ module stamp_capture_formal
   input logic clk_i,
   input logic request_i,
   input logic late_i,
+  input logic gray_late_i,
   input logic ready_i,
   input logic [1:0] skip_i,
   input logic watch_i
@@ -38,7 +39,8 @@ module stamp_capture_formal
   end
 
   stamp_capture u_capture (
-    .clk_i, .rst_ni(rst_n), .flush_i(1'b0), .gray_i(asked[3:0] ^ asked[3:0] >> 1), .late_i,
+    .clk_i, .rst_ni(rst_n), .flush_i(1'b0), .toggle_i(asked[0]), .late_i,
+    .gray_i(asked[3:0] ^ asked[3:0] >> 1), .gray_late_i,
     .now_q32_i({44'b0, now_q, 4'b0}), .now_fraction_i(now_q[0] ? 8'd194 : 8'd193), .epoch_i(now_q[15:8]),
     .number_i(want[3:0]), .valid_o(valid), .stamp_q32_o(stamp), .epoch_o(epoch), .take_i(take),
     .overflow_o(overflow)

@@ -568,8 +568,13 @@ package card_regs_pkg;
     } port_regs__tx_status__bad_shape__in_t;
 
     typedef struct {
+        logic next;
+    } port_regs__tx_status__bad_record__in_t;
+
+    typedef struct {
         port_regs__tx_status__error__in_t error;
         port_regs__tx_status__bad_shape__in_t bad_shape;
+        port_regs__tx_status__bad_record__in_t bad_record;
     } port_regs__tx_status__in_t;
 
     typedef struct {

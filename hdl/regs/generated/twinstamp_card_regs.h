@@ -1386,11 +1386,15 @@ typedef union {
 #define PORT_REGS__TX_STATUS__BAD_SHAPE_bm 0x2
 #define PORT_REGS__TX_STATUS__BAD_SHAPE_bp 1
 #define PORT_REGS__TX_STATUS__BAD_SHAPE_bw 1
+#define PORT_REGS__TX_STATUS__BAD_RECORD_bm 0x4
+#define PORT_REGS__TX_STATUS__BAD_RECORD_bp 2
+#define PORT_REGS__TX_STATUS__BAD_RECORD_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t error :1;
         uint32_t bad_shape :1;
-        uint32_t :30;
+        uint32_t bad_record :1;
+        uint32_t :29;
     } f;
     uint32_t w;
 } port_regs__tx_status_t;

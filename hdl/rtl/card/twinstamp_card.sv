@@ -313,7 +313,7 @@ module twinstamp_card
       .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .lead_q32_i(lead_q32_q), .enable_i(tx_enable[p]),
       .hold_i(hold_host[p]), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
       .room_o(tx_room[p]), .busy_o(host_busy[p]), .length_o(host_length[p]),
-      .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
+      .bad_record_o(hwif_in.port[p].tx_status.bad_record.next), .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
       .departure_valid_o(departure_valid[p]), .departure_ready_i(departure_ready[p]),
       .departure_q32_o(departure_q32[p]), .departure_cookie_o(departure_cookie[p]),
       .departure_length_o(departure_length[p]), .departure_late_o(departure_late[p]),

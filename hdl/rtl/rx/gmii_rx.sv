@@ -2,9 +2,9 @@
 // Receives from GMII: preamble and SFD, FCS, lengths; cuts the frame into words without its FCS.
 //
 // Clock: the port's recovered receive clock (125 MHz +-100 ppm); GMII pins are sampled at its edge.
-// Stamp: stamp_gray_o, the number of the last frame with a stamp in Gray code, changes two edges after the edge that
-// samples the reference byte (the SFD, or with cfg_first_byte_i the byte after it); nothing of the frame is
-// needed for it. The frame's end has the same number.
+// Stamp: stamp_toggle_o changes two edges after the edge that samples the reference byte (the SFD, or with
+// cfg_first_byte_i the byte after it), and stamp_gray_o, which counts these frames in Gray code, with it; nothing of
+// the frame is needed for them. The frame's end has the same number.
 // Stream, while enabled: words of eight bytes (first byte lowest, the last word padded with zeros), then an entry
 // with an rx_end_t for each frame. Carrier events in which no frame starts are counted into the next entry: a
 // frame's, or one of their own, MinStampDistance cycles behind the last one at the earliest. So whatever comes,
@@ -30,6 +30,7 @@ module gmii_rx
   input  logic       cfg_first_byte_i,
   input  logic [1:0] cfg_profile_i,
   input  logic       flush_i,
+  output logic       stamp_toggle_o,
   output logic [StampBits-1:0] stamp_gray_o,
   output logic       byte_valid_o,
   output logic       byte_first_o,
@@ -257,6 +258,7 @@ module gmii_rx
   assign byte_last_o = state_q == StFrame && !dv_q && length_q > 24'd4;
   assign byte_o = delay_q[7:0];
 
+  assign stamp_toggle_o = stamp_q[0];
   assign valid_o = word_valid_q || end_valid_q;
   assign entry_o.is_end = end_valid_q;
   assign entry_o.data = end_valid_q ? 64'(end_q) : word_out_q;

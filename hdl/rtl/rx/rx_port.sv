@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One port's way in: GMII in its receive clock, across into the core clock, to finished records.
 //
-// Clocks: rx_clk_i (recovered) and clk_i (core). Where the stamp is taken: stamp_capture, on the number that
-// gmii_rx counts at the reference byte; the frame's end brings the same number. Configuration crosses bit by bit.
+// Clocks: rx_clk_i (recovered) and clk_i (core). Where the stamp is taken: stamp_capture, on the toggle that
+// gmii_rx makes at the reference byte; each has a number, which the frame's end brings too. Configuration crosses bit by bit.
 // fault_o (for a cycle or more): something was lost, or a FIFO's pointers are wrong, so that what comes next could be
 // paired wrongly: rx_guard then flushes (rx_flush_i, flush_i).
 module rx_port
@@ -78,13 +78,15 @@ module rx_port
     .d_i({enable_i, first_byte_i, profile_i}), .q_o({rx_enable, rx_first_byte, rx_profile})
   );
 
+  logic toggle;
   logic [StampBits-1:0] gray;
   logic rx_valid, rx_full, full_seen_q;
   rx_entry_t rx_entry;
   gmii_rx u_mac (
     .clk_i(rx_clk_i), .rst_ni(rx_rst_ni), .rxd_i, .rx_dv_i, .rx_er_i,
     .cfg_enable_i(rx_enable), .cfg_first_byte_i(rx_first_byte), .cfg_profile_i(rx_profile),
-    .flush_i(rx_flush_i), .stamp_gray_o(gray), .byte_valid_o, .byte_first_o, .byte_last_o,
+    .flush_i(rx_flush_i), .stamp_toggle_o(toggle), .stamp_gray_o(gray),
+    .byte_valid_o, .byte_first_o, .byte_last_o,
     .byte_o, .profile_o(frame_profile_o), .valid_o(rx_valid), .entry_o(rx_entry)
   );
   always_ff @(posedge rx_clk_i or negedge rx_rst_ni) begin
@@ -111,7 +113,7 @@ module rx_port
   logic [63:0] stamp_q32;
   logic [7:0] stamp_epoch;
   stamp_capture u_stamp (
-    .clk_i, .rst_ni, .flush_i, .gray_i(gray), .late_i(late_i[0]), .now_q32_i, .now_fraction_i, .epoch_i,
+    .clk_i, .rst_ni, .flush_i, .toggle_i(toggle), .late_i(late_i[0]), .gray_i(gray), .gray_late_i(late_i[1]), .now_q32_i, .now_fraction_i, .epoch_i,
     .number_i(stamp_number), .valid_o(stamp_valid), .stamp_q32_o(stamp_q32), .epoch_o(stamp_epoch),
     .take_i(stamp_take), .overflow_o(stamp_overflow)
   );

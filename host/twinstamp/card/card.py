@@ -61,6 +61,11 @@ _TX_HEADER_BYTES = 32
 # flip-flop's undecided window, and two sampling periods at 100 ppm off.
 STAMP_BOUND_NS = 4 + 0.5e9 / 2**32 + 0.05 + 16e-4
 _TX_LAUNCH = 1
+_TX_STOPPED = {
+    1: "host memory refused a read",
+    2: "base or size of its ring is impossible",
+    4: "a record in its ring says more bytes than a frame may have",
+}
 _TX_STAMP = 2
 _PHY_RESET = 0x9140  # register 0 of clause 22: reset, negotiate, gigabit, full duplex
 SHORTEST_SENT = 14  # bytes without FCS: an Ethernet header; the card pads to 60
@@ -877,7 +882,7 @@ class Card:
             if ring.producer != before:
                 self.write(f"port[{port}].tx_producer", ring.producer)
             if status := self.read(f"port[{port}].tx_status"):
-                why = "host memory refused a read" if status & 1 else "base or size of its ring is impossible"
+                why = next(text for bit, text in _TX_STOPPED.items() if status & bit)
                 raise DeviceError(f"the card stopped sending on port {port}: {why}; reset() it")
             if first == n or timeout_s <= 0:
                 return int(first)
