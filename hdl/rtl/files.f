@@ -17,6 +17,7 @@ hdl/rtl/hash/flow_hash.sv
 hdl/rtl/hash/flow_stream.sv
 hdl/rtl/dedup/frame_normaliser.sv
 hdl/rtl/dedup/profile_words.sv
+hdl/rtl/rx/rx_guard.sv
 hdl/rtl/rx/rx_port.sv
 hdl/rtl/hash/frame_digest.sv
 hdl/rtl/dedup/profile_digest.sv

@@ -57,6 +57,7 @@ SEEDS = [
      "sum = (PortBits+1)'(i)"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "rlast) begin\n            state_q <= StSettle;",
      "rlast) begin\n            state_q <= StIdle;"),
+    ("tx_fetch", "bmc", "tx/tx_fetch", "room_i[p] >= (DepthLog2+1)'(33)", "room_i[p] >= (DepthLog2+1)'(32)"),
     ("tx_fetch", "free_bmc", "tx/tx_fetch", "enable_i[port_q] && !bad_shape_o[port_q] ? StAsk",
      "enable_i[port_q] ? StAsk"),
     ("bus_arbiter", "bmc", "cpu/bus_arbiter", "host_write = s_awvalid && s_wvalid &&",
