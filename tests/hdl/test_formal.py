@@ -18,6 +18,7 @@ PATHS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 PROOFS = [
     ("async_fifo", "prove"), ("async_fifo", "cover"),
     ("stamp_capture", "bmc"), ("stamp_capture", "cover"),
+    ("pairing", "bmc"), ("pairing", "cover"),
     ("axi_stream_writer", "bmc"), ("axi_stream_writer", "cover"),
     ("block_packer", "bmc"), ("block_packer", "steady"), ("block_packer", "cover"),
     ("ring", "prove"), ("ring", "large"), ("ring", "bmc"), ("ring", "cover"),
@@ -29,8 +30,12 @@ PROOFS = [
 SEEDS = [
     ("async_fifo", "bmc", "common/async_fifo", "{~rgray_w[P-1:P-2], rgray_w[P-3:0]}",
      "{~rgray_w[P-1], rgray_w[P-2:0]}"),
-    ("stamp_capture", "bmc", "rx/stamp_capture", "full = wptr_q == {~rptr_q[3], rptr_q[2:0]}",
-     "full = wptr_q[2:0] == rptr_q[2:0] && wptr_q[0]"),
+    ("stamp_capture", "bmc", "rx/stamp_capture", "waits_q <= waits_q & newer", "waits_q <= waits_q"),
+    ("stamp_capture", "bmc", "rx/stamp_capture", "stamps[number] <= stamp_q", "stamps[number_i] <= stamp_q"),
+    ("pairing", "bmc", "rx/gmii_rx", "stamp: stamp_q,", "stamp: stamp_next,"),
+    ("pairing", "bmc", "rx/gmii_rx", "since_end_q >= 4'(MinStampDistance) && state_q != StFrame",
+     "state_q != StFrame"),
+    ("pairing", "bmc", "rx/gmii_rx", "dv_q && is_sfd", "dv_q && is_sfd && noises_q == '0"),
     ("stamp_capture", "bmc", "rx/stamp_capture", "now_fraction_i >= RoundFrom", "now_fraction_i > RoundFrom"),
     ("stamp_capture", "bmc", "common/sync_2ff", "first_q <= late_i ? before_q : d_i",
      "first_q <= late_i ? first_q : d_i"),
