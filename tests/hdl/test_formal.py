@@ -25,6 +25,7 @@ PROOFS = [
     ("tx_fetch", "prove"), ("tx_fetch", "cover"), ("tx_fetch", "free"), ("tx_fetch", "free_cover"),
     ("bus_arbiter", "bmc"), ("bus_arbiter", "cover"),
     ("bus_arbiter", "whole"), ("bus_arbiter", "whole_cover"),
+    ("rr_pick", "prove"), ("duplicate_window", "prove"), ("duplicate_window", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
 SEEDS = [
@@ -58,8 +59,8 @@ SEEDS = [
     ("ring", "bmc", "ring/axi_stream_writer", "address_q <= address_q + {56'b0, beats_q, 3'b000}",
      "address_q <= address_q + {56'b0, to_boundary, 3'b000}"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "to_boundary = 6'd32 - {1'b0, place_q[4:0]}", "to_boundary = 6'd32"),
-    ("tx_fetch", "bmc", "tx/tx_fetch", "sum = (PortBits+1)'(port_q) + (PortBits+1)'(i)",
-     "sum = (PortBits+1)'(i)"),
+    ("tx_fetch", "bmc", "common/rr_pick", "sum = (Bits+1)'(last_i) + (Bits+1)'(i)", "sum = (Bits+1)'(i)"),
+    ("rr_pick", "prove", "common/rr_pick", "sum >= (Bits+1)'(N)", "sum > (Bits+1)'(N)"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "rlast) begin\n            state_q <= StSettle;",
      "rlast) begin\n            state_q <= StIdle;"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "room_i[p] >= (DepthLog2+1)'(33)", "room_i[p] >= (DepthLog2+1)'(32)"),
@@ -74,6 +75,8 @@ SEEDS = [
      "wide && holds ? held_data_q[0]"),
     ("block_packer", "bmc", "ring/block_packer", "64'(first_q && mark_i)", "64'(mark_i)"),
     ("block_packer", "bmc", "ring/block_packer", "if (drop_i) begin", "if (drop_i && open_q) begin"),
+    ("duplicate_window", "prove", "dedup/duplicate_window", "read_q <= walk_limit || pop_q;",
+     "read_q <= 1'b1;"),
     ("block_packer", "steady", "ring/block_packer", "&& acked - marks[mark_r_q[1:0]] < 32'h80000000", ""),
 ]  # fmt: skip
 

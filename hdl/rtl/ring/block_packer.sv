@@ -91,15 +91,9 @@ module block_packer
   end
   // The next port in turn, after port_q, that has a record.
   logic [PortBits-1:0] next_port;
-  always_comb begin
-    next_port = port_q;
-    if (state_q == StIdle) for (int unsigned i = Sources; i > 0; i--) begin
-      automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
-      automatic logic [PortBits-1:0] candidate =
-          PortBits'(sum >= (PortBits+1)'(Sources) ? sum - (PortBits+1)'(Sources) : sum);
-      if (waiting[candidate]) next_port = candidate;
-    end
-  end
+  rr_pick #(.N(Sources)) u_turn (
+    .last_i(port_q), .valid_i(state_q == StIdle ? waiting : '0), .next_o(next_port)
+  );
 
   // Block under way.
   logic open_q;
