@@ -18,7 +18,10 @@ module block_packer
   parameter int unsigned Ports = 4,
   parameter int unsigned Sources = 5,   // frame stores of the ports, then others
   parameter int unsigned StoreLog2 = 15,
-  parameter int unsigned WriterLog2 = 6  // words that wait for the bus, 4 to 8
+  parameter int unsigned WriterLog2 = 6,  // words that wait for the bus, 4 to 8
+  // Cycles, log2, from the last that a store may keep to the last that it makes visible: a frame's end waits for
+  // its digest and flow hash, 82 cycles at most (frame_digest).
+  parameter int unsigned SettleLog2 = 8
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -102,7 +105,7 @@ module block_packer
   logic locked_q;             // at its opening
   logic [31:0] bound_q;       // the largest since its opening
   logic flush_q, error_q, bad_shape_q;
-  logic [3:0] settled_q;      // cycles since enable_i fell
+  logic [SettleLog2-1:0] settled_q;  // cycles since enable_i fell
   logic [63:12] base_q;
   logic [4:0] size_log2_q;
   logic [3:0] count_log2_q;
@@ -229,7 +232,7 @@ module block_packer
       timer_q <= open_q ? timer_q + 32'd1 : '0;
       if (!open_q || bound_ns_i > bound_q) bound_q <= bound_ns_i;
       // A frame store may still be finishing a record when enable_i falls.
-      settled_q <= enable_i ? '0 : settled_q + 4'(settled_q != '1);
+      settled_q <= enable_i ? '0 : settled_q + SettleLog2'(settled_q != '1);
       if (flush_i) flush_q <= 1'b1;
       if (s_error) error_q <= 1'b1;
       if (marks_any && !error_q && acked - marks[mark_r_q[1:0]] < 32'h80000000) begin
