@@ -357,5 +357,9 @@ module block_packer
   assign error_o = error_q;
   assign bad_shape_o = bad_shape_q;
   assign idle_o = state_q == StOff;
-  assign store_o = enable_i && state_q != StOff && state_q != StFault;
+  // A register: it goes to every store's judgement, across the die.
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) store_o <= 1'b0;
+    else store_o <= enable_i && state_q != StOff && state_q != StFault;
+  end
 endmodule
