@@ -18,19 +18,25 @@ PATHS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 PROOFS = [
     ("async_fifo", "prove"), ("async_fifo", "cover"),
     ("stamp_capture", "bmc"), ("stamp_capture", "cover"),
+    ("pairing", "bmc"), ("pairing", "cover"),
     ("axi_stream_writer", "bmc"), ("axi_stream_writer", "cover"),
     ("block_packer", "bmc"), ("block_packer", "steady"), ("block_packer", "cover"),
     ("ring", "prove"), ("ring", "large"), ("ring", "bmc"), ("ring", "cover"),
     ("tx_fetch", "prove"), ("tx_fetch", "cover"), ("tx_fetch", "free"), ("tx_fetch", "free_cover"),
     ("bus_arbiter", "bmc"), ("bus_arbiter", "cover"),
     ("bus_arbiter", "whole"), ("bus_arbiter", "whole_cover"),
+    ("rr_pick", "prove"), ("duplicate_window", "prove"), ("duplicate_window", "cover"),
 ]  # fmt: skip
 # Proof, task, file, what stands there, the bug.
 SEEDS = [
     ("async_fifo", "bmc", "common/async_fifo", "{~rgray_w[P-1:P-2], rgray_w[P-3:0]}",
      "{~rgray_w[P-1], rgray_w[P-2:0]}"),
-    ("stamp_capture", "bmc", "rx/stamp_capture", "full = wptr_q == {~rptr_q[3], rptr_q[2:0]}",
-     "full = wptr_q[2:0] == rptr_q[2:0] && wptr_q[0]"),
+    ("stamp_capture", "bmc", "rx/stamp_capture", "waits_q <= waits_q & newer", "waits_q <= waits_q"),
+    ("stamp_capture", "bmc", "rx/stamp_capture", "stamps[number] <= stamp_q", "stamps[number_i] <= stamp_q"),
+    ("pairing", "bmc", "rx/gmii_rx", "stamp: stamp_q,", "stamp: stamp_next,"),
+    ("pairing", "bmc", "rx/gmii_rx", "since_end_q >= 4'(MinStampDistance) && state_q != StFrame",
+     "state_q != StFrame"),
+    ("pairing", "bmc", "rx/gmii_rx", "dv_q && is_sfd", "dv_q && is_sfd && noises_q == '0"),
     ("stamp_capture", "bmc", "rx/stamp_capture", "now_fraction_i >= RoundFrom", "now_fraction_i > RoundFrom"),
     ("stamp_capture", "bmc", "common/sync_2ff", "first_q <= late_i ? before_q : d_i",
      "first_q <= late_i ? first_q : d_i"),
@@ -53,8 +59,8 @@ SEEDS = [
     ("ring", "bmc", "ring/axi_stream_writer", "address_q <= address_q + {56'b0, beats_q, 3'b000}",
      "address_q <= address_q + {56'b0, to_boundary, 3'b000}"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "to_boundary = 6'd32 - {1'b0, place_q[4:0]}", "to_boundary = 6'd32"),
-    ("tx_fetch", "bmc", "tx/tx_fetch", "sum = (PortBits+1)'(port_q) + (PortBits+1)'(i)",
-     "sum = (PortBits+1)'(i)"),
+    ("tx_fetch", "bmc", "common/rr_pick", "sum = (Bits+1)'(last_i) + (Bits+1)'(i)", "sum = (Bits+1)'(i)"),
+    ("rr_pick", "prove", "common/rr_pick", "sum >= (Bits+1)'(N)", "sum > (Bits+1)'(N)"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "rlast) begin\n            state_q <= StSettle;",
      "rlast) begin\n            state_q <= StIdle;"),
     ("tx_fetch", "bmc", "tx/tx_fetch", "room_i[p] >= (DepthLog2+1)'(33)", "room_i[p] >= (DepthLog2+1)'(32)"),
@@ -69,6 +75,8 @@ SEEDS = [
      "wide && holds ? held_data_q[0]"),
     ("block_packer", "bmc", "ring/block_packer", "64'(first_q && mark_i)", "64'(mark_i)"),
     ("block_packer", "bmc", "ring/block_packer", "if (drop_i) begin", "if (drop_i && open_q) begin"),
+    ("duplicate_window", "prove", "dedup/duplicate_window", "read_q <= walk_limit || pop_q;",
+     "read_q <= 1'b1;"),
     ("block_packer", "steady", "ring/block_packer", "&& acked - marks[mark_r_q[1:0]] < 32'h80000000", ""),
 ]  # fmt: skip
 

@@ -470,6 +470,8 @@ module twinstamp_card
 
   // The duplicate window, between the stores and the packer.
   assign hwif_in.dedup.status.size_log2.next = 5'(DedupLog2);
+  // All the time, with no logic in front of the memories: packer and judge look at what they asked for a cycle before.
+  assign store_read = '1;
   if (Dedup) begin : gen_dedup
     logic [31:0] constants [Ports];
     logic judge_active;
@@ -493,14 +495,11 @@ module twinstamp_card
       .taken_i(taken), .read_i(packer_read)
     );
     assign hwif_in.dedup.status.active.next = judge_active;
-    assign store_read = packer_read | judge_read;
     for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
       assign offered[s] = judge_active ? judged[s] : committed[s];
       assign store_address[s] = judge_read[s] && !packer_read[s] ? judge_address : packer_address;
     end
   end else begin : gen_no_dedup
-    // All the time: what is read again is the same, and the packer looks only at what it asked for.
-    assign store_read = '1;
     assign {more, mark_duplicate, drop_duplicate} = '0;
     for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
       assign offered[s] = committed[s];

@@ -59,15 +59,7 @@ module tx_fetch #(
     end
     assign consumer_o[p] = consumer_q[p];
   end
-  always_comb begin
-    next_port = port_q;
-    if (wants_q != '0) for (int unsigned i = Ports; i > 0; i--) begin
-      automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
-      automatic logic [PortBits-1:0] candidate =
-          PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
-      if (wants_q[candidate]) next_port = candidate;
-    end
-  end
+  rr_pick #(.N(Ports)) u_turn (.last_i(port_q), .valid_i(wants_q), .next_o(next_port));
   logic [31:0] left_q, place_q;
   logic [63:0] base_q;
   logic [5:0] to_boundary, beats;
