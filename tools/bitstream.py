@@ -78,7 +78,7 @@ TARGETS = {
         Target(
             "versa-85f", "LFE5UM5G-85F-8BG381C in its place, with the duplicate window",
             ("--um5g-85k", "--package", "CABGA381", "--speed", "8"),
-            {"Digest": 1, "DedupLog2": 13}, 8,
+            {"Digest": 1, "DedupLog2": 13}, 22,
             {"TRELLIS_COMB": 83640, "TRELLIS_FF": 83640, "DP16KD": 208, "MULT18X18D": 156},
         ),
     )
@@ -93,10 +93,14 @@ BEYOND = (
 CELLS = ("EHXPLLL", "DCCA", "IDDRX1F", "ODDRX1F", "DELAYG")
 # Block RAM has no old value for a word that is read while another port writes it, and Yosys would build logic
 # for one. In none of these memories does anybody use such a word: records, frames to send and words of the
-# bridge are read behind their pointers; the memories of core and card say so (soft_core.sv, card_memory.sv).
+# bridge are read behind their pointers; the memories of core and card say so (soft_core.sv, card_memory.sv);
+# the window's are never read where they are written (hdl/formal/duplicate_window.sby); a digest's key is
+# written while no port receives (frame_digest.sv).
 MEMORIES = (
     "u_store.memory", "u_tx.memory", "u_memory.memory", "u_core.memory", "u_departures.memory",
     "u_bridge.buffer",
+    *(f"u_window.{name}" for name in ("heads", "nexts", "downs", "covers", "tags", "times")),
+    *(f"{e}.pair{name}" for e in ("u_raw", "u_normal") for name in ("0_lo", "0_hi", "1_lo", "1_hi")),
 )  # fmt: skip
 # Every clock net there may be, and what it must reach, MHz.
 CLOCKS = {

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The simulated card: tools/verilate.sh LIBRARY, or --lint to look only. Run by make, from the root.
-# TRACE=1 builds waveforms and assertions on cases in (needs zlib1g-dev and liblz4-dev; slower). QUICK=1 builds once,
+# TRACE=1 builds waveforms, assertions on cases and hdl/sim/checks.sv in (needs zlib1g-dev and liblz4-dev; slower). QUICK=1 builds once,
 # without a profile: half the time to build, a tenth slower to run. MARCH=x86-64-v3: for valgrind, which knows no more.
 set -euo pipefail
 
@@ -23,7 +23,7 @@ mkdir -p "$folder"
 options=(--no-assert-case)
 libraries=(-pthread)
 if [ "${TRACE:-0}" = 1 ]; then
-    options=(--trace-fst)
+    options=(--trace-fst --assert hdl/sim/checks.sv)
     libraries+=(-lz -llz4)
     echo '#include <lz4.h>
 #include <zlib.h>' | g++ -E -x c++ - > /dev/null || { echo "waveforms need zlib1g-dev and liblz4-dev" >&2; exit 1; }

@@ -23,11 +23,11 @@ module async_fifo_formal #(
   always_ff @(posedge wclk_i) if (wrelease_i) wrst_ni <= 1'b1;
   always_ff @(posedge rclk_i) if (rrelease_i) rrst_ni <= 1'b1;
 
-  logic wfull, rvalid;
+  logic wfull, rvalid, bad;
   logic [Width-1:0] rdata;
   async_fifo #(.Width(Width), .DepthLog2(L)) u_fifo (
-    .wclk_i, .wrst_ni, .wvalid_i, .wdata_i, .wfull_o(wfull), .wlate_i,
-    .rclk_i, .rrst_ni, .rvalid_o(rvalid), .rdata_o(rdata), .rready_i, .rlate_i
+    .wclk_i, .wrst_ni, .wflush_i(1'b0), .wvalid_i, .wdata_i, .wfull_o(wfull), .wlate_i,
+    .rclk_i, .rrst_ni, .rflush_i(1'b0), .rbad_o(bad), .rvalid_o(rvalid), .rdata_o(rdata), .rready_i, .rlate_i
   );
 
   // Entries written and read, and the two watched: number and data. A watch ends eight entries later, so that
@@ -82,6 +82,7 @@ module async_fifo_formal #(
 
   always_comb begin
     assert (level <= 5'(2**L));
+    assert (!bad);
     if (rvalid) assert (level != '0);
     for (int i = 0; i < 2; i++) begin
       if (rvalid && watched_q[i] && place_q[i] == read_q) assert (rdata == data_q[i]);

@@ -45,7 +45,7 @@ module ring_formal
   logic [1:0] discard;
   logic [31:0] drops [1];
   assign drops[0] = '0;
-  block_packer #(.Ports(1), .Sources(2), .StoreLog2(14), .WriterLog2(WriterLog2)) u_packer (
+  block_packer #(.Ports(1), .Sources(2), .StoreLog2(14), .WriterLog2(WriterLog2), .SettleLog2(4)) u_packer (
     .clk_i, .rst_ni(rst_n), .enable_i, .flush_i, .base_i, .size_log2_i, .count_log2_i, .timeout_i, .consumer_i,
     .producer_o(producer), .error_o(), .bad_shape_o(), .idle_o(), .store_o(), .now_q32_i('0), .epoch_i,
     .bound_ns_i('0), .utc_i('0), .servo_i('0), .locked_i(1'b0), .slewing_i(1'b0), .drops_i(drops), .committed_i,

@@ -10,6 +10,7 @@ module tx_fetch_formal (
   input logic [1:0]  more_i,
   input logic [9:0]  amount_i,
   input logic [1:0]  drain_i,
+  input logic [5:0]  filled_i [2],           // words in the FIFOs at reset
   input logic        arready,
   input logic        rgo_i
 );
@@ -24,6 +25,7 @@ module tx_fetch_formal (
   logic [31:0] producer_q [2];
   logic [31:0] consumer [2];
   logic [DepthLog2:0] room [2];
+  logic [DepthLog2:0] room_q [2];            // as the port says it, a cycle late
   logic [DepthLog2:0] level_q [2];
   logic [1:0] valid;
   logic [63:0] data, araddr, rdata;
@@ -37,7 +39,7 @@ module tx_fetch_formal (
   end
   tx_fetch #(.Ports(2), .DepthLog2(DepthLog2)) u_fetch (
     .clk_i, .rst_ni(rst_n), .enable_i(2'b11), .base_i(base), .size_log2_i(size_log2), .producer_i(producer_q),
-    .consumer_o(consumer), .error_o(error), .bad_shape_o(bad_shape), .room_i(room), .valid_o(valid), .data_o(data),
+    .consumer_o(consumer), .error_o(error), .bad_shape_o(bad_shape), .room_i(room_q), .valid_o(valid), .data_o(data),
     .arvalid, .arready, .araddr, .arlen, .rvalid, .rready, .rdata, .rresp(2'b00), .rlast
   );
 
@@ -54,8 +56,10 @@ module tx_fetch_formal (
   logic [31:0] taken_q [2];                  // words that a port got
   logic [1:0] passed_q [2];                  // bursts of the other port begun while this one wanted
   logic [1:0] wants;                         // from the cycle on in which it does
+  logic [1:0] fits;                          // it has something to fetch, and really room for a burst
   for (genvar p = 0; p < 2; p++) begin : gen_wants
-    assign wants[p] = producer_q[p] != consumer[p] && room[p] >= (DepthLog2+1)'(32);
+    assign wants[p] = producer_q[p] != consumer[p] && room_q[p] >= (DepthLog2+1)'(33);
+    assign fits[p] = producer_q[p] != consumer[p] && room[p] >= (DepthLog2+1)'(32);
   end
   // Names of tx_fetch's states.
   localparam logic [2:0] StIdle = 0, StMeasure = 1, StAsk = 2, StData = 3, StSettle = 4;
@@ -63,14 +67,17 @@ module tx_fetch_formal (
   assign state = u_fetch.state_q;
   logic start;
   assign start = state == StIdle && u_fetch.wants_q != '0 && !error;
+  logic [1:0] valid_q;
   always_ff @(posedge clk_i) begin
+    valid_q <= rst_n ? valid : '0;
     if (!rst_n) begin
       reading_q <= 1'b0;
       place_q <= '0;
       left_q <= '0;
       for (int p = 0; p < 2; p++) begin
         producer_q[p] <= '0;
-        level_q[p] <= '0;
+        level_q[p] <= (DepthLog2+1)'(filled_i[p]);
+        room_q[p] <= (DepthLog2+1)'(2**DepthLog2) - (DepthLog2+1)'(filled_i[p]);
         taken_q[p] <= '0;
         passed_q[p] <= '0;
       end
@@ -88,6 +95,7 @@ module tx_fetch_formal (
         // Never more than a ring ahead of what was fetched.
         if (more_i[p] && producer_q[p] + 32'(amount_i) - consumer[p] <= 32'd512)
           producer_q[p] <= producer_q[p] + 32'(amount_i);
+        room_q[p] <= room[p];
         level_q[p] <= level_q[p] + (DepthLog2+1)'(valid[p]) - (DepthLog2+1)'(drain_i[p] && level_q[p] != '0);
         if (valid[p]) taken_q[p] <= taken_q[p] + 32'd1;
         if (start) begin
@@ -117,7 +125,8 @@ module tx_fetch_formal (
         if (!(state == StData && now == 1'(p))) assert (taken_q[p] == consumer[p]);
         if (passed_q[p] != '0) assert (now != 1'(p));
         if (passed_q[p] != '0 && state == StIdle) assert (u_fetch.wants_q[p]);
-        if (u_fetch.wants_q[p] && state == StIdle) assert (wants[p]);          // what it wanted it still wants
+        if (u_fetch.wants_q[p] && state == StIdle) assert (fits[p]);           // what it wanted it still wants
+        assert (8'(room[p]) + 8'(valid_q[p]) >= 8'(room_q[p]));
       end
       assert (!(valid[0] && valid[1]));
       if (arvalid) begin
@@ -126,7 +135,8 @@ module tx_fetch_formal (
       end
       assert (state <= StSettle);
       assert (!(arvalid && reading_q) && (!arvalid || state == StData) && (!reading_q || state == StData));
-      if (state == StMeasure || state == StAsk) assert (wants[now]);
+      if (state == StMeasure || state == StAsk) assert (fits[now]);
+      if (valid_q != '0) assert (state == StData || state == StSettle);
       if (state == StAsk) begin
         assert (u_fetch.left_q != '0 && u_fetch.left_q <= producer_q[now] - consumer[now]);
         assert (u_fetch.place_q == {23'b0, consumer[now][8:0]} && u_fetch.base_q == base[now]);

@@ -18,17 +18,18 @@ module tx_fetch_free_formal (
 
   localparam int unsigned DepthLog2 = 6;
   logic [DepthLog2:0] room [2];
+  logic [DepthLog2:0] room_q [2];             // as the port says it, a cycle late
   logic [DepthLog2:0] level_q [2];
   for (genvar p = 0; p < 2; p++) begin : gen_room
     assign room[p] = (DepthLog2+1)'(2**DepthLog2) - level_q[p];
   end
-  logic [1:0] valid;
+  logic [1:0] valid, valid_q;
   logic [63:0] araddr;
   logic [7:0] arlen;
   logic arvalid, rvalid, rready, rlast;
   tx_fetch #(.Ports(2), .DepthLog2(DepthLog2)) u_fetch (
     .clk_i, .rst_ni(rst_n), .enable_i, .base_i, .size_log2_i, .producer_i, .consumer_o(), .error_o(), .bad_shape_o(),
-    .room_i(room), .valid_o(valid), .data_o(), .arvalid, .arready, .araddr, .arlen, .rvalid, .rready, .rdata('0),
+    .room_i(room_q), .valid_o(valid), .data_o(), .arvalid, .arready, .araddr, .arlen, .rvalid, .rready, .rdata('0),
     .rresp, .rlast
   );
 
@@ -44,12 +45,16 @@ module tx_fetch_free_formal (
   always_ff @(posedge clk_i) begin
     held_address_q <= araddr;
     held_len_q <= arlen;
+    valid_q <= rst_n ? valid : '0;
     if (!rst_n) begin
       reading_q <= 1'b0;
       left_q <= '0;
       held_q <= 1'b0;
       erred_q <= 1'b0;
-      for (int p = 0; p < 2; p++) level_q[p] <= '0;
+      for (int p = 0; p < 2; p++) begin
+        level_q[p] <= '0;
+        room_q[p] <= (DepthLog2+1)'(2**DepthLog2);
+      end
     end else begin
       held_q <= arvalid && !arready;
       if (u_fetch.error_o && enable_i == '0) erred_q <= 1'b1;
@@ -61,6 +66,7 @@ module tx_fetch_free_formal (
         if (rlast) reading_q <= 1'b0;
       end
       for (int p = 0; p < 2; p++) begin
+        room_q[p] <= room[p];
         level_q[p] <= level_q[p] + (DepthLog2+1)'(valid[p]) - (DepthLog2+1)'(drain_i[p] && level_q[p] != '0);
       end
     end
@@ -82,10 +88,12 @@ module tx_fetch_free_formal (
         if (valid[p]) assert (level_q[p] < (DepthLog2+1)'(2**DepthLog2));
         // Invariants.
         assert (level_q[p] <= (DepthLog2+1)'(2**DepthLog2));
+        assert (8'(room[p]) + 8'(valid_q[p]) >= 8'(room_q[p]));
         if (state == StIdle && u_fetch.wants_q[p]) assert (room[p] >= (DepthLog2+1)'(32));
       end
       assert (state <= StSettle && (arvalid || reading_q) == (state == StData));
       if (state == StMeasure || state == StAsk) assert (room[now] >= (DepthLog2+1)'(32));
+      if (valid_q != '0) assert (state == StData || state == StSettle);
       if (state == StAsk) assert (u_fetch.base_q[11:0] == '0);
       if (state == StData) begin
         assert (u_fetch.beats_q >= 6'd1 && u_fetch.beats_q <= 6'd32);

@@ -7,6 +7,7 @@ hdl/rtl/common/sync_2ff.sv
 hdl/rtl/common/reset_sync.sv
 hdl/rtl/common/async_fifo.sv
 hdl/rtl/common/stream_register.sv
+hdl/rtl/common/rr_pick.sv
 hdl/rtl/rx/gmii_rx.sv
 hdl/rtl/rx/stamp_capture.sv
 hdl/rtl/rx/frame_store.sv
@@ -17,6 +18,7 @@ hdl/rtl/hash/flow_hash.sv
 hdl/rtl/hash/flow_stream.sv
 hdl/rtl/dedup/frame_normaliser.sv
 hdl/rtl/dedup/profile_words.sv
+hdl/rtl/rx/rx_guard.sv
 hdl/rtl/rx/rx_port.sv
 hdl/rtl/hash/frame_digest.sv
 hdl/rtl/dedup/profile_digest.sv

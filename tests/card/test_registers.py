@@ -207,6 +207,27 @@ def test_reset_forgets_what_waits(make_card):
     works(card, simulated)
 
 
+def test_a_record_longer_than_a_frame_stops_its_port(make_card):
+    """Where the next record begins is not known: nothing of its bytes may go out as one."""
+    simulated, card = make_card(block_log2=14, blocks_log2=4)
+    card.start()
+    simulated.connect(0, simulated, 1)
+    card.send(0, b"\x02" * 60)
+    card._longest_sent = 9100  # a driver that does not look
+    inside = (60).to_bytes(8, "little") + bytes(24) + b"\x06" * 44  # as a record
+    card.send(0, b"\x04" * 9024 + inside)
+    card.send(1, b"\x02" * 60)
+    simulated.run(100_000)
+    assert card.fields("port[0].tx_status") == {"error": 0, "bad_shape": 0, "bad_record": 1}
+    assert [counted["tx_frames"] for counted in card.counters()] == [1, 1, 0, 0]
+    with pytest.raises(DeviceError, match="port 0: a record in its ring says more bytes than a frame"):
+        card.send(0, bytes(60))
+    card.reset()
+    assert card.fields("port[0].tx_status")["bad_record"] == 0
+    simulated.run(5000)
+    works(card, simulated)
+
+
 def test_shape_is_taken_at_the_start(make_card):
     """Base and shape of a running ring can be written without harm; of transmit rings they are judged."""
     simulated, card = make_card(block_log2=14, blocks_log2=1)
@@ -225,11 +246,11 @@ def test_shape_is_taken_at_the_start(make_card):
         for name, value in changes.items():
             card.write(f"port[0].{name}", value)
         simulated.run(10)
-        assert card.fields("port[0].tx_status") == {"error": 0, "bad_shape": 1}
+        assert card.fields("port[0].tx_status") == {"error": 0, "bad_shape": 1, "bad_record": 0}
         for name, value in old.items():
             card.write(f"port[0].{name}", value)
         simulated.run(10)
-        assert card.fields("port[0].tx_status") == {"error": 0, "bad_shape": 0}
+        assert card.fields("port[0].tx_status") == {"error": 0, "bad_shape": 0, "bad_record": 0}
 
 
 def halves(card: Card, name: str, between) -> tuple[int, int]:

@@ -276,7 +276,7 @@ def test_answers_to_nothing_we_sent_are_no_answers():
 def test_lost_without_a_reflector(capsys):
     with StampedSocket("127.0.0.1", 0) as silent:
         arguments = ["owd", "stamp", "127.0.0.1", "--port", str(silent.port), "--count", "3", "--gap", "1ms",
-                     "--bound", "1us", "--wait", "10ms", "--json", "-"]  # fmt: skip
+                     "--bound", "1us", "--wait", "30ms", "--timeout", "5ms", "--json", "-"]  # fmt: skip
         assert main(arguments) == 1
     said = json.loads(capsys.readouterr().out)
     assert (said["trains"][0]["loss"]["lost"], said["trains"][0]["loss"]["sent"]) == (3, 3)
@@ -287,7 +287,8 @@ def test_a_host_without_a_reflector_refuses():
     with StampedSocket("127.0.0.1", 0) as closed:
         port = closed.port
     plan = Plan(count=6, gap_ns=1_000_000, law="constant")
-    report = measure("127.0.0.1", plan, port=port, bound_ns=1, wait_ns=10_000_000)
+    options = Options(timeout_ns=5_000_000)
+    report = measure("127.0.0.1", plan, port=port, bound_ns=1, wait_ns=30_000_000, options=options)
     assert (report.trains[0].loss.sent, report.trains[0].loss.lost) == (6, 6)
     assert report.experiment["not_taken_by_kernel"] == 0
 

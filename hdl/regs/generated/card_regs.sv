@@ -3659,6 +3659,7 @@ module card_regs (
             readback_data_var[ad_hi(17'h214)][0] = hwif_in.ring.status.error.next;
             readback_data_var[ad_hi(17'h214)][1] = hwif_in.ring.status.idle.next;
             readback_data_var[ad_hi(17'h214)][2] = hwif_in.ring.status.bad_shape.next;
+            readback_data_var[ad_hi(17'h214)][11:8] = hwif_in.ring.status.receive_fault.next;
         end
         if(ad_low(rd_mux_addr) == ad_low(17'h218)) begin
             readback_data_var[ad_hi(17'h218)][31:0] = hwif_in.ring.producer.index.next;
@@ -3880,6 +3881,7 @@ module card_regs (
             if(ad_low(rd_mux_addr) == ad_low(17'h1024 + (17)'(i0) * 17'h100)) begin
                 readback_data_var[ad_hi(17'h1024 + (17)'(i0) * 17'h100)][0] = hwif_in.port[i0].tx_status.error.next;
                 readback_data_var[ad_hi(17'h1024 + (17)'(i0) * 17'h100)][1] = hwif_in.port[i0].tx_status.bad_shape.next;
+                readback_data_var[ad_hi(17'h1024 + (17)'(i0) * 17'h100)][2] = hwif_in.port[i0].tx_status.bad_record.next;
             end
             if(ad_low(rd_mux_addr) == ad_low(17'h1028 + (17)'(i0) * 17'h100)) begin
                 readback_data_var[ad_hi(17'h1028 + (17)'(i0) * 17'h100)][31:0] = hwif_in.port[i0].tx_lost.count.next;

@@ -168,9 +168,14 @@ package card_regs_pkg;
     } ring_regs__status__bad_shape__in_t;
 
     typedef struct {
+        logic [3:0] next;
+    } ring_regs__status__receive_fault__in_t;
+
+    typedef struct {
         ring_regs__status__error__in_t error;
         ring_regs__status__idle__in_t idle;
         ring_regs__status__bad_shape__in_t bad_shape;
+        ring_regs__status__receive_fault__in_t receive_fault;
     } ring_regs__status__in_t;
 
     typedef struct {
@@ -563,8 +568,13 @@ package card_regs_pkg;
     } port_regs__tx_status__bad_shape__in_t;
 
     typedef struct {
+        logic next;
+    } port_regs__tx_status__bad_record__in_t;
+
+    typedef struct {
         port_regs__tx_status__error__in_t error;
         port_regs__tx_status__bad_shape__in_t bad_shape;
+        port_regs__tx_status__bad_record__in_t bad_record;
     } port_regs__tx_status__in_t;
 
     typedef struct {

@@ -416,12 +416,17 @@ typedef union {
 #define RING_REGS__STATUS__BAD_SHAPE_bm 0x4
 #define RING_REGS__STATUS__BAD_SHAPE_bp 2
 #define RING_REGS__STATUS__BAD_SHAPE_bw 1
+#define RING_REGS__STATUS__RECEIVE_FAULT_bm 0xf00
+#define RING_REGS__STATUS__RECEIVE_FAULT_bp 8
+#define RING_REGS__STATUS__RECEIVE_FAULT_bw 4
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t error :1;
         uint32_t idle :1;
         uint32_t bad_shape :1;
-        uint32_t :29;
+        uint32_t :5;
+        uint32_t receive_fault :4;
+        uint32_t :20;
     } f;
     uint32_t w;
 } ring_regs__status_t;
@@ -1381,11 +1386,15 @@ typedef union {
 #define PORT_REGS__TX_STATUS__BAD_SHAPE_bm 0x2
 #define PORT_REGS__TX_STATUS__BAD_SHAPE_bp 1
 #define PORT_REGS__TX_STATUS__BAD_SHAPE_bw 1
+#define PORT_REGS__TX_STATUS__BAD_RECORD_bm 0x4
+#define PORT_REGS__TX_STATUS__BAD_RECORD_bp 2
+#define PORT_REGS__TX_STATUS__BAD_RECORD_bw 1
 typedef union {
     struct __attribute__ ((__packed__)) {
         uint32_t error :1;
         uint32_t bad_shape :1;
-        uint32_t :30;
+        uint32_t bad_record :1;
+        uint32_t :29;
     } f;
     uint32_t w;
 } port_regs__tx_status_t;

@@ -109,6 +109,7 @@ module clock_card #(
   assign hwif_in.clock.epoch.value.next = epoch;
   assign hwif_in.ring.status.error.next = 1'b0;
   assign hwif_in.ring.status.idle.next = 1'b1;
+  assign hwif_in.ring.status.receive_fault.next = '0;
   assign hwif_in.ring.status.bad_shape.next = 1'b0;
   assign hwif_in.ring.producer.index.next = '0;
   assign hwif_in.counters.status.busy.next = 1'b0;
@@ -119,6 +120,7 @@ module clock_card #(
     assign hwif_in.port[p].tx_consumer.index.next = '0;
     assign hwif_in.port[p].tx_status.error.next = 1'b0;
     assign hwif_in.port[p].tx_status.bad_shape.next = 1'b0;
+    assign hwif_in.port[p].tx_status.bad_record.next = 1'b0;
     assign hwif_in.port[p].tx_lost.count.next = '0;
     assign hwif_in.port[p].phy.status.link.next = 1'b0;
     assign hwif_in.port[p].phy.status.answers.next = 1'b0;

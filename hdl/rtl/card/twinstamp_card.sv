@@ -135,7 +135,8 @@ module twinstamp_card
   logic counters_busy;
   logic [63:0] latched_at_q;
 
-  logic [Ports-1:0] ev, ev_giant, ev_stored, ev_dropped, discard, overflow, counters_overflow;
+  logic [Ports-1:0] ev, ev_giant, ev_stored, ev_dropped, discard, fault, counters_overflow;
+  logic [Ports-1:0] faulty, flush;
   rx_end_t ev_end [Ports];
   logic [31:0] drops [Ports];
   // Records for the packer: of the ports' frame stores, and departure stamps.
@@ -162,7 +163,7 @@ module twinstamp_card
   logic [63:0] normal_word [Ports];
   if (Digest) begin : gen_digest
     profile_digest #(.Ports(Ports), .Profiles(Dedup)) u_digest (
-      .clk_i, .rst_ni, .profile_i(profile),
+      .clk_i, .rst_ni, .profile_i(profile), .flush_i(flush),
       .valid_i(hash_valid), .end_i(hash_end), .word_i(hash_word), .ready_o(hash_ready),
       .done_o(hash_done), .digest_o(hash_digest), .normal_valid_i(normal_valid), .normal_end_i(normal_end),
       .normal_word_i(normal_word), .normal_ready_o(normal_ready),
@@ -221,13 +222,14 @@ module twinstamp_card
   end
 
   for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-    logic byte_valid, byte_first, byte_last, words_overflow;
+    logic byte_valid, byte_first, byte_last, words_overflow, rx_flush;
     logic [7:0] byte_data;
     logic [1:0] frame_profile;
     rx_port #(.StoreLog2(StoreLog2), .FlowHash(FlowHash)) u_rx (
       .port_i(8'(p)),
-      .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
-      .clk_i, .rst_ni, .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
+      .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rx_flush_i(rx_flush),
+      .rxd_i(mac_rxd[p]), .rx_dv_i(mac_rx_dv[p]), .rx_er_i(mac_rx_er[p]),
+      .clk_i, .rst_ni, .flush_i(flush[p]), .now_q32_i(now_q32), .now_fraction_i(now_fraction), .epoch_i(epoch[7:0]),
       .link_epoch_i(link_epoch[p]),
       .enable_i(hwif_out.port[p].rx_control.enable.value),
       .first_byte_i(hwif_out.port[p].rx_control.stamp_first_byte.value),
@@ -235,7 +237,7 @@ module twinstamp_card
       .keep_runt_i(hwif_out.port[p].rx_control.keep_runt.value),
       .keep_giant_i(hwif_out.port[p].rx_control.keep_giant.value),
       .limit_i(hwif_out.port[p].rx_limit.bytes.value),
-      .store_i(store), .overflow_o(overflow[p]),
+      .store_i(store), .fault_o(fault[p]),
       .hash_valid_o(hash_valid[p]), .hash_end_o(hash_end[p]), .hash_word_o(hash_word[p]),
       .hash_ready_i(hash_ready[p]), .hash_done_i(hash_done[p]), .hash_digest_i(hash_digest[p]),
       .profile_i(profile), .byte_valid_o(byte_valid), .byte_first_o(byte_first), .byte_last_o(byte_last),
@@ -251,9 +253,9 @@ module twinstamp_card
     assign hwif_in.port[p].rx_constant.q32.next = RxConstantQ32;
     if (Dedup) begin : gen_words
       profile_words u_words (
-        .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .profile_i(frame_profile), .valid_i(byte_valid),
+        .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rx_flush_i(rx_flush), .profile_i(frame_profile), .valid_i(byte_valid),
         .data_i(byte_data), .first_i(byte_first), .last_i(byte_last),
-        .clk_i, .rst_ni, .wanted_i(profile[1]), .valid_o(normal_valid[p]), .end_o(normal_end[p]),
+        .clk_i, .rst_ni, .flush_i(flush[p]), .wanted_i(profile[1]), .valid_o(normal_valid[p]), .end_o(normal_end[p]),
         .word_o(normal_word[p]), .ready_i(normal_ready[p]), .overflow_o(words_overflow),
         .wlate_i(late_i[p][2]), .rlate_i(late_i[p][1])
       );
@@ -262,7 +264,13 @@ module twinstamp_card
       assign unused = ^{byte_valid, byte_first, byte_last, byte_data, frame_profile, normal_ready[p]};
       assign {normal_valid[p], normal_end[p], normal_word[p], words_overflow} = '0;
     end
-    assign hwif_in.port[p].rx_status.overflow.next = overflow[p] || counters_overflow[p] || words_overflow;
+    assign hwif_in.port[p].rx_status.overflow.next = faulty[p];
+    rx_guard u_guard (
+      .clk_i, .rst_ni, .enable_i(hwif_out.port[p].rx_control.enable.value),
+      .fault_i(fault[p] || counters_overflow[p] || words_overflow), .fault_o(faulty[p]),
+      .flush_o(flush[p]), .rx_clk_i(rx_clk_i[p]), .rx_rst_ni(rx_rst_n[p]), .rx_flush_o(rx_flush),
+      .wlate_i(late_i[p][2]), .rlate_i(late_i[p][1])
+    );
   end
 
   // Transmit. From the decision to let a frame go to its SFD on the pins it takes ten cycles, 343 * 2^-32 s.
@@ -305,7 +313,7 @@ module twinstamp_card
       .clk_i, .rst_ni, .now_q32_i(now_q32), .now_half_i(now_fraction[7]), .lead_q32_i(lead_q32_q), .enable_i(tx_enable[p]),
       .hold_i(hold_host[p]), .in_valid_i(tx_valid[p]), .in_data_i(tx_data),
       .room_o(tx_room[p]), .busy_o(host_busy[p]), .length_o(host_length[p]),
-      .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
+      .bad_record_o(hwif_in.port[p].tx_status.bad_record.next), .txd_o(host_txd[p]), .tx_en_o(host_tx_en[p]), .tx_er_o(mac_tx_er[p]),
       .departure_valid_o(departure_valid[p]), .departure_ready_i(departure_ready[p]),
       .departure_q32_o(departure_q32[p]), .departure_cookie_o(departure_cookie[p]),
       .departure_length_o(departure_length[p]), .departure_late_o(departure_late[p]),
@@ -462,6 +470,8 @@ module twinstamp_card
 
   // The duplicate window, between the stores and the packer.
   assign hwif_in.dedup.status.size_log2.next = 5'(DedupLog2);
+  // All the time, with no logic in front of the memories: packer and judge look at what they asked for a cycle before.
+  assign store_read = '1;
   if (Dedup) begin : gen_dedup
     logic [31:0] constants [Ports];
     logic judge_active;
@@ -485,14 +495,11 @@ module twinstamp_card
       .taken_i(taken), .read_i(packer_read)
     );
     assign hwif_in.dedup.status.active.next = judge_active;
-    assign store_read = packer_read | judge_read;
     for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
       assign offered[s] = judge_active ? judged[s] : committed[s];
       assign store_address[s] = judge_read[s] && !packer_read[s] ? judge_address : packer_address;
     end
   end else begin : gen_no_dedup
-    // All the time: what is read again is the same, and the packer looks only at what it asked for.
-    assign store_read = '1;
     assign {more, mark_duplicate, drop_duplicate} = '0;
     for (genvar s = 0; s < int'(Sources); s++) begin : gen_source
       assign offered[s] = committed[s];
@@ -577,6 +584,7 @@ module twinstamp_card
   assign hwif_in.clock.control.locked.hwclr = core_failed;
   assign hwif_in.ring.status.error.next = ring_error;
   assign hwif_in.ring.status.idle.next = ring_idle;
+  assign hwif_in.ring.status.receive_fault.next = 4'(faulty);
   assign hwif_in.ring.status.bad_shape.next = ring_bad_shape;
   assign hwif_in.ring.producer.index.next = producer;
   assign hwif_in.counters.status.busy.next = counters_busy;

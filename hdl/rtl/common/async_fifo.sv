@@ -4,7 +4,9 @@
 // Write side wclk_i, read side rclk_i; each side's reset is released in its own clock. An entry can be read
 // three to four rclk_i edges after it was written. Overflow policy: a write while wfull_o is not taken; the
 // writer must look. Depth: 2^DepthLog2, 2 to 10. rdata_o is valid while rvalid_o (first word falls through);
-// rready_i takes it. Owed by the integrator: as sync_2ff, for both pointers; rdata_o comes from registers
+// rready_i takes it. wflush_i and rflush_i empty their sides and keep them so: both must be high for four periods of
+// either clock together, whatever the pointers say. rbad_o: the pointers cannot be right (a clock had an edge
+// that was none). Owed by the integrator: as sync_2ff, for both pointers; rdata_o comes from registers
 // of the write clock that are stable while rvalid_o.
 module async_fifo #(
   parameter int unsigned Width = 8,
@@ -12,6 +14,7 @@ module async_fifo #(
 ) (
   input  logic             wclk_i,
   input  logic             wrst_ni,
+  input  logic             wflush_i,
   input  logic             wvalid_i,
   input  logic [Width-1:0] wdata_i,
   output logic             wfull_o,
@@ -19,6 +22,8 @@ module async_fifo #(
 
   input  logic             rclk_i,
   input  logic             rrst_ni,
+  input  logic             rflush_i,
+  output logic             rbad_o,
   output logic             rvalid_o,
   output logic [Width-1:0] rdata_o,
   input  logic             rready_i,
@@ -37,6 +42,9 @@ module async_fifo #(
     if (!wrst_ni) begin
       wptr_q  <= '0;
       wgray_q <= '0;
+    end else if (wflush_i) begin
+      wptr_q  <= '0;
+      wgray_q <= '0;
     end else begin
       wptr_q  <= wptr_d;
       wgray_q <= wptr_d ^ (wptr_d >> 1);
@@ -53,11 +61,24 @@ module async_fifo #(
     if (!rrst_ni) begin
       rptr_q  <= '0;
       rgray_q <= '0;
+    end else if (rflush_i) begin
+      rptr_q  <= '0;
+      rgray_q <= '0;
     end else begin
       rptr_q  <= rptr_d;
       rgray_q <= rptr_d ^ (rptr_d >> 1);
     end
   end
+
+  logic [P-1:0] written, level_q;
+  for (genvar i = 0; i < int'(P); i++) begin : gen_written
+    assign written[i] = ^wgray_r[P-1:i];
+  end
+  always_ff @(posedge rclk_i or negedge rrst_ni) begin
+    if (!rrst_ni) level_q <= '0;
+    else level_q <= rflush_i ? '0 : written - rptr_q;
+  end
+  assign rbad_o = level_q[P-1] && level_q[P-2:0] != '0;
 
   sync_2ff #(.Width(P)) u_w2r (
     .clk_i(rclk_i), .rst_ni(rrst_ni), .late_i(rlate_i), .d_i(wgray_q), .q_o(wgray_r)

@@ -7,15 +7,22 @@ package twinstamp_pkg;
   parameter int unsigned RecordHeaderWords = 4;
   parameter int unsigned BlockHeaderWords = 8;
 
-  // What gmii_rx says at the end of each carrier event (rx_dv high).
+  // Frames with stamps that can be under way between the MAC and their records: 2^StampBits.
+  parameter int unsigned StampBits = 4;
+
+  // What gmii_rx says at the end of a frame, and of carrier events (rx_dv high) in which no frame started.
   typedef struct packed {
+    logic        frame;       // else only counts
+    logic [3:0]  preamble_errors;  // events since the last entry with something else than 0x55 before the SFD, or an SFD
+                                   // too close behind another
+    logic [3:0]  no_sfds;     // events since the last entry that ended within the preamble
+    logic        first_byte;  // the stamp is the first byte's, not the SFD's
+    logic        has_stamp;   // of the stamps, number `stamp` is this frame's
+    logic [StampBits-1:0] stamp;
     logic        profiled;    // frame_normaliser makes a message of it
     logic        pause;       // MAC control, PAUSE (IEEE 802.3, annex 31B)
     logic        multicast;   // first byte's lowest bit; broadcast too
     logic        broadcast;
-    logic        preamble_error;  // no frame: something else than 0x55 before the SFD, or too close behind another
-    logic        no_sfd;      // no frame: carrier ended within the preamble
-    logic        has_stamp;   // one stamp of the stamp queue belongs to this event
     logic        rx_er;
     logic        fcs_ok;
     logic [1:0]  tags;        // VLAN tags, at most two counted

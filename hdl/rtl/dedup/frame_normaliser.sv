@@ -30,15 +30,41 @@ module frame_normaliser (
   localparam logic [7:0] FormEthernet = 8'd2, FormIpv4 = 8'd5, FormIpv6 = 8'd6;  // Form in key.h
   localparam logic [13:0] Shortest = 14'd60;
 
-  // A stage of its own, so that the block's inputs have a whole clock.
+  // A stage of its own, so that the block's inputs have a whole clock. What the last two bytes say is found out on
+  // the way into it: data_q is the byte before data_i, whenever that came.
   logic valid_q, first_q, last_q, routing_q;
   logic [7:0] data_q;
+  typedef struct packed {
+    logic tag, ipv4, ipv6, arp, pppoe, ppp_ipv4, ppp_ipv6;
+    logic length;               // 802.3: it is no ethertype
+    logic no_llc;               // a length that has no room for LLC
+    logic zero;
+    logic in_header;            // less than header_q
+  } pair_t;
+  pair_t pair_is, pair_is_q;
+  logic [15:0] coming;
+  logic [5:0]  header_q;        // bytes of the IPv4 header
+  assign coming = {data_q, data_i};
+  always_comb begin
+    pair_is.tag = coming inside {16'h8100, 16'h88A8, 16'h9100};
+    pair_is.ipv4 = coming == 16'h0800;
+    pair_is.ipv6 = coming == 16'h86DD;
+    pair_is.arp = coming == 16'h0806;
+    pair_is.pppoe = coming == 16'h8864;
+    pair_is.ppp_ipv4 = coming == 16'h0021;
+    pair_is.ppp_ipv6 = coming == 16'h0057;
+    pair_is.length = coming < 16'h0600;
+    pair_is.no_llc = coming < 16'd3;
+    pair_is.zero = coming == '0;
+    pair_is.in_header = coming < {10'b0, header_q};
+  end
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       valid_q <= 1'b0;
       first_q <= 1'b0;
       last_q <= 1'b0;
       data_q <= '0;
+      pair_is_q <= '0;
       routing_q <= 1'b0;
     end else begin
       valid_q <= valid_i;
@@ -46,6 +72,7 @@ module frame_normaliser (
       last_q <= last_i;
       if (valid_i && first_i) routing_q <= routing_i;
       if (valid_i) data_q <= data_i;
+      if (valid_i) pair_is_q <= pair_is;
     end
   end
 
@@ -60,7 +87,6 @@ module frame_normaliser (
   logic [95:0] macs_q;          // first byte lowest
   logic        understood_q;
   logic [7:0]  form_q, form;
-  logic [5:0]  header_q;        // bytes of the IPv4 header
   logic [16:0] left_q;          // bytes of layer 3 behind this one; bit 16: up to the frame's end
   logic [9:0]  arp_q;           // bytes of ARP behind this one
   logic [15:0] pair;
@@ -76,8 +102,8 @@ module frame_normaliser (
   logic [7:0] byte_d, byte_q;
   logic [47:0] end_entry_q;
   logic is_tag, is_ip, ends_type;
-  assign is_tag = pair inside {16'h8100, 16'h88A8, 16'h9100};
-  assign is_ip = pair inside {16'h0800, 16'h86DD, 16'h8864};
+  assign is_tag = pair_is_q.tag;
+  assign is_ip = pair_is_q.ipv4 || pair_is_q.ipv6 || pair_is_q.pppoe;
   assign ends_type = (state == StType && count == 12'd1) || (state == StTag && count == 12'd3);
 
   always_comb begin
@@ -136,25 +162,22 @@ module frame_normaliser (
           StType, StTag: if (ends_type) begin
             count_q <= '0;
             if (is_tag) state_q <= StTag;
-            else if (pair < 16'h0600) begin
-              state_q <= pair < 16'd3 ? StUnknown : StLlc;
+            else if (pair_is_q.length) begin
+              state_q <= pair_is_q.no_llc ? StUnknown : StLlc;
               left_q <= {1'b0, pair};
-            end else unique case (pair)
-              16'h0800: state_q <= StIpv4;
-              16'h86DD: state_q <= StIpv6;
-              16'h0806: state_q <= StArp;
-              16'h8864: state_q <= StPppoe;
-              default: state_q <= StUnknown;
-            endcase
+            end
+            else if (pair_is_q.ipv4) state_q <= StIpv4;
+            else if (pair_is_q.ipv6) state_q <= StIpv6;
+            else if (pair_is_q.arp) state_q <= StArp;
+            else if (pair_is_q.pppoe) state_q <= StPppoe;
+            else state_q <= StUnknown;
           end
 
           StPppoe: if (count == 12'd7) begin
             count_q <= '0;
-            unique case (pair)
-              16'h0021: state_q <= StIpv4;
-              16'h0057: state_q <= StIpv6;
-              default: state_q <= StUnknown;
-            endcase
+            if (pair_is_q.ppp_ipv4) state_q <= StIpv4;
+            else if (pair_is_q.ppp_ipv6) state_q <= StIpv6;
+            else state_q <= StUnknown;
           end
 
           StLlc: if (count == 12'd2) begin
@@ -180,8 +203,8 @@ module frame_normaliser (
               end
               12'd3: begin
                 // Segmentation offload leaves 0: the packet is what was captured.
-                left_q <= pair == '0 ? 17'h10000 : {1'b0, pair} - 17'd4;
-                if (pair != '0 && pair < {10'b0, header_q}) state_q <= StUnknown;
+                left_q <= pair_is_q.zero ? 17'h10000 : {1'b0, pair} - 17'd4;
+                if (!pair_is_q.zero && pair_is_q.in_header) state_q <= StUnknown;
               end
               default: ;
             endcase

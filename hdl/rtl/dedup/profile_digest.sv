@@ -10,6 +10,7 @@
 // bytes, a cycle behind the later of the two engines (frame_digest says when).
 // Back-pressure: ready_o for captured words, as frame_digest; normal_ready_o for normalised ones, low from a
 // frame's end until its result, at most as long as the port waits for it anyway.
+// flush_i: a port's message under way is given up, and what it waits for; frame_store gives up its frame.
 // profile_i (as in verdicts: 0 and 1 exact, 2 vlan, 3 routing) changes while no port receives, as the keys do; a
 // frame under way at a change may have a wrong digest, later ones not.
 module profile_digest #(
@@ -19,6 +20,7 @@ module profile_digest #(
   input  logic             clk_i,
   input  logic             rst_ni,
   input  logic [1:0]       profile_i,
+  input  logic [Ports-1:0] flush_i,
 
   input  logic [Ports-1:0] valid_i,
   input  logic [Ports-1:0] end_i,
@@ -52,7 +54,7 @@ module profile_digest #(
 
   if (!Profiles) begin : gen_exact
     logic unused;
-    assign unused = ^{profile_i, normal_valid_i, normal_end_i};
+    assign unused = ^{profile_i, flush_i, normal_valid_i, normal_end_i};
     assign done_o = raw_done;
     assign normal_ready_o = '1;
     for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
@@ -61,24 +63,29 @@ module profile_digest #(
       assign digest_o[p] = raw_digest;
     end
   end else begin : gen_profiles
-    logic [Ports-1:0] normal_done, normal_take, normal_ready, wait_q;
+    logic [Ports-1:0] normal_done, normal_take, normal_end, normal_ready, wait_q;
+    logic [63:0] normal_word [Ports];
     logic [63:0] normal_digest;
     frame_digest #(.Ports(Ports)) u_normal (
-      .clk_i, .rst_ni, .valid_i(normal_take), .end_i(normal_end_i), .word_i(normal_word_i),
+      .clk_i, .rst_ni, .valid_i(normal_take), .end_i(normal_end), .word_i(normal_word),
       .ready_o(normal_ready), .done_o(normal_done), .digest_o(normal_digest),
       .key_write_i, .key_address_i, .key_data_i
     );
 
     for (genvar p = 0; p < int'(Ports); p++) begin : gen_port
-      logic runt, forget, raw_q, profiled_q, normal_q, unknown_q;
+      logic runt, forget, give_up, open_q, raw_q, profiled_q, normal_q, unknown_q;
       logic [63:0] raw_digest_q, normal_digest_q;
-      assign {forget, runt} = normal_word_i[p][63:62];
-      assign normal_take[p] = normal_valid_i[p] && !wait_q[p] && normal_ready[p];
+      assign {forget, runt} = normal_word[p][63:62];
+      assign give_up = flush_i[p] && open_q;
+      assign normal_end[p] = give_up || normal_end_i[p];
+      assign normal_word[p] = give_up ? 64'hC000_0000_0000_0000 : normal_word_i[p];
+      assign normal_take[p] = (give_up || (normal_valid_i[p] && !flush_i[p])) && !wait_q[p] && normal_ready[p];
       assign normal_ready_o[p] = !wait_q[p] && normal_ready[p];
       assign done_o[p] = raw_q && (normal_q || !profiled_q);
       assign digest_o[p] = unknown_q || !profiled_q ? raw_digest_q : normal_digest_q;
       always_ff @(posedge clk_i or negedge rst_ni) begin
         if (!rst_ni) begin
+          open_q <= 1'b0;
           wait_q[p] <= 1'b0;
           raw_q <= 1'b0;
           profiled_q <= 1'b0;
@@ -87,6 +94,7 @@ module profile_digest #(
           raw_digest_q <= '0;
           normal_digest_q <= '0;
         end else begin
+          if (normal_take[p]) open_q <= !normal_end[p];
           if (done_o[p]) begin
             raw_q <= 1'b0;
             if (profiled_q) begin
@@ -103,10 +111,15 @@ module profile_digest #(
             normal_q <= 1'b1;
             normal_digest_q <= normal_digest;
           end
-          if (normal_take[p] && normal_end_i[p] && !runt) begin
+          if (normal_take[p] && normal_end[p] && !runt) begin
             wait_q[p] <= 1'b1;
             unknown_q <= forget;
             if (forget) normal_q <= 1'b1;
+          end
+          if (flush_i[p]) begin
+            wait_q[p] <= 1'b0;
+            raw_q <= 1'b0;
+            normal_q <= 1'b0;
           end
         end
       end

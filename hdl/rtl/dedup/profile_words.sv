@@ -4,11 +4,12 @@
 //
 // Clocks: rx_clk_i (the port's receive clock) and clk_i (core). valid_i, data_i, first_i, last_i and profile_i as
 // gmii_rx gives them; the words as frame_normaliser does, three to four core clocks later.
-// Back-pressure: ready_i, from a FIFO of 64 words. Overflow: overflow_o, until reset; the port's digests are wrong
-// from then on (profile_digest is never that slow).
+// Back-pressure: ready_i, from a FIFO of 64 words. Overflow: overflow_o until the flush that it asks for; the port's
+// digests are wrong until then (profile_digest is never that slow). rx_flush_i, flush_i: async_fifo's.
 module profile_words (
   input  logic        rx_clk_i,
   input  logic        rx_rst_ni,
+  input  logic        rx_flush_i,
   input  logic [1:0]  profile_i,   // of the frame: 0 and 1 exact, 2 vlan, 3 routing
   input  logic        valid_i,
   input  logic [7:0]  data_i,
@@ -17,6 +18,7 @@ module profile_words (
 
   input  logic        clk_i,
   input  logic        rst_ni,
+  input  logic        flush_i,
   input  logic        wanted_i,    // the card's profile is one of the two; only for simulation
   output logic        valid_o,
   output logic        end_o,
@@ -28,7 +30,7 @@ module profile_words (
   input  logic        wlate_i,
   input  logic        rlate_i
 );
-  logic on, on_q, words_valid, words_end, words_full, lost_q;
+  logic on, on_q, words_valid, words_end, words_full, lost_q, lost, bad;
   logic [63:0] words;
   assign on = first_i ? profile_i[1] : on_q;
   always_ff @(posedge rx_clk_i or negedge rx_rst_ni) begin
@@ -37,7 +39,8 @@ module profile_words (
       lost_q <= 1'b0;
     end else begin
       if (valid_i) on_q <= on;
-      if (words_valid && words_full) lost_q <= 1'b1;
+      if (rx_flush_i) lost_q <= 1'b0;
+      else if (words_valid && words_full) lost_q <= 1'b1;
     end
   end
 
@@ -47,12 +50,13 @@ module profile_words (
     .valid_o(words_valid), .end_o(words_end), .word_o(words)
   );
   async_fifo #(.Width(65), .DepthLog2(6)) u_fifo (
-    .wclk_i(rx_clk_i), .wrst_ni(rx_rst_ni), .wvalid_i(words_valid), .wdata_i({words_end, words}),
+    .wclk_i(rx_clk_i), .wrst_ni(rx_rst_ni), .wflush_i(rx_flush_i), .wvalid_i(words_valid), .wdata_i({words_end, words}),
     .wfull_o(words_full), .wlate_i,
-    .rclk_i(clk_i), .rrst_ni(rst_ni), .rvalid_o(valid_o), .rdata_o({end_o, word_o}), .rready_i(ready_i),
+    .rclk_i(clk_i), .rrst_ni(rst_ni), .rflush_i(flush_i), .rbad_o(bad), .rvalid_o(valid_o), .rdata_o({end_o, word_o}), .rready_i(ready_i),
     .rlate_i
   );
-  sync_2ff u_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(lost_q), .q_o(overflow_o));
+  sync_2ff u_overflow (.clk_i, .rst_ni, .late_i(1'b0), .d_i(lost_q), .q_o(lost));
+  assign overflow_o = lost || bad;
 
   // For simulation (hdl/sim/edge.cpp).
   logic asleep;

@@ -82,15 +82,7 @@ module record_judge
   assign granted = reads && !read_i[source_q];
   assign read_o = reads ? source_mask : '0;
   assign read_address_o = address_q;
-  always_comb begin
-    next_source = source_q;
-    for (int unsigned i = Sources; i > 0; i--) begin
-      automatic logic [PortBits:0] sum = (PortBits+1)'(source_q) + (PortBits+1)'(i);
-      automatic logic [PortBits-1:0] candidate =
-          PortBits'(sum >= (PortBits+1)'(Sources) ? sum - (PortBits+1)'(Sources) : sum);
-      if (unseen_q[candidate]) next_source = candidate;
-    end
-  end
+  rr_pick #(.N(Sources)) u_turn (.last_i(source_q), .valid_i(unseen_q), .next_o(next_source));
 
   // Words on their way from the store, and what they say.
   logic [ReadCycles:1] coming_q;

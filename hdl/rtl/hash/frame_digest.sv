@@ -116,15 +116,7 @@ module frame_digest #(
     end
   end
 
-  always_comb begin
-    port0 = turn_q;
-    for (int unsigned i = Ports; i > 0; i--) begin
-      automatic logic [PortBits:0] sum = (PortBits+1)'(turn_q) + (PortBits+1)'(i);
-      automatic logic [PortBits-1:0] candidate =
-          PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
-      if (waits[candidate]) port0 = candidate;
-    end
-  end
+  rr_pick #(.N(Ports)) u_turn (.last_i(turn_q), .valid_i(waits), .next_o(port0));
   assign take = waits != '0;
   always_comb begin
     step1.word = take1_q && !head_end[port1_q];

@@ -30,9 +30,9 @@ module gmii_elastic #(
     else en_q <= en_i;
   end
   async_fifo #(.Width(10), .DepthLog2(4)) u_fifo (
-    .wclk_i(in_clk_i), .wrst_ni(in_rst_ni), .wvalid_i(en_i || en_q), .wdata_i({en_i, er_i, data_i}), .wfull_o(),
+    .wclk_i(in_clk_i), .wrst_ni(in_rst_ni), .wflush_i(1'b0), .wvalid_i(en_i || en_q), .wdata_i({en_i, er_i, data_i}), .wfull_o(),
     .wlate_i(late_i[0]),
-    .rclk_i(out_clk_i), .rrst_ni(out_rst_ni), .rvalid_o(valid), .rdata_o(entry), .rready_i(ready),
+    .rclk_i(out_clk_i), .rrst_ni(out_rst_ni), .rflush_i(1'b0), .rbad_o(), .rvalid_o(valid), .rdata_o(entry), .rready_i(ready),
     .rlate_i(late_i[1])
   );
   assign ready = running_q;

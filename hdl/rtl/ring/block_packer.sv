@@ -18,7 +18,10 @@ module block_packer
   parameter int unsigned Ports = 4,
   parameter int unsigned Sources = 5,   // frame stores of the ports, then others
   parameter int unsigned StoreLog2 = 15,
-  parameter int unsigned WriterLog2 = 6  // words that wait for the bus, 4 to 8
+  parameter int unsigned WriterLog2 = 6,  // words that wait for the bus, 4 to 8
+  // Cycles, log2, from the last that a store may keep to the last that it makes visible: a frame's end waits for
+  // its digest and flow hash, 82 cycles at most (frame_digest).
+  parameter int unsigned SettleLog2 = 8
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -91,15 +94,9 @@ module block_packer
   end
   // The next port in turn, after port_q, that has a record.
   logic [PortBits-1:0] next_port;
-  always_comb begin
-    next_port = port_q;
-    if (state_q == StIdle) for (int unsigned i = Sources; i > 0; i--) begin
-      automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
-      automatic logic [PortBits-1:0] candidate =
-          PortBits'(sum >= (PortBits+1)'(Sources) ? sum - (PortBits+1)'(Sources) : sum);
-      if (waiting[candidate]) next_port = candidate;
-    end
-  end
+  rr_pick #(.N(Sources)) u_turn (
+    .last_i(port_q), .valid_i(state_q == StIdle ? waiting : '0), .next_o(next_port)
+  );
 
   // Block under way.
   logic open_q;
@@ -108,7 +105,7 @@ module block_packer
   logic locked_q;             // at its opening
   logic [31:0] bound_q;       // the largest since its opening
   logic flush_q, error_q, bad_shape_q;
-  logic [3:0] settled_q;      // cycles since enable_i fell
+  logic [SettleLog2-1:0] settled_q;  // cycles since enable_i fell
   logic [63:12] base_q;
   logic [4:0] size_log2_q;
   logic [3:0] count_log2_q;
@@ -235,7 +232,7 @@ module block_packer
       timer_q <= open_q ? timer_q + 32'd1 : '0;
       if (!open_q || bound_ns_i > bound_q) bound_q <= bound_ns_i;
       // A frame store may still be finishing a record when enable_i falls.
-      settled_q <= enable_i ? '0 : settled_q + 4'(settled_q != '1);
+      settled_q <= enable_i ? '0 : settled_q + SettleLog2'(settled_q != '1);
       if (flush_i) flush_q <= 1'b1;
       if (s_error) error_q <= 1'b1;
       if (marks_any && !error_q && acked - marks[mark_r_q[1:0]] < 32'h80000000) begin
@@ -360,5 +357,9 @@ module block_packer
   assign error_o = error_q;
   assign bad_shape_o = bad_shape_q;
   assign idle_o = state_q == StOff;
-  assign store_o = enable_i && state_q != StOff && state_q != StFault;
+  // A register: it goes to every store's judgement, across the die.
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) store_o <= 1'b0;
+    else store_o <= enable_i && state_q != StOff && state_q != StFault;
+  end
 endmodule

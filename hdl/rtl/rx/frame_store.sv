@@ -6,7 +6,8 @@
 // what comes. A record is four header words and the frame's words (docs/card.md); the header is written behind
 // the frame, in front of it, when all is known, and only then becomes visible (`committed_o`).
 // Overflow: a frame that finds too little room is left out whole and counted; it takes a sequence number,
-// so gaps in the sequence are drops.
+// so gaps in the sequence are drops. So is a frame whose stamp is missing (stamp_capture says when).
+// flush_i: the frame under way is given up, for the engine too; nothing is waited for.
 // Room: 2^StoreLog2 bytes; 14 (one frame of 9 KiB at a time) to 17.
 module frame_store
   import twinstamp_pkg::*;
@@ -17,21 +18,22 @@ module frame_store
   input  logic        clk_i,
   input  logic        rst_ni,
 
+  input  logic        flush_i,
   input  logic        valid_i,
   input  rx_entry_t   entry_i,
   output logic        ready_o,
 
+  output logic [StampBits-1:0] stamp_number_o,
   input  logic        stamp_valid_i,
   input  logic [63:0] stamp_q32_i,
   input  logic [7:0]  stamp_epoch_i,
-  output logic        stamp_ready_o,
+  output logic        stamp_take_o,
 
   input  logic        store_i,       // the ring runs: keep frames
   input  logic [7:0]  link_epoch_i,
   input  logic        keep_bad_i,
   input  logic        keep_runt_i,
   input  logic        keep_giant_i,
-  input  logic        first_byte_i,
   input  logic [13:0] limit_i,
 
   // To the digest engine: the words that are stored, then the captured length, with bit 63 for a runt and bit 62 where
@@ -48,7 +50,7 @@ module frame_store
   input  logic [31:0] flow_i,
   output logic        flow_ready_o,
 
-  // One pulse for each carrier event, and what became of it.
+  // One pulse for each frame, and what became of it; and for counts of carrier events in which none started.
   output logic        event_o,
   output rx_end_t     event_end_o,
   output logic        event_giant_o,
@@ -87,7 +89,7 @@ module frame_store
   assign frame_end = rx_end_t'(entry_i.data[$bits(rx_end_t)-1:0]);
 
   // Judgement at the end, in two steps: the end as it comes, measured; then what becomes of the frame.
-  logic judging_q, frame_q, runt_q, cut_q;
+  logic judging_q, frame_q, runt_q, cut_q, stamped_q, open_q, give_up_q, give_up;
   logic giant;
   logic bad, wanted, keep, drop;
   logic [23:0] limit_q;
@@ -106,7 +108,7 @@ module frame_store
 
   logic end_now;
   assign end_now = valid_i && entry_i.is_end && ready_o;
-  assign keep = wanted && !full_q && needed_q <= (A+1)'(2**A);
+  assign keep = wanted && !full_q && stamped_q && needed_q <= (A+1)'(2**A);
   assign drop = wanted && !keep;
 
   logic [63:0] head0_q;
@@ -118,7 +120,7 @@ module frame_store
     flags[FlagRunt] = runt_q;
     flags[FlagGiant] = giant;
     flags[FlagCut] = cut_q;
-    flags[FlagFirstByte] = first_byte_i;
+    flags[FlagFirstByte] = end_q.first_byte;
     flags[15:8] = link_epoch_i;
   end
 
@@ -147,17 +149,18 @@ module frame_store
     end
   end
 
-  // An end waits for its stamp, which is always under way already. The engine gets every word that a frame
-  // may store and every end, also of frames that are not kept.
-  assign ready_o = !judging_q && !heading_q && !settle_q && !digest_wait_q && !flow_wait_q && hash_ready_i &&
-                   (!entry_i.is_end || !frame_end.has_stamp || stamp_valid_i);
+  // The stamp of an end is there already. The engine gets every word that a frame may store and every end, also of
+  // frames that are not kept.
+  assign ready_o = !judging_q && !heading_q && !settle_q && !digest_wait_q && !flow_wait_q && hash_ready_i;
+  assign give_up = flush_i && open_q && ready_o;
   // An end goes to the engine a cycle after it was taken: what was free then still is.
   assign hash_valid_o = judging_q ? frame_q
                                   : valid_i && ready_o && !entry_i.is_end && words_q < 11'(MaxStoredWords);
   assign hash_end_o = judging_q;
   assign flow_ready_o = flow_wait_q;
   assign hash_word_o = judging_q ? {runt_q, end_q.profiled, 46'b0, caplen_q} : entry_i.data;
-  assign stamp_ready_o = end_now && frame_end.has_stamp;
+  assign stamp_number_o = frame_end.stamp;
+  assign stamp_take_o = end_now && frame_end.has_stamp;
   always_comb begin
     committed = committed_q;
     if (heading_q && head_q == 2'd3) begin
@@ -173,7 +176,7 @@ module frame_store
       no_room_q <= 1'b0;
       settle_q <= 1'b0;
       judging_q <= 1'b0;
-      {frame_q, runt_q, cut_q} <= '0;
+      {frame_q, runt_q, cut_q, stamped_q, open_q, give_up_q} <= '0;
       end_q <= '0;
       limit_q <= '0;
       caplen_q <= '0;
@@ -215,6 +218,13 @@ module frame_store
           flow_q <= flow_i;
         end
         if ((!digest_wait_q || hash_done_i) && (!flow_wait_q || flow_valid_i)) heading_q <= keep_q;
+        else if (flush_i) begin
+          {digest_wait_q, flow_wait_q} <= '0;
+          if (keep_q) begin
+            sequence_q <= sequence_q + 32'd1;
+            drops_q <= drops_q + 32'd1;
+          end
+        end
       end else if (heading_q) begin
         head_q <= head_q + 2'd1;
         if (head_q == 2'd3) begin
@@ -226,7 +236,9 @@ module frame_store
         words_q <= '0;
         full_q <= 1'b0;
         skip_q <= 1'b0;
-        event_o <= 1'b1;
+        event_o <= !give_up_q;
+        open_q <= 1'b0;
+        give_up_q <= 1'b0;
         event_end_o <= end_q;
         event_giant_o <= giant;
         event_stored_o <= keep;
@@ -244,10 +256,18 @@ module frame_store
           sequence_q <= sequence_q + 32'd1;
           drops_q <= drops_q + 32'd1;
         end
+      end else if (give_up) begin
+        // As the end of a runt without a stamp: the engine forgets it, nothing is kept.
+        judging_q <= 1'b1;
+        give_up_q <= 1'b1;
+        end_q <= '{frame: 1'b1, default: '0};
+        frame_q <= 1'b1;
+        runt_q <= 1'b1;
       end else if (end_now) begin
         judging_q <= 1'b1;
         end_q <= frame_end;
-        frame_q <= !frame_end.preamble_error && !frame_end.no_sfd;
+        frame_q <= frame_end.frame;
+        stamped_q <= stamp_valid_i;
         runt_q <= frame_end.length < 24'd64;
         limit_q <= 24'(limit_i) + {20'b0, frame_end.tags, 2'b00};
         cut_q <= payload > 24'(8 * MaxStoredWords);
@@ -257,6 +277,7 @@ module frame_store
         stamp_q <= stamp_q32_i;
         stamp_epoch_q <= stamp_epoch_i;
       end else if (valid_i && ready_o && !entry_i.is_end) begin
+        open_q <= 1'b1;
         if (!store_i) skip_q <= 1'b1;
         if (words_q < 11'(MaxStoredWords) && !full_q) begin
           if (no_room_q) full_q <= 1'b1;

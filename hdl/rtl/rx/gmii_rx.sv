@@ -3,15 +3,19 @@
 //
 // Clock: the port's recovered receive clock (125 MHz +-100 ppm); GMII pins are sampled at its edge.
 // Stamp: stamp_toggle_o changes two edges after the edge that samples the reference byte (the SFD, or with
-// cfg_first_byte_i the byte after it); nothing of the frame is needed for it.
-// Stream: words of eight bytes (first byte lowest, the last word padded with zeros), then one entry with an
-// rx_end_t for each carrier event while enabled. At most one entry a cycle; nine for 72 bytes. No
-// back-pressure: whoever reads must keep up (frame_store always does), a full FIFO is a fault.
+// cfg_first_byte_i the byte after it), and stamp_gray_o, which counts these frames in Gray code, with it; nothing of
+// the frame is needed for them. The frame's end has the same number.
+// Stream, while enabled: words of eight bytes (first byte lowest, the last word padded with zeros), then an entry
+// with an rx_end_t for each frame. Carrier events in which no frame starts are counted into the next entry: a
+// frame's, or one of their own, MinStampDistance cycles behind the last one at the earliest. So whatever comes,
+// entries that are no words come as seldom as SFDs may, but for one of counts in front of a frame's. At most
+// one entry a cycle; nine for 72 bytes. No back-pressure: whoever reads must keep up, a full FIFO is a fault.
 // Bytes, for the flow hash: those of the words, one a cycle at most; byte_last_o behind the last one, alone, for
 // each frame of more than an FCS. A frame has the duplicate profile that cfg_profile_i is at its SFD: profile_o, from
 // before its first byte until behind its last.
-// Carrier events in which no frame starts give an end entry only. Two SFDs closer than MinStampDistance
-// cycles: the second is taken for noise, so that each toggle can be told in the core clock.
+// Two SFDs closer than MinStampDistance cycles: the second is taken for noise, so that each stamp can be told
+// in the core clock.
+// flush_i: no carrier is heard, so a frame under way ends; one that is there at its end is not taken.
 module gmii_rx
   import twinstamp_pkg::*;
 #(
@@ -25,7 +29,9 @@ module gmii_rx
   input  logic       cfg_enable_i,
   input  logic       cfg_first_byte_i,
   input  logic [1:0] cfg_profile_i,
+  input  logic       flush_i,
   output logic       stamp_toggle_o,
+  output logic [StampBits-1:0] stamp_gray_o,
   output logic       byte_valid_o,
   output logic       byte_first_o,
   output logic       byte_last_o,
@@ -39,24 +45,30 @@ module gmii_rx
   typedef enum logic [2:0] {StSkip, StIdle, StPreamble, StFrame, StNoise} state_e;
 
   logic [7:0] rxd_q;
-  logic dv_q, er_q;
+  logic dv_q, er_q, flush_q;
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       rxd_q <= '0;
       dv_q  <= 1'b1;  // a frame under way at the end of reset is not taken
       er_q  <= 1'b0;
+      flush_q <= 1'b0;
     end else begin
       rxd_q <= rxd_i;
-      dv_q  <= rx_dv_i;
+      dv_q  <= rx_dv_i && !flush_i;
       er_q  <= rx_er_i;
+      flush_q <= flush_i;
     end
   end
 
   state_e state_q;
-  logic toggle_q, enable_q;
-  logic [3:0] since_stamp_q;
-  logic stamp_ready;
+  logic enable_q;
+  logic [StampBits-1:0] stamp_q, stamp_next;
+  logic [3:0] since_stamp_q, since_end_q;
+  logic stamp_ready, is_sfd;
   assign stamp_ready = since_stamp_q >= 4'(MinStampDistance);
+  assign stamp_next = stamp_q + StampBits'(1);
+  // Events without a frame that no entry has told yet: one in two cycles at most, so seven.
+  logic [3:0] noises_q, no_sfds_q;
 
   // Frame under way. `delay_q` holds the last four bytes back: at the end they are the FCS.
   logic [23:0] length_q;
@@ -65,7 +77,7 @@ module gmii_rx
   logic [7:0]  previous_q;
   logic [1:0]  tags_q;
   logic tag_open_q;  // the next two bytes may be a tag's TPID
-  logic has_stamp_q, er_seen_q, multicast_q, broadcast_q, pause_q;
+  logic has_stamp_q, first_byte_q, er_seen_q, multicast_q, broadcast_q, pause_q;
   logic [31:0] crc_next;
   crc32_byte u_crc (.enable_i(1'b1), .crc_i(crc_q), .data_i(rxd_q), .crc_o(crc_next));
   logic tpid;
@@ -93,11 +105,19 @@ module gmii_rx
   logic [63:0] word_out_q;
   rx_end_t end_q;
   logic ending_q;
+  // Not while an SFD is there or a frame is under way: its end will tell.
+  logic tell;
+  assign is_sfd = rxd_q == 8'hD5 && !er_q && stamp_ready;
+  assign tell = (noises_q != '0 || no_sfds_q != '0) && since_end_q >= 4'(MinStampDistance) && state_q != StFrame &&
+                !(dv_q && is_sfd);
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       state_q <= StSkip;
-      toggle_q <= 1'b0;
+      stamp_q <= '0;
+      stamp_gray_o <= '0;
+      {noises_q, no_sfds_q} <= '0;
+      since_end_q <= '1;
       enable_q <= 1'b0;
       since_stamp_q <= '1;
       length_q <= '0;
@@ -108,6 +128,7 @@ module gmii_rx
       tags_q <= '0;
       tag_open_q <= 1'b0;
       has_stamp_q <= 1'b0;
+      first_byte_q <= 1'b0;
       profile_o <= '0;
       er_seen_q <= 1'b0;
       multicast_q <= 1'b0;
@@ -124,9 +145,16 @@ module gmii_rx
       ending_q <= 1'b0;
       enable_q <= cfg_enable_i;
       if (since_stamp_q != '1) since_stamp_q <= since_stamp_q + 4'd1;
+      if (since_end_q != '1) since_end_q <= since_end_q + 4'd1;
+      if (tell) begin
+        ending_q <= 1'b1;
+        end_q <= '{preamble_errors: noises_q, no_sfds: no_sfds_q, default: '0};
+        {noises_q, no_sfds_q} <= '0;
+        since_end_q <= 4'd1;
+      end
 
       unique case (state_q)
-        StSkip: if (!dv_q) state_q <= StIdle;
+        StSkip: if (!dv_q && !flush_q) state_q <= StIdle;
 
         StIdle, StPreamble: begin
           length_q <= '0;
@@ -140,33 +168,36 @@ module gmii_rx
           if (dv_q) begin
             if (state_q == StIdle && !enable_q) state_q <= StSkip;
             else if (rxd_q == 8'h55 && !er_q) state_q <= StPreamble;
-            else if (rxd_q == 8'hD5 && !er_q && stamp_ready) begin
+            else if (is_sfd) begin
               state_q <= StFrame;
               profile_o <= cfg_profile_i;
+              first_byte_q <= cfg_first_byte_i;
               if (!cfg_first_byte_i) begin
-                toggle_q <= !toggle_q;
+                stamp_q <= stamp_next;
+                stamp_gray_o <= stamp_next ^ (stamp_next >> 1);
                 has_stamp_q <= 1'b1;
                 since_stamp_q <= 4'd1;
               end
             end else begin
               state_q <= StNoise;
             end
-          end else if (state_q == StPreamble) begin
+          end else if (state_q == StIdle) begin
+            if (flush_q) state_q <= StSkip;
+          end else begin
             state_q <= StIdle;
-            ending_q <= 1'b1;
-            end_q <= '{no_sfd: 1'b1, default: '0};
+            no_sfds_q <= (tell ? '0 : no_sfds_q) + 4'd1;
           end
         end
 
         StNoise: if (!dv_q) begin
           state_q <= StIdle;
-          ending_q <= 1'b1;
-          end_q <= '{preamble_error: 1'b1, default: '0};
+          noises_q <= (tell ? '0 : noises_q) + 4'd1;
         end
 
         StFrame: if (dv_q) begin
-          if (length_q == '0 && cfg_first_byte_i) begin
-            toggle_q <= !toggle_q;
+          if (length_q == '0 && first_byte_q) begin
+            stamp_q <= stamp_next;
+            stamp_gray_o <= stamp_next ^ (stamp_next >> 1);
             has_stamp_q <= 1'b1;
             since_stamp_q <= 4'd1;
           end
@@ -197,13 +228,18 @@ module gmii_rx
             word_out_q <= word_q;
           end
           word_q <= '0;
+          {noises_q, no_sfds_q} <= '0;
+          since_end_q <= 4'd1;
           end_q <= '{
+              frame: 1'b1,
+              preamble_errors: noises_q,
+              no_sfds: no_sfds_q,
+              first_byte: first_byte_q,
+              stamp: stamp_q,
               profiled: profile_o[1],
               pause: pause_q && length_q >= 24'd16,
               multicast: multicast_q,
               broadcast: broadcast_q && length_q >= 24'd6,
-              preamble_error: 1'b0,
-              no_sfd: 1'b0,
               has_stamp: has_stamp_q,
               rx_er: er_seen_q,
               fcs_ok: crc_q == CrcResidue,
@@ -222,7 +258,7 @@ module gmii_rx
   assign byte_last_o = state_q == StFrame && !dv_q && length_q > 24'd4;
   assign byte_o = delay_q[7:0];
 
-  assign stamp_toggle_o = toggle_q;
+  assign stamp_toggle_o = stamp_q[0];
   assign valid_o = word_valid_q || end_valid_q;
   assign entry_o.is_end = end_valid_q;
   assign entry_o.data = end_valid_q ? 64'(end_q) : word_out_q;

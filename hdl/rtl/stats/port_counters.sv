@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One port's 64-bit counters, latched at an instant that all ports share.
 //
-// Clock: the core clock. An event adds to up to six counters, one a cycle; events wait in a queue of 16.
-// gmii_rx keeps SFDs MinStampDistance (12) cycles apart and other events two, so at most eleven additions
-// come in twelve cycles; frame_store can hold events up only for a few cycles, so the queue cannot overflow (overflow_o says if it did: a fault).
+// Clock: the core clock. An event adds to up to eight counters, one a cycle: a frame to six, counts of carrier events
+// without one to two. Events wait in a queue of 16. gmii_rx keeps SFDs MinStampDistance (12) cycles apart, and
+// entries of counts alone as far behind the last entry, so at most ten additions come in twelve cycles;
+// frame_store can hold events up only for a few cycles, so the queue cannot overflow (overflow_o says for a
+// cycle that it did: a fault).
 // Additions go into one of two memories of differences. flip_i changes over to the other one at that very
 // cycle; then the differences of the first are added to the totals, which the host reads, and cleared
 // (busy_o meanwhile). flip_i is allowed only a cycle after ready_o. The first 32 cycles after reset clear everything.
@@ -48,7 +50,7 @@ module port_counters
   logic bank_q;
   // The event under way, out of the queue, with its class.
   event_t next, head_q;
-  logic queued_q, waiting_q, full, noise_q, runt_q, bad_q, good, last;
+  logic queued_q, waiting_q, full, noise_q, counts_q, runt_q, bad_q, good, last;
   logic [4:0] size_index, size_index_q;
   assign full = wptr_q == {~rptr_q[4], rptr_q[3:0]};
   assign next = queue[rptr_q[3:0]];
@@ -75,12 +77,13 @@ module port_counters
     if (!rst_ni) begin
       waiting_q <= 1'b0;
       head_q <= '0;
-      {noise_q, runt_q, bad_q} <= '0;
+      {noise_q, counts_q, runt_q, bad_q} <= '0;
       size_index_q <= '0;
     end else if (fetch) begin
       waiting_q <= 1'b1;
       head_q <= next;
-      noise_q <= next.e.no_sfd || next.e.preamble_error;
+      noise_q <= !next.e.frame;
+      counts_q <= next.e.no_sfds != '0 || next.e.preamble_errors != '0;
       runt_q <= next.e.length < 24'd64;
       bad_q <= !next.e.fcs_ok || next.e.rx_er;
       size_index_q <= size_index;
@@ -116,7 +119,7 @@ module port_counters
   logic [4:0] index;
   logic [23:0] amount;
   assign good = !runt_q && !bad_q && !head_q.giant;
-  assign last = waiting_q && (noise_q || slot_q == 3'd5);
+  assign last = waiting_q && slot_q == (noise_q ? 3'd1 : counts_q ? 3'd7 : 3'd5);
   always_comb begin
     add = 1'b1;
     amount = 24'd1;
@@ -126,8 +129,9 @@ module port_counters
       index = pick_index_q;
       amount = 24'(pick_amount_q);
       add = pick_q;
-    end else if (noise_q) begin
-      index = head_q.e.no_sfd ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
+    end else if (noise_q || slot_q[2:1] == 2'b11) begin
+      index = slot_q[0] ? 5'(CntNoSfd) : 5'(CntPreambleErrors);
+      amount = slot_q[0] ? 24'(head_q.e.no_sfds) : 24'(head_q.e.preamble_errors);
     end else begin
       unique case (slot_q)
         3'd0: begin
@@ -232,9 +236,9 @@ module port_counters
       flipped_q <= 1'b0;
       overflow_o <= 1'b0;
     end else begin
+      overflow_o <= event_i && full;
       if (event_i) begin
         wptr_q <= wptr_q + 5'd1;
-        if (full) overflow_o <= 1'b1;
       end
       if (waiting_q) slot_q <= last ? '0 : slot_q + 3'd1;
       if (fetch) rptr_q <= rptr_q + 5'd1;

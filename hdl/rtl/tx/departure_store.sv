@@ -39,18 +39,8 @@ module departure_store
   logic writing_q;
   logic [SourceBits-1:0] source_q;
   // The next one after the last that has something.
-  function automatic logic [SourceBits-1:0] next_source(
-      input logic [SourceBits-1:0] last, input logic [Sources-1:0] valid);
-    logic [SourceBits-1:0] next;
-    next = last;
-    for (int unsigned i = Sources; i > 0; i--) begin
-      automatic logic [SourceBits:0] sum = (SourceBits+1)'(last) + (SourceBits+1)'(i);
-      automatic logic [SourceBits-1:0] candidate =
-          SourceBits'(sum >= (SourceBits+1)'(Sources) ? sum - (SourceBits+1)'(Sources) : sum);
-      if (valid[candidate]) next = candidate;
-    end
-    return next;
-  endfunction
+  logic [SourceBits-1:0] next_source;
+  rr_pick #(.N(Sources)) u_turn (.last_i(source_q), .valid_i, .next_o(next_source));
   logic of_train;
   logic [PortBits-1:0] port;
   assign of_train = source_q >= SourceBits'(Ports);
@@ -90,7 +80,7 @@ module departure_store
       end
     end else if (valid_i != '0 && room && store_i) begin
       writing_q <= 1'b1;
-      source_q <= next_source(source_q, valid_i);
+      source_q <= next_source;
     end
   end
   always_comb begin

@@ -8,7 +8,9 @@
 // time is not before the launch time. Where that is missed by more than a cycle (data came late, a frame
 // before it was still going) the frame goes at once and its departure is marked late.
 // Departure stamp: card time of the very edge at which the SFD appears on the pins, rounded to 2^-32 s; no
-// constant. Back-pressure: room_o. A departure not taken within a frame's time is lost, and counted in lost_o.
+// constant. Back-pressure: room_o, words free a cycle before. A departure not taken within a frame's time is lost, and counted in lost_o.
+// A record that says more bytes than a frame may have is not sent, and nothing behind it, whose place is not known:
+// bad_record_o until enable_i is 0.
 // While enable_i is 0, what has come is forgotten, but for a frame that has begun: its words are all here.
 module gmii_tx
   import twinstamp_pkg::*;
@@ -28,6 +30,7 @@ module gmii_tx
 
   output logic        busy_o,               // a frame is under way, or the gap after it
   output logic [15:0] length_o,             // of the frame that waits, without FCS
+  output logic        bad_record_o,
   output logic [7:0]  txd_o,
   output logic        tx_en_o,
   output logic        tx_er_o,
@@ -50,18 +53,23 @@ module gmii_tx
   localparam int unsigned D = DepthLog2;
 
   logic [63:0] memory [2**D];
+  // word_q follows rptr_q by a cycle, always: no logic stands in front of the memory. A word is given back when
+  // rptr_q leaves it.
   logic [63:0] word_q;
   logic [D:0] wptr_q, rptr_q, level, level_q;
   logic next_word;
   assign level = wptr_q - rptr_q;
-  assign room_o = (D+1)'(2**D) - level;
   always_ff @(posedge clk_i) begin
     if (in_valid_i) memory[wptr_q[D-1:0]] <= in_data_i;
-    if (next_word) word_q <= memory[rptr_q[D-1:0]];
+    word_q <= memory[rptr_q[D-1:0]];
+  end
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) room_o <= (D+1)'(2**D);
+    else room_o <= (D+1)'(2**D) - level;
   end
 
   typedef enum logic [3:0] {
-    StIdle, StHead, StFill, StWait, StPreamble, StSfd, StData, StPad, StFcs
+    StIdle, StHead, StFill, StWait, StPreamble, StSfd, StData, StPad, StFcs, StStop
   } state_e;
   state_e state_q;
   logic [2:0] head_q, lane_q;
@@ -105,16 +113,17 @@ module gmii_tx
 
   // Simulation: nothing moves until a record comes (tools/model_edges.py).
   logic asleep;
-  assign asleep = quiet && level == '0 && level_q == '0;
+  assign asleep = quiet && level == '0 && level_q == '0 && room_o == (D+1)'(2**D);
 
-  // A word is asked for a cycle before its first byte is taken out of it.
+  // rptr_q goes on two cycles before the next word's first byte is taken out of word_q; after the last word of a
+  // frame, while its FCS is sent.
   always_comb begin
     next_word = 1'b0;
     unique case (state_q)
       StIdle: next_word = level_q >= (D+1)'(RecordHeaderWords);
       StHead: next_word = head_q != 3'd3;
-      StPreamble: next_word = count_q == 3'd6 && length_q != '0;
-      StData: next_word = lane_q == 3'd7 && sent_q + 16'd2 < length_q;
+      StData: next_word = lane_q == 3'd6 && sent_q + 16'd3 < length_q;
+      StFcs: next_word = count_q == 3'd0 && length_q != '0;
       default: ;
     endcase
   end
@@ -183,14 +192,15 @@ module gmii_tx
           head_q <= head_q + 3'd1;
           unique case (head_q)
             3'd0: begin
-              length_q <= word_q[15:0] > 16'(8 * MaxStoredWords) ? 16'(8 * MaxStoredWords) : word_q[15:0];
+              length_q <= word_q[15:0];
               flags_q <= word_q[63:48];
             end
             3'd1: launch_q <= word_q;
             3'd2: cookie_q <= word_q;
-            default: state_q <= StFill;
+            default: state_q <= length_q > 16'(8 * MaxStoredWords) ? StStop : StFill;
           endcase
         end
+        StStop: ;
         StFill: if (level_q >= words) state_q <= StWait;
         StWait: begin
           count_q <= '0;
@@ -252,7 +262,8 @@ module gmii_tx
         end
         default: state_q <= StIdle;
       endcase
-      if (!enable_i && (state_q == StIdle || state_q == StHead || state_q == StFill || state_q == StWait)) begin
+      if (!enable_i && (state_q == StIdle || state_q == StHead || state_q == StFill || state_q == StWait ||
+                        state_q == StStop)) begin
         rptr_q <= wptr_q + (D+1)'(in_valid_i);
         state_q <= StIdle;
       end
@@ -261,6 +272,7 @@ module gmii_tx
   assign busy_o = gap_q < 4'd11 || state_q == StPreamble || state_q == StSfd || state_q == StData ||
                   state_q == StPad || state_q == StFcs;
   assign length_o = length_q;
+  assign bad_record_o = state_q == StStop;
   assign tx_er_o = 1'b0;
   assign sent_multicast_o = multicast_q;
   assign sent_broadcast_o = broadcast_q;

@@ -2,7 +2,8 @@
 // Fetches the ports' transmit records from rings of words in host memory over AXI4.
 //
 // Clock: the core clock. Ports in turn, one read burst at a time, at most 32 words, never across 256 bytes;
-// a burst is asked for only when the port's FIFO has room for all of it. Indices count words and run free;
+// a burst is asked for only when the port's FIFO has room for all of it, and for a word more: room_i is of the cycle
+// before, which may not know of the last word of the burst that came last. Indices count words and run free;
 // consumer_o moves when a burst's data has come, after which the host may reuse the memory.
 // A read error stops everything (error_o) until all ports are disabled. A port whose base is no multiple of
 // 4096, or whose ring is not 2^9 to 2^20 words, does not fetch (bad_shape_o): a burst could cross 4 KiB.
@@ -53,20 +54,12 @@ module tx_fetch #(
       if (!rst_ni) wants_q[p] <= 1'b0;
       else begin
         wants_q[p] <= enable_i[p] && !bad_shape_o[p] && producer_i[p] != consumer_q[p] &&
-                      room_i[p] >= (DepthLog2+1)'(32);
+                      room_i[p] >= (DepthLog2+1)'(33);
       end
     end
     assign consumer_o[p] = consumer_q[p];
   end
-  always_comb begin
-    next_port = port_q;
-    if (wants_q != '0) for (int unsigned i = Ports; i > 0; i--) begin
-      automatic logic [PortBits:0] sum = (PortBits+1)'(port_q) + (PortBits+1)'(i);
-      automatic logic [PortBits-1:0] candidate =
-          PortBits'(sum >= (PortBits+1)'(Ports) ? sum - (PortBits+1)'(Ports) : sum);
-      if (wants_q[candidate]) next_port = candidate;
-    end
-  end
+  rr_pick #(.N(Ports)) u_turn (.last_i(port_q), .valid_i(wants_q), .next_o(next_port));
   logic [31:0] left_q, place_q;
   logic [63:0] base_q;
   logic [5:0] to_boundary, beats;

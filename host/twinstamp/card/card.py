@@ -61,6 +61,11 @@ _TX_HEADER_BYTES = 32
 # flip-flop's undecided window, and two sampling periods at 100 ppm off.
 STAMP_BOUND_NS = 4 + 0.5e9 / 2**32 + 0.05 + 16e-4
 _TX_LAUNCH = 1
+_TX_STOPPED = {
+    1: "host memory refused a read",
+    2: "base or size of its ring is impossible",
+    4: "a record in its ring says more bytes than a frame may have",
+}
 _TX_STAMP = 2
 _PHY_RESET = 0x9140  # register 0 of clause 22: reset, negotiate, gigabit, full duplex
 SHORTEST_SENT = 14  # bytes without FCS: an Ethernet header; the card pads to 60
@@ -877,7 +882,7 @@ class Card:
             if ring.producer != before:
                 self.write(f"port[{port}].tx_producer", ring.producer)
             if status := self.read(f"port[{port}].tx_status"):
-                why = "host memory refused a read" if status & 1 else "base or size of its ring is impossible"
+                why = next(text for bit, text in _TX_STOPPED.items() if status & bit)
                 raise DeviceError(f"the card stopped sending on port {port}: {why}; reset() it")
             if first == n or timeout_s <= 0:
                 return int(first)
@@ -985,17 +990,27 @@ class Card:
         """The next blocks as a batch (whole blocks; at least one), or None after ``timeout_s``.
 
         With the simulated card the time is card time: polling makes it go on.
-        Errors: DeviceError when the card stopped because memory refused a write, or a block is damaged.
+        Errors: DeviceError when the card stopped because memory refused a write, when a block is damaged, or
+        when a port lost something between its receive clock and the card's: it hears nothing until it is
+        stopped, so ``stop``, take what is left with ``receive``, and ``start`` again.
         """
         if self._ring is None:
             raise DeviceError("the card is not receiving: start() it first")
         left_s = timeout_s
         while True:
             self._give_back()
+            status = self.fields("ring.status")
+            if status["receive_fault"]:
+                ports = [p for p in range(self.identity.ports) if status["receive_fault"] >> p & 1]
+                raise DeviceError(
+                    f"port {', '.join(map(str, ports))}: frames were lost on the way in: the clock is "
+                    "not what its link should give, or had edges that were none; the port is silent: stop(), "
+                    "take what is left with receive(), and start() again"
+                )
             producer = self.read("ring.producer")
             if producer != self._ring.next:
                 break
-            if self.read("ring.status") & 1:
+            if status["error"]:
                 raise DeviceError("the card stopped: host memory refused a write; stop() and start() again")
             if left_s <= 0:
                 return None

@@ -80,7 +80,12 @@ def register(commands: Any, text: str = "one-way delay of packet trains") -> Non
     probe.add_argument("--format", choices=("ntp", "ptp"), default="ntp", help="of our timestamps")
     probe.add_argument("--no-follow-up", action="store_true", help="do not ask for departure stamps")
     probe.add_argument("--bound", metavar="T", help="bound of this host's clock; default: what adjtimex says")
-    probe.add_argument("--wait", default="1s", metavar="T", help="for the last answers (1s)")
+    probe.add_argument(
+        "--wait",
+        default="1s",
+        metavar="T",
+        help="for the last answers (1s); what left within --timeout of its end and is missing is undecided",
+    )
     probe.add_argument("--source", default="", metavar="A", help="address to send from")
     probe.add_argument("--interface", metavar="IF", help="only through this interface")
     add_judging(probe)

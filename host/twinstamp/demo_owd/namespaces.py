@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PACKETS = 200
 HOLD_NS = (3_000_000, 1_000_000)  # there, back
 NEEDED = ("unshare", "mount", "ip")
-_LEAD_NS = 3_000_000_000
+_LEAD_NS = 6_000_000_000
 _DRAIN_S = 1.0
 _ETH_ALL = 0x0003
 _OUTGOING = 4  # PACKET_OUTGOING

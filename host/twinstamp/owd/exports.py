@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +18,10 @@ from twinstamp.errors import ConfigError, InputError
 from twinstamp.frames import ClockState
 from twinstamp.owd import metrics
 from twinstamp.owd.arrivals import (
+    BACK,
     COLUMNS,
+    ONE_WAY,
+    THERE,
     Arrivals,
     Collector,
     ReceiverClock,
@@ -44,11 +51,14 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def _open(path: str) -> Any:
+@contextmanager
+def _open(path: str) -> Iterator[IO[str]]:
+    """A text file to write. ConfigError where it cannot be made, or not be written to its end (disk full)."""
     try:
-        return open(path, "w", encoding="utf-8")
+        with open(path, "w", encoding="utf-8") as file:
+            yield file
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _lines(row: str, columns: Sequence[npt.NDArray[Any]]) -> Iterator[str]:
@@ -116,29 +126,35 @@ def write_parquet(report: Report, path: str) -> None:
     schema = None
     writer = None
     try:
-        for number, train in enumerate(report.trains):
-            columns = {"train": np.full(len(train.judged), number, np.uint16), **train.table()}
-            columns["lost"] = np.zeros(len(train.judged), np.bool_)
-            tables = [columns]
-            if train.sent is not None:
-                # The sender's account: rows that are marked as no arrivals.
-                n = len(train.sent.sequence)
-                account = {name: np.zeros(n, column.dtype) for name, column in columns.items()}
-                account["train"][:] = number
-                account["sequence"], account["sent_ns"] = train.sent.sequence, train.sent.sent_ns
-                account["lost"] = np.ones(n, np.bool_)
-                tables.append(account)
-            for part in tables:
-                table = pyarrow.table({("sent_only" if k == "lost" else k): v for k, v in part.items()})
-                if writer is None:
-                    schema = table.schema.with_metadata({b"twinstamp": json.dumps(about).encode()})
-                    writer = parquet.ParquetWriter(path, schema, compression="zstd")
-                writer.write_table(table.cast(schema))
+        try:
+            for number, train in enumerate(report.trains):
+                for columns in _parquet_columns(number, train):
+                    table = pyarrow.table(
+                        {("sent_only" if k == "lost" else k): v for k, v in columns.items()}
+                    )
+                    if writer is None:
+                        schema = table.schema.with_metadata({b"twinstamp": json.dumps(about).encode()})
+                        writer = parquet.ParquetWriter(path, schema, compression="zstd")
+                    writer.write_table(table.cast(schema))
+        finally:
+            if writer is not None:
+                writer.close()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if writer is not None:
-            writer.close()
+
+
+def _parquet_columns(number: int, train: TrainReport) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Columns of a train's packets, and of its sender's account: rows that are marked as no arrivals."""
+    columns = {"train": np.full(len(train.judged), number, np.uint16), **train.table()}
+    columns["lost"] = np.zeros(len(train.judged), np.bool_)
+    yield columns
+    if train.sent is not None:
+        n = len(train.sent.sequence)
+        account = {name: np.zeros(n, column.dtype) for name, column in columns.items()}
+        account["train"][:] = number
+        account["sequence"], account["sent_ns"] = train.sent.sequence, train.sent.sent_ns
+        account["lost"] = np.ones(n, np.bool_)
+        yield account
 
 
 def read_parquet(path: str) -> Report:
@@ -152,7 +168,7 @@ def read_parquet(path: str) -> Report:
         columns = [table[name].to_numpy() for name in COLUMNS]
         arrivals, accounts = [], []
         for k, train in enumerate(about["trains"]):
-            key = TrainKey(**train["key"])
+            key = _key_of(train["key"])
             mine = (number == k) & ~sent_only
             clocks = tuple(ReceiverClock(**clock) for clock in train["clocks"])
             arrivals.append(
@@ -161,31 +177,92 @@ def read_parquet(path: str) -> Report:
             if train["sent"]:
                 mine = (number == k) & sent_only
                 accounts.append(Sent(key, columns[0][mine], columns[1][mine]))
-    except ConfigError:
-        raise
+        about = _about_of(about)
     except Exception as error:
         raise InputError(f"{path}: is no Parquet file of twinstamp owd: {error}") from error
-    return _again([train for train in arrivals if len(train)], accounts, about)
+    return _again(path, [train for train in arrivals if len(train)], accounts, about)
 
 
 def _about(report: Report) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {"options": asdict(report.options), "until_ns": _until(report), "frames": report.frames,
+    return {"options": asdict(report.options), "until_ns": report.until_ns, "frames": report.frames,
             "refused": report.refused, "truncated": list(report.truncated), "sources": list(report.sources),
             "sent_sources": list(report.sent_sources), "experiment": report.experiment}  # fmt: skip
 
 
-def _until(report: Report) -> int | None:
-    ends = [train.judged.arrivals.received_ns[-1] for train in report.trains if len(train.judged)]
-    return int(max(ends)) if ends else None
+# What an export may say of a report besides its packets, and of which types.
+_ABOUT: dict[str, tuple[type, ...]] = {
+    "options": (dict,), "until_ns": (int, type(None)), "frames": (int,), "refused": (dict,),
+    "truncated": (list,), "sources": (list,), "sent_sources": (list,), "experiment": (dict, type(None)),
+}  # fmt: skip
+_DAMAGE = (ArithmeticError, AttributeError, ConfigError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def _again(arrivals: Sequence[Arrivals], accounts: Sequence[Sent], about: dict[str, Any]) -> Report:
-    rest = {k: v for k, v in about.items() if k not in ("options", "until_ns", "trains")}
-    return report_of(
-        arrivals, sent=accounts, options=Options(**about["options"]), until_ns=about["until_ns"], **rest
-    )
+def _about_of(said: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``_ABOUT`` in ``said``. ValueError where one cannot be: it was not written by ``_about``."""
+    about: dict[str, Any] = {}
+    for name, kinds in _ABOUT.items():
+        if name not in said:
+            continue
+        value = said[name]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"{name} is {_short(value)}")
+        texts = value if isinstance(value, list) else ()
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{name} holds something else than texts")
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"{name} is {_short(value)}")
+        about[name] = value
+    for reason, n in about.get("refused", {}).items():
+        if not isinstance(n, int):
+            raise ValueError(f"refused {reason!r} is {_short(n)}")
+    for name, value in about.get("options", {}).items():
+        if name == "unsynchronised":
+            if not isinstance(value, bool):
+                raise ValueError(f"the option {name} is {_short(value)}")
+        elif value is None and name in ("interval_ns", "pair_gap_ns"):
+            continue
+        elif not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 60:
+            raise ValueError(f"the option {name!r} is {_short(value)}")
+    return about
+
+
+def _key_of(said: Any) -> TrainKey:
+    """A train's key out of an export. ValueError for anything else."""
+    if not isinstance(said, dict):
+        raise ValueError(f"a train's key is {_short(said)}")
+    key = TrainKey(**said)
+    if not all(isinstance(text, str) for text in (key.source, key.destination)):
+        raise ValueError("addresses are texts")
+    if key.way not in (ONE_WAY, THERE, BACK):
+        raise ValueError(f"the way {_short(key.way)}")
+    for number in (key.port, key.source_port, key.session, key.run):
+        if not isinstance(number, int) or not -1 <= number < 1 << 32:
+            raise ValueError(f"a number of the train's key is {_short(number)}")
+    return key
+
+
+def _short(value: Any) -> str:
+    """A value for an error message."""
+    text = f"{value:.3g}" if isinstance(value, float) else str(value) if _is_small(value) else "out of range"
+    return repr(value[:40]) if isinstance(value, str) else text[:40]
+
+
+def _is_small(value: Any) -> bool:
+    return not isinstance(value, int) or value.bit_length() < 80
+
+
+def _again(
+    path: str, arrivals: Sequence[Arrivals], accounts: Sequence[Sent], about: dict[str, Any]
+) -> Report:
+    rest = {k: v for k, v in about.items() if k not in ("options", "until_ns")}
+    try:
+        return report_of(
+            arrivals, sent=accounts, options=Options(**about["options"]), until_ns=about["until_ns"], **rest
+        )
+    except _DAMAGE as error:
+        raise InputError(f"{path}: what it says of its options or trains cannot be: {error}") from error
 
 
 # owping's raw lines
@@ -254,96 +331,148 @@ def read_raw(path: str) -> Report:
     the sender's account. Sizes that differ within a train are not in the lines: no capacity then. InputError
     for a line that is not understood, with its number.
     """
-    trains: list[tuple[dict[str, Any], list[bytes]]] = []
+    trains: list[tuple[_Head, list[bytes]]] = []
     try:
         with open(path, "rb") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 if line.startswith(RAW_HEAD.encode()):
-                    trains.append((json.loads(line[len(RAW_HEAD) :]), []))
+                    trains.append((_head(f"{path}: line {number}", line[len(RAW_HEAD) :]), []))
                 elif line.strip() and not line.startswith(b"#"):
                     if not trains:
-                        key = TrainKey("0.0.0.0", "0.0.0.0", stamp.UDP_PORT, -1, 0, "one-way")  # noqa: S104
-                        trains.append(
-                            ({"key": key._asdict(), "ip_bytes": None, "size": None, "sent": True}, [])
-                        )
+                        trains.append((_Head(), []))
                     trains[-1][1].append(line)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: a comment line is not understood: {error}") from error
     if not trains:
         raise InputError(f"{path}: holds no raw line")
     arrivals, accounts = [], []
-    about = trains[0][0]
     for head, lines in trains:
         train, account = _from_lines(path, head, lines)
         if len(train):
             arrivals.append(train)
-        if head["sent"]:
+        if head.sent:
             accounts.append(account)
-    about = {"options": {}, "until_ns": None, "frames": sum(map(len, arrivals)), "refused": {}} | {
-        name: about[name] for name in _ABOUT if name in about
-    }
-    if not trains[0][0].get("options"):
+    said = trains[0][0].about
+    about = {"options": {}, "until_ns": None, "frames": sum(map(len, arrivals)), "refused": {}} | said
+    if not said.get("options"):
         # owping waits for its time-out before it says that a packet is lost: nothing is undecided.
-        about["until_ns"] = max(int(account.sent_ns.max()) for account in accounts) + Options().timeout_ns
-    return _again(arrivals, accounts, about)
+        ends = [int(account.sent_ns.max()) for account in accounts if len(account.sent_ns)]
+        about["until_ns"] = max(ends, default=0) + Options().timeout_ns
+    return _again(path, arrivals, accounts, about)
 
 
-_ABOUT = ("options", "until_ns", "frames", "refused", "truncated", "sources", "sent_sources", "experiment")
 _NEAR_NS = 1_800_000_000 * 10**9  # within 68 years of 2027
 
 
-def _from_lines(path: str, head: dict[str, Any], lines: Sequence[bytes]) -> tuple[Arrivals, Sent]:
+@dataclass(frozen=True)
+class _Head:
+    """What a comment line of ``write_raw`` says of the lines behind it; without one: owping's own lines.
+
+    ip_bytes, size: of every packet, 0 where they differ. about: of the report (``_ABOUT``).
+    """
+
+    key: TrainKey = TrainKey("0.0.0.0", "0.0.0.0", stamp.UDP_PORT, -1, 0, ONE_WAY)  # noqa: S104, RUF009
+    ip_bytes: int = 0
+    size: int = 0
+    sent: bool = True
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def _head(where: str, text: bytes) -> _Head:
+    """A comment line taken apart. InputError, with ``where``, for one that ``write_raw`` did not write."""
+    try:
+        said = json.loads(text, parse_constant=_no_number)
+        if not isinstance(said, dict):
+            raise ValueError("no JSON object")
+        ip_bytes, size = (0 if said[name] is None else said[name] for name in ("ip_bytes", "size"))
+        if not all(isinstance(n, int) and 0 <= n < 1 << 32 for n in (ip_bytes, size)):
+            raise ValueError("a packet's size is no number of 32 bits")
+        if not isinstance(said["sent"], bool):
+            raise ValueError("`sent` is neither true nor false")
+        return _Head(_key_of(said["key"]), ip_bytes, size, said["sent"], _about_of(said))
+    except KeyError as error:
+        raise InputError(f"{where}: the comment line is not understood: it lacks {error}") from error
+    except _DAMAGE as error:
+        raise InputError(f"{where}: the comment line is not understood: {error}") from error
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _from_lines(path: str, head: _Head, lines: Sequence[bytes]) -> tuple[Arrivals, Sent]:
     n = len(lines)
-    fields = b" ".join(line.strip() for line in lines).split()
-    if len(fields) != 8 * n:
+    words = b" ".join(line.strip() for line in lines).split()
+    if len(words) != 8 * n or any(len(line.split()) != 8 for line in lines):
         at = next(i for i, line in enumerate(lines) if len(line.split()) != 8)
         raise InputError(f"{path}: a raw line has 8 columns, this one not: {lines[at][:80]!r}")
     try:
-        sequence = np.array(fields[0::8], dtype="S20").astype(np.uint64)
-        sent_ntp, received_ntp = (np.array(list(map(int, fields[k::8])), np.uint64) for k in (1, 4))
-        ttl = np.array(fields[7::8], dtype="S4").astype(np.uint8)
-        states = [b" ".join(fields[8 * i + k] for k in (2, 3, 5, 6)) for i in range(n)]
+        sequence, sent_ntp, received_ntp, ttl = (
+            np.array([int(word) for word in words[k::8]], np.uint64) for k in (0, 1, 4, 7)
+        )
+        for column, bits in ((sequence, 32), (ttl, 8)):
+            if n and int(column.max()) >> bits:
+                raise ValueError(f"{int(column.max())} does not fit {bits} bits")
+        states = [b" ".join(words[8 * i + k] for k in (2, 3, 5, 6)) for i in range(n)]
         known: dict[bytes, tuple[int, ReceiverClock]] = {}
         for state in set(states):
             ssync, serr, rsync, rerr = state.decode().split()
             known[state] = (
-                _error_field(float(serr), ssync == "1"),
-                ReceiverClock("raw", rsync == "1", _nanoseconds(rerr), 0),
-            )
-        if len(sequence) and int(sequence.max()) >> 32:
-            raise ValueError(f"sequence number {int(sequence.max())}")
+                _error_field(serr, ssync == "1"), ReceiverClock("raw", rsync == "1", _nanoseconds(rerr), 0)
+            )  # fmt: skip
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: a raw line is not understood: {error}") from error
     clocks: dict[ReceiverClock, int] = {}
     pairs = {s: (error, clocks.setdefault(clock, len(clocks))) for s, (error, clock) in known.items()}
+    if len(clocks) > 0xFFFF:
+        raise InputError(
+            f"{path}: a train has {len(clocks)} receiver's errors: at most {0xFFFF} are possible"
+        )
     both = np.array([pairs[state] for state in states], np.uint16).reshape(n, 2)
     sent_ns = stamp.utc_ns_from_ntp(sent_ntp, _NEAR_NS)
     here = received_ntp != 0
     zeros = np.zeros(n, np.uint32)
     columns: tuple[npt.NDArray[Any], ...] = (
         sequence, sent_ns, stamp.utc_ns_from_ntp(received_ntp, _NEAR_NS), both[:, 0], both[:, 1], ttl, zeros,
-        zeros + np.uint32(head["ip_bytes"] or 0), zeros + np.uint32(head["size"] or 0),
+        np.full(n, head.ip_bytes, np.uint32), np.full(n, head.size, np.uint32),
     )  # fmt: skip
-    key = TrainKey(**head["key"])
-    arrivals = Arrivals.of(key, list(clocks), (column[here] for column in columns))
+    arrivals = Arrivals.of(head.key, list(clocks), (column[here] for column in columns))
     order = np.argsort(sent_ns, kind="stable")
     numbers, first = np.unique(sequence[order], return_index=True)
-    account = Sent(key, numbers.astype(np.uint32), sent_ns[order][first])
-    if not head.get("options"):  # owping's own: in the order of what it prints
+    account = Sent(head.key, numbers.astype(np.uint32), sent_ns[order][first])
+    if not head.about.get("options"):  # owping's own: in the order of what it prints
         by_time = np.argsort(arrivals.received_ns, kind="stable")
         arrivals = arrivals.select(by_time)
     return arrivals, account
 
 
-def _error_field(seconds: float, synchronised: bool) -> int:
-    """The error estimate that has this bound in s; the next greater one where none has."""
-    from fractions import Fraction
+def _error_s(text: str) -> Fraction | None:
+    """An error in s as raw lines have it, exactly; None: unknown (``inf``, or more than
+    ``metrics.MOST_BOUND_NS``).
 
-    if seconds == float("inf"):
+    ValueError for what is no error: it is below 0, or no number.
+    """
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"an error of {text[:40]!r} s") from None
+    if value.is_nan() or value < 0:
+        raise ValueError(f"an error of {text[:40]} s: 0 or more, or inf, can be")
+    if value * 10**9 > metrics.MOST_BOUND_NS:
+        return None
+    if value < Decimal("1e-30"):  # no need of a thousand digits
+        return Fraction(0) if value == 0 else Fraction(1, 10**30)
+    return Fraction(value)
+
+
+def _error_field(text: str, synchronised: bool) -> int:
+    """The error estimate that has this bound in s; the next greater one where none has."""
+    seconds = _error_s(text)
+    if seconds is None:
         return stamp.ERROR_UNKNOWN | (stamp.ERROR_SYNCHRONISED if synchronised else 0)
-    q32 = Fraction(seconds) * 2**32
+    if repr(float(text)) == text:
+        seconds = Fraction(float(text))  # ``write_raw`` prints the estimate's value as the shortest float
+    q32 = seconds * 2**32
     whole = -(-q32.numerator // q32.denominator)
     scale = max(0, whole.bit_length() - 8)
     multiplier = -(-whole >> scale)
@@ -353,12 +482,11 @@ def _error_field(seconds: float, synchronised: bool) -> int:
 
 
 def _nanoseconds(text: str) -> int:
-    """Seconds as text in ns, rounded up; -1 for inf."""
-    from fractions import Fraction
-
-    if text == "inf":
+    """Seconds as text in ns, rounded up; -1 for an unknown error."""
+    seconds = _error_s(text)
+    if seconds is None:
         return -1
-    value = Fraction(text) * 10**9
+    value = seconds * 10**9
     return -(-value.numerator // value.denominator)
 
 

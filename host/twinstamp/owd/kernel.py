@@ -7,9 +7,11 @@ import errno
 import ipaddress
 import socket
 import struct
+from collections import deque
 from typing import Any, NamedTuple
 
 from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.owd.departures import UNKNOWN, DepartureNumbers
 
 # include/uapi/asm-generic/socket.h, include/uapi/linux/net_tstamp.h, in.h, in6.h, errqueue.h
 _SO_TIMESTAMPING = 37
@@ -18,6 +20,7 @@ _SOF_RX_SOFTWARE = 1 << 3
 _SOF_SOFTWARE = 1 << 4
 _SOF_OPT_ID = 1 << 7
 _SOF_OPT_TSONLY = 1 << 11
+_STAMPS = _SOF_TX_SOFTWARE | _SOF_RX_SOFTWARE | _SOF_SOFTWARE | _SOF_OPT_TSONLY
 _SO_BINDTODEVICE = 25
 _IP_PKTINFO = 8
 _IP_RECVERR = 11
@@ -66,7 +69,7 @@ class Datagram(NamedTuple):
 
 
 class Departed(NamedTuple):
-    """The kernel's stamp of a departure: number of the datagram on its socket, ns UTC."""
+    """The kernel's stamp of a departure: number of the datagram among those the socket took, ns UTC."""
 
     number: int
     sent_ns: int
@@ -100,8 +103,7 @@ class StampedSocket:
         try:
             if interface is not None:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, interface.encode() + b"\0")
-            flags = _SOF_TX_SOFTWARE | _SOF_RX_SOFTWARE | _SOF_SOFTWARE | _SOF_OPT_ID | _SOF_OPT_TSONLY
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, flags)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMPS | _SOF_OPT_ID)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
             if four:
                 for option, value in ((_IP_PKTINFO, 1), (_IP_RECVTTL, 1), (socket.IP_TTL, ttl)):
@@ -124,7 +126,9 @@ class StampedSocket:
             raise DeviceError(
                 f"UDP port {port} on {address or 'any address'}{through}: {error.strerror or error}"
             ) from error
-        self.sent = 0  # datagrams handed to the kernel: their numbers in Departed
+        self.sent = 0  # datagrams that the kernel took: their numbers in Departed
+        self._numbers = DepartureNumbers()
+        self._departed: deque[Departed] = deque()
 
     def __enter__(self) -> StampedSocket:
         return self
@@ -175,13 +179,35 @@ class StampedSocket:
             except OSError as error:
                 if error.errno in (errno.EBADF, errno.ENODEV):
                     raise DeviceError(f"the socket is gone: {error.strerror}") from error
+                self._number_anew()
                 # An ICMP error for an earlier datagram is told once, in place of sending this one.
                 if error.errno in _ICMP_ERRORS and attempt == 0:
                     continue
                 return False
             break
+        self._numbers.sent(self.sent)
         self.sent += 1
         return True
+
+    def _number_anew(self) -> None:
+        """Behind a send that failed: it may have been counted. The kernel's count begins again."""
+        while (stamp := self._stamp()) is not None:
+            self._keep(*stamp)
+        try:
+            # From off to on sets the count to 0 (net/core/sock.c, sock_set_timestamping).
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMPS)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMPS | _SOF_OPT_ID)
+        except OSError as error:
+            raise DeviceError(f"departures cannot be stamped any more: {error.strerror}") from error
+        while (stamp := self._stamp()) is not None:
+            if stamp[0] != 0:  # what left in between has key 0, whatever its number
+                self._keep(*stamp)
+        self._numbers.anew()
+
+    def _keep(self, key: int, at_ns: int) -> None:
+        number = self._numbers.number(key)
+        if number != UNKNOWN:
+            self._departed.append(Departed(number, at_ns))
 
     def receive(self) -> Datagram | None:
         """The next datagram, or None where there is none now."""
@@ -213,13 +239,23 @@ class StampedSocket:
         return Datagram(data, source, at_ns or time.time_ns(), stamped, ttl, destination, local, interface)
 
     def departed(self) -> Departed | None:
-        """The next stamp of a departure, or None where there is none now."""
+        """The next stamp of a departure, or None where there is none now. A datagram whose stamp cannot be
+        told from another's has none."""
+        while not self._departed:
+            stamp = self._stamp()
+            if stamp is None:
+                return None
+            self._keep(*stamp)
+        return self._departed.popleft()
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """The next stamp on the error queue: the kernel's key, ns UTC."""
         while True:
             try:
                 _, ancillary, _, _ = self._socket.recvmsg(LARGEST, _ANCILLARY, _MSG_ERRQUEUE)
             except OSError:
                 return None
-            at_ns, number = 0, -1
+            at_ns, key = 0, -1
             for level, kind, value in ancillary:
                 if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPING:
                     at_ns = _timespec(value)
@@ -228,9 +264,9 @@ class StampedSocket:
                 ):  # fmt: skip
                     _, origin, _, _, _, _, data = struct.unpack_from("=IBBBBII", value)
                     if origin == _ORIGIN_TIMESTAMPING:
-                        number = data
-            if at_ns and number >= 0:
-                return Departed(number, at_ns)
+                        key = data
+            if at_ns and key >= 0:
+                return key, at_ns
 
 
 def _timespec(value: bytes) -> int:

@@ -40,6 +40,7 @@ PERCENTILES = {
 }  # fmt: skip
 
 # Both stamps are rounded to whole ns (0.5 ns each).
+MOST_BOUND_NS = 1 << 60  # 36 years: three of them still fit 63 bits
 _ROUNDING_NS = 1
 
 
@@ -150,24 +151,23 @@ def judge(
 
     Type-P-One-way-Delay, RFC 7679 section 3.4: received - sent of the first copy. Its error, section 3.7:
     the bounds of both clocks, ``extra_bound_ns`` (calibration, given) and 1 ns of rounding. A packet that
-    took longer than ``timeout_ns`` is lost (RFC 7680 section 2.7.1). least_ns: no true delay is smaller; 0,
+    took longer than ``timeout_ns`` is lost (RFC 7680 section 2.7.1). A clock's bound beyond MOST_BOUND_NS is
+    none. least_ns: no true delay is smaller; 0,
     or what light needs. Reordering: see ``reordering``.
 
-    ConfigError for a time-out below 1 ns or a negative bound.
+    ConfigError for a time-out below 1 ns, or a further bound below 0 or beyond MOST_BOUND_NS.
     """
     if timeout_ns < 1:
         raise ConfigError(f"a time-out of {timeout_ns} ns: give 1 ns or more")
-    if extra_bound_ns < 0:
-        raise ConfigError(f"a further bound of {extra_bound_ns} ns: give 0 or more")
+    if not 0 <= extra_bound_ns <= MOST_BOUND_NS:
+        raise ConfigError(f"a further bound of {extra_bound_ns} ns: give 0 to {MOST_BOUND_NS}")
     n = len(arrivals)
     position = unwrapped(arrivals.sequence)
     received, sent = leap_seconds().continuous(arrivals.received_ns, arrivals.sent_ns)
     delay = received - sent
     send, receive = arrivals.send_bound_ns(), arrivals.receive_bound_ns()
-    unknown = (send < 0) | (receive < 0)
-    bound = np.minimum(send, 1 << 60) + np.minimum(receive, 1 << 60)
-    bound += min(extra_bound_ns, 1 << 60) + _ROUNDING_NS
-    bound[unknown] = -1
+    unknown = (send < 0) | (receive < 0) | (send > MOST_BOUND_NS) | (receive > MOST_BOUND_NS)
+    bound = np.where(unknown, -1, send + receive + (extra_bound_ns + _ROUNDING_NS))
     flags = np.zeros(n, np.uint8)
     flags[delay < 0] |= NEGATIVE
     flags[unknown] |= NO_BOUND
@@ -356,7 +356,9 @@ class Reordering:
 
 
 def reorder_summary(judged: Judged) -> Reordering:
-    """Reordering of a train (RFC 4737 sections 4 and 5)."""
+    """Reordering of a train (RFC 4737 sections 4 and 5), among all first copies, those after the time-out
+    included: they did arrive, and out of order.
+    """
     late, degree = judged.reordered, judged.degree
     n = len(judged)
     if judged.by_number is not None and len(judged.by_number) < n:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Int64 = npt.NDArray[np.int64]
 
+MOST_PLOTTED = 20  # trains with plots and tables of their own: each takes a quarter of a second, and 88 kB
+_MOST_LINES = 20  # warnings of one kind, pairs of directions
 _POINTS = 2000  # of a line or a cloud; more cannot be seen
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1080px; padding: 0 1em }
@@ -57,7 +59,9 @@ def write_html(report: Report, path: str, *, notes: tuple[str, ...] = ()) -> Non
 
 
 def page(report: Report, *, notes: tuple[str, ...] = ()) -> str:
-    """The page as text. Nothing in it refers to anything outside it."""
+    """The page as text. Nothing in it refers to anything outside it. The MOST_PLOTTED trains with most
+    packets have a section with plots each; the others are rows of the main table.
+    """
     check_matplotlib()
     parts = ["<h1>One-way delay</h1>"]
     warnings = [*notes, *report.truncated, *warnings_of(report)]
@@ -65,7 +69,7 @@ def page(report: Report, *, notes: tuple[str, ...] = ()) -> str:
     if report.experiment is not None:
         parts.append(f"<p>{html.escape(str(report.experiment.get('title', '')))}</p>")
     parts.append(_overview(report))
-    for pair in report.pairs:
+    for pair in report.pairs[:_MOST_LINES]:
         there, back = report.trains[pair.forward], report.trains[pair.backward]
         found = pair.asymmetry
         bound = "unknown" if found.bound_ns is None else f"± {format_ns(found.bound_ns)}"
@@ -74,8 +78,16 @@ def page(report: Report, *, notes: tuple[str, ...] = ()) -> str:
             f"{_ns(found.minimum_ns)}, medians {_ns(found.median_ns)} (bound {bound}); sum of the minima "
             f"{_ns(found.round_trip_ns)}.</p>"
         )
-    for train in report.trains:
-        parts.append(_section(train))
+    more = len(report.pairs) - _MOST_LINES
+    if more > 0:
+        parts.append(f"<p>… and {more:,} further pairs of directions (JSON).</p>")
+    plotted = plotted_trains(report)
+    if len(plotted) < len(report.trains):
+        parts.append(
+            f"<p>Below: the {len(plotted)} trains with most packets. The other "
+            f"{len(report.trains) - len(plotted):,} stand in the table above and in the JSON.</p>"
+        )
+    parts += [_section(train) for train in plotted]
     small = {**report.json(), "trains": len(report.trains)}
     told = html.escape(json.dumps(small, indent=1, ensure_ascii=False))
     parts.append(f"<h2>Options and captures</h2><pre>{told}</pre>")
@@ -83,6 +95,13 @@ def page(report: Report, *, notes: tuple[str, ...] = ()) -> str:
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>One-way delay</title>'
         f"<style>{_STYLE}</style></head><body>" + "\n".join(parts) + "</body></html>\n"
     )
+
+
+def plotted_trains(report: Report) -> list[TrainReport]:
+    """The MOST_PLOTTED trains with most packets (arrived or sent), in the report's order."""
+    sizes = np.array([max(len(train.judged), train.loss.sent) for train in report.trains], np.int64)
+    greatest = np.sort(np.argsort(-sizes, kind="stable")[:MOST_PLOTTED])
+    return [report.trains[i] for i in greatest]
 
 
 def warnings_of(report: Report) -> list[str]:
@@ -103,17 +122,24 @@ def warnings_of(report: Report) -> list[str]:
         n = sum(train.flagged[flag] for train in report.trains)
         if n:
             out.append(f"{n:,} packets {text}.")
-    for train in report.trains:
-        if train.loss.undecided:
-            out.append(
-                f"{train.key.name}: {train.loss.undecided:,} packets that did not arrive are undecided, as "
-                "the capture ended before their time-out; capture longer, or give a shorter --timeout."
-            )
-        if train.judged.arrivals.backwards:
-            out.append(
-                f"{train.key.name}: arrival stamps ran back {train.judged.arrivals.backwards:,} times in the "
-                "capture; packets were sorted by them."
-            )
+    probe = (report.experiment or {}).get("kind") == "reflected"
+    longer = "wait longer (--wait)" if probe else "capture longer"
+    undecided = [
+        f"{train.key.name}: {train.loss.undecided:,} packets that did not arrive are undecided, as nobody "
+        f"watched until their time-out; {longer}, or give a shorter --timeout."
+        for train in report.trains
+        if train.loss.undecided
+    ]
+    backwards = [
+        f"{train.key.name}: arrival stamps ran back {train.judged.arrivals.backwards:,} times in the "
+        "capture; packets were sorted by them."
+        for train in report.trains
+        if train.judged.arrivals.backwards
+    ]
+    for lines, what in ((undecided, "undecided packets"), (backwards, "arrival stamps that ran back")):
+        out += lines[:_MOST_LINES]
+        if len(lines) > _MOST_LINES:
+            out.append(f"… and {len(lines) - _MOST_LINES:,} further trains with {what}.")
     return out + _leap_warnings(report)
 
 

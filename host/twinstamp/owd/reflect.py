@@ -266,7 +266,7 @@ class Reflector:
         answer = self.answer(datagram)
         if answer is not None:
             data, session = answer
-            number = self._socket.sent & 0xFFFFFFFF
+            number = self._socket.sent
             if self._socket.send(data, datagram.source, source=datagram.local, interface=datagram.interface):
                 self.counts["answered"] += 1
                 self._waiting[number] = (session, self._number, self._left_ns)
@@ -274,6 +274,7 @@ class Reflector:
                     self._waiting.popitem(last=False)
             else:
                 self.counts["unsent"] += 1
+                session.next = session.next - 1 & 0xFFFFFFFF  # a number that nobody sees would look lost
         self.follow()
         return True
 

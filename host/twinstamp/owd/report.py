@@ -203,7 +203,8 @@ class Report:
     """All trains of some captures. frames: read; refused: those that are no test packets, by reason.
 
     truncated: what is missing of captures that were cut short. sources, sent_sources: names of the captures.
-    experiment: what ``twinstamp owd run`` adds, else None.
+    experiment: what ``twinstamp owd run`` adds, else None. until_ns: when watching ended, ns UTC: what
+    is missing and left less than the time-out before is undecided; None where nothing arrived.
     """
 
     trains: tuple[TrainReport, ...]
@@ -215,6 +216,7 @@ class Report:
     sources: tuple[str, ...]
     sent_sources: tuple[str, ...]
     experiment: dict[str, Any] | None = None
+    until_ns: int | None = None
 
     @property
     def unsynchronised(self) -> int:
@@ -419,6 +421,7 @@ def report_of(
         sources=tuple(about.get("sources", ())),
         sent_sources=tuple(about.get("sent_sources", ())),
         experiment=about.get("experiment"),
+        until_ns=end,
     )
 
 

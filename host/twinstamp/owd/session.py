@@ -6,7 +6,7 @@ from __future__ import annotations
 import select
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +81,8 @@ def measure(
     """Sends a plan's packets to a reflector and reports both directions.
 
     bound_ns: bound of this host's clock, which then counts as synchronised; None: what the kernel says.
-    wait_ns: how long to wait for the last answers; the loss time-out of ``options`` is the report's.
+    wait_ns: how long to wait for the last answers. A packet without an answer is lost where the wait went on
+    for the loss time-out of ``options`` after its departure, else undecided.
 
     Departures are the kernel's stamps where it gives them, for the reflector's where it answers Follow-Up.
 
@@ -140,6 +141,8 @@ class _Run:
         self.departed_ns = np.zeros(n, np.int64)  # by the kernel
         self._numbers: dict[int, int] = {}  # of the socket → of the session
         self._answers: list[tuple[int, ...]] = []
+        self._answered: set[int] = set()
+        self.until_ns = 0  # when listening ended
         self._followed: dict[int, int] = {}
         self.unsent = 0
         self.strange = 0
@@ -177,17 +180,19 @@ class _Run:
             packet = struct.pack("!IQHH", number, self._timestamp(now), self._error, self._plan.session)
             at = self._socket.sent
             if self._socket.send(packet + self._tail):
-                self._numbers[at & 0xFFFFFFFF] = number
+                self._numbers[at] = number
                 self.left_ns[number] = now
             else:
                 self.unsent += 1
             if progress is not None and number % 1000 == 0:
                 progress(number)
         end = time.monotonic_ns() + wait_ns
-        while (left := end - time.monotonic_ns()) > 0 and len(self._answers) < self._plan.count - self.unsent:
+        expected = self._plan.count - self.unsent
+        while (left := end - time.monotonic_ns()) > 0 and len(self._answered) < expected:
             if poll.poll(max(1, left // 1_000_000)):
                 self._take()
         time.sleep(0.002)
+        self.until_ns = time.time_ns()
         self._take()
 
     def _take(self) -> None:
@@ -216,6 +221,7 @@ class _Run:
                 usable = not flags & (stamp.TLV_UNRECOGNISED | stamp.TLV_MALFORMED) and method and departed
                 if usable and (kind, length) == (stamp.TLV_FOLLOW_UP, 16):
                     self._followed[followed] = departed
+            self._answered.add(sequence)
             self._answers.append(
                 (number, at, error, received, sequence, ttl, datagram.received_ns, max(0, datagram.ttl))
             )
@@ -240,6 +246,8 @@ class _Run:
         received = self._utc_ns(answers[:, 3], ptp, came)
         numbers = answers[:, 0].astype(np.uint32)
         followed = np.array([self._followed.get(int(n), 0) for n in numbers], np.uint64)
+        _, which, times = np.unique(numbers, return_inverse=True, return_counts=True)
+        followed[times[which] > 1] = 0  # copies of a packet, answered with one number: of which is not said
         at = self._utc_ns(np.where(followed != 0, followed, answers[:, 1]), ptp, came)
         n = len(answers)
         headers = 28 if ":" not in remote else 48
@@ -270,8 +278,12 @@ class _Run:
         ]  # fmt: skip
         indices = np.flatnonzero(out)
         account = Sent(there._replace(way=ONE_WAY), indices.astype(np.uint32), left[indices])
-        until = int(left.max()) + options.timeout_ns
+        accounts = [account]
         stateful = bool(n) and not (numbers == sequence).all()
+        if n and not stateful:
+            # The answers have our numbers: what never left, or may still come, is not lost on the way back.
+            back = there._replace(source=remote, destination=local, way=BACK)
+            accounts.append(replace(account, key=back))
         about = {
             "kind": "reflected",
             "title": f"{plan.count:,} packets to {remote} and back",
@@ -286,8 +298,8 @@ class _Run:
         if out[0]:
             schedule = {(local, remote, plan.session): int(self.left_ns[0]) + plan.schedule_ns()}
         return report_of(
-            [train for train in both if len(train)], sent=[account], options=options, schedules=schedule,
-            until_ns=until, frames=n, experiment=about,
+            [train for train in both if len(train)], sent=accounts, options=options, schedules=schedule,
+            until_ns=self.until_ns, frames=n, experiment=about,
         )  # fmt: skip
 
     def _utc_ns(self, timestamps: Any, ptp: Any, near: Any) -> Any:

@@ -142,8 +142,8 @@ class CardRing {
 
     // Blocks up to `producer` as one batch of at most about max_frames records (whole blocks; one at least)
     // that share their clock's epoch, lock and UTC offset with its leap second. Each record's time takes the
-    // offset that counts then; what is said of the batch is the offset at its first record. None where there is nothing new. Departure stamps
-    // are put aside for departures(), so a batch may be empty.
+    // offset that counts then; what is said of the batch is the offset at its first record. None where there
+    // is nothing new. Departure stamps are put aside for departures(), so a batch may be empty.
     nb::object read(std::uint32_t producer, std::uint64_t max_frames, bool utc,
                     const std::vector<std::uint32_t>& constants) {
         if (producer == next_) return nb::none();
@@ -189,8 +189,8 @@ class CardRing {
             nb::cast(new CardLease(memory_, consumer_, next_, last - next_), nb::rv_policy::take_ownership);
         nb::tuple arrays = columns.hand_out(memory_.data(), memory_.size(), lease, n);
         next_ = last;
-        return nb::make_tuple(arrays, lease, first.epoch, (first.state & 3) == 3, bound, first.state, offset.s,
-                              offset.leap_s, offset.leap_tai_s);
+        return nb::make_tuple(arrays, lease, first.epoch, (first.state & 3) == 3, bound, first.state,
+                              offset.s, offset.leap_s, offset.leap_tai_s);
     }
 
     std::uint32_t consumer() const { return consumer_->index(); }
