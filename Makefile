@@ -234,6 +234,7 @@ bitstream-check: setup  ## builds it only where hdl/, firmware/ or the tools are
 lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/stubs.py --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	bash tools/verilate.sh --lint
@@ -247,7 +248,8 @@ lint: setup $(HDL_READY)  ## ruff, mypy, clang-format, verilator -Wall; changes 
 	bash tools/verilate_block.sh --lint serial_card $(SERIAL_FILES) picorv32.v
 	bash tools/verilate_block.sh --lint twinstamp_zcu104 -f hdl/rtl/files.f picorv32.v tests/hdl/ultrascale_models.sv $(wildcard hdl/rtl/phy/rgmii_*.sv hdl/boards/zcu104/*.sv)
 
-format: setup  ## ruff and clang-format, in place
+format: setup  ## ruff and clang-format, in place; types of the compiled modules anew
+	$(BIN)/python tools/stubs.py
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from pyubx2.ubxhelpers import cfgname2key
 
 from twinstamp_gps import messages as m
-from twinstamp_gps.encode import ubx
 from twinstamp_gps.errors import ReceiverError, SettingError
+from twinstamp_gps.frame import ubx
 from twinstamp_gps.port import BAUD_RATES, Receiver
 
 if TYPE_CHECKING:

@@ -10,22 +10,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from twinstamp_gps import messages as m
-from twinstamp_gps.stream import exclusive_or, fletcher8
+from twinstamp_gps.frame import nmea as nmea
+from twinstamp_gps.frame import ubx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-def ubx(kind: tuple[int, int], payload: bytes = b"") -> bytes:
-    """The frame of a UBX message: header, payload, checksum. kind: (class, id)."""
-    body = bytes(kind) + len(payload).to_bytes(2, "little") + payload
-    return b"\xb5\x62" + body + fletcher8(body)
-
-
-def nmea(body: str) -> bytes:
-    """The sentence of what stands between `$` and `*`."""
-    raw = body.encode("ascii")
-    return b"$" + raw + b"*%02X\r\n" % exclusive_or(raw)
 
 
 def nav_pvt(

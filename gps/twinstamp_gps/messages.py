@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyubx2 import UBX_MSGIDS, UBXReader
 
+from twinstamp_gps.frame import ubx
 from twinstamp_gps.gpstime import WEEK_S, gps_to_tai_s, utc_to_unix_s
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ def _ubx(data: bytes) -> Message:
     if kind == NAV_PVT and len(payload) == 84:
         # Protocol 14 has no magnetic declination; pyubx2 knows only the longer form.
         padded = payload + bytes(8)
-        return _nav_pvt(UBXReader.parse(_frame(kind, padded)))
+        return _nav_pvt(UBXReader.parse(ubx(kind, padded)))
     if kind not in _DECODERS:
         return Other(name=message_name(kind), message=kind, payload=payload)
     return _DECODERS[kind](UBXReader.parse(data), payload)
@@ -341,12 +342,6 @@ def _wrong_length(name: str, payload: bytes) -> Damaged:
 def _within(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} is {value}")
-
-
-def _frame(kind: tuple[int, int], payload: bytes) -> bytes:
-    from twinstamp_gps.encode import ubx
-
-    return ubx(kind, payload)
 
 
 def message_name(kind: tuple[int, int]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from pyubx2.ubxhelpers import cfgkey2name, cfgname2key
 
 from twinstamp_gps import messages as m
-from twinstamp_gps.encode import ubx
+from twinstamp_gps.frame import ubx
 
 if TYPE_CHECKING:
     from twinstamp_gps.configure import TimingSettings

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twinstamp_kernels import _cpu
-from twinstamp_kernels.window import LAYERS, PROFILES, Digests
+from twinstamp_kernels.verdicts import LAYERS, PROFILES, Digests
 
 if TYPE_CHECKING:
     import numpy as np

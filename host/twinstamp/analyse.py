@@ -24,13 +24,14 @@ from twinstamp_kernels.keys import frame_classes, frames_identified
 from twinstamp_kernels.window import CLASSES, MAX_WINDOW, PROFILES
 
 from twinstamp.dedup import Deduplicator
-from twinstamp.errors import ConfigError, InputError
-from twinstamp.io.files import open_capture
+from twinstamp.errors import ConfigError, DamagedCaptureError
+from twinstamp.io.files import for_each_batch, open_capture
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from twinstamp_kernels.gpu.device import Device
 
+    from twinstamp.frames import FrameBatch
     from twinstamp.io.files import CaptureReader, Source
 
 # Linux' TCP_RTO_MIN; RFC 6298 asks for a second.
@@ -104,7 +105,8 @@ def read_repeats(
 
     reach: frames to look back, at most 1,000,000. backend, device, warn: see twinstamp.dedup.Deduplicator.
     Memory grows by 27 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
-    truncated (None, or where the capture was cut). Raises InputError, ConfigError.
+    truncated (None, or where the capture was cut), damage (None, or the InputError that ended the capture).
+    Raises InputError, ConfigError.
     """
     finder = Deduplicator(
         profile=profile,
@@ -118,32 +120,33 @@ def read_repeats(
     columns: list[list[npt.NDArray[Any]]] = [[] for _ in range(6)]
     frames = size = 0
     with finder, open_capture(source) as reader:
-        while True:
-            try:
-                batch = reader.read()
-            except InputError as error:
-                raise InputError(f"{error}; the {frames} frames before it are sound") from error
-            if batch is None:
-                break
-            with batch:
-                verdicts = finder.judge(batch, details=True)
-                found = np.asarray(verdicts.type)
-                index = np.flatnonzero(found)
-                size += int(batch.length.sum(dtype=np.uint64))
-                if len(index):
-                    part = batch.select(index)
-                    arrays = (part.data, part.offset, part.caplen, part.port, batch.linktypes)
-                    columns[0].append(index.astype(np.uint64) + np.uint64(frames))
-                    columns[1].append(found[index].copy())
-                    columns[2].append(frame_classes(*arrays, layer=layer))
-                    columns[3].append(frames_identified(*arrays, layer=layer))
-                    columns[4].append(np.asarray(verdicts.distance)[index].astype(np.int64))
-                    columns[5].append(np.asarray(verdicts.delay_ns)[index].copy())
-                frames += len(batch)
-            if progress is not None:
-                progress(reader)
+
+        def take(batch: FrameBatch) -> None:
+            nonlocal frames, size
+            verdicts = finder.judge(batch, details=True)
+            found = np.asarray(verdicts.type)
+            index = np.flatnonzero(found)
+            size += int(batch.length.sum(dtype=np.uint64))
+            if len(index):
+                part = batch.select(index)
+                arrays = (part.data, part.offset, part.caplen, part.port, batch.linktypes)
+                columns[0].append(index.astype(np.uint64) + np.uint64(frames))
+                columns[1].append(found[index].copy())
+                columns[2].append(frame_classes(*arrays, layer=layer))
+                columns[3].append(frames_identified(*arrays, layer=layer))
+                columns[4].append(np.asarray(verdicts.distance)[index].astype(np.int64))
+                columns[5].append(np.asarray(verdicts.delay_ns)[index].copy())
+            frames += len(batch)
+
+        damage = for_each_batch(reader, take, progress)
         truncated = reader.truncated
-    facts = {"frames": frames, "bytes": size, "backend": finder.backend(), "truncated": truncated}
+    facts = {
+        "frames": frames,
+        "bytes": size,
+        "backend": finder.backend(),
+        "truncated": truncated,
+        "damage": damage,
+    }
     return Repeats(columns), facts
 
 
@@ -242,7 +245,8 @@ def analyse(
 
     Returns a report that JSON can hold: options, backend, frames, bytes, network (by type: frames, distance
     and delay quantiles in frames and ns), legitimate (by reason and by class), histograms (distance in
-    frames, delay in ns), window (see ``recommend``; None where nothing is to be removed), truncated.
+    frames, delay in ns), window (see ``recommend``; None where nothing is to be removed), truncated, damage.
+    Raises ConfigError, InputError; DamagedCaptureError, with the report, where the capture is damaged inside.
     """
     if not 0 < recall <= 1:
         raise ConfigError(
@@ -270,7 +274,8 @@ def analyse(
             "delay_ns": quantiles(repeats.delay_ns[chosen]),
         }
     counts = {name: int((~network & (repeats.class_code == code)).sum()) for name, code in CLASSES.items()}
-    return {
+    damage = facts["damage"]
+    report = {
         "options": {"profile": profile, "layer": layer, "recall": recall, "reach": reach, "late_ns": LATE_NS},
         "backend": facts["backend"],
         "frames": facts["frames"],
@@ -288,7 +293,12 @@ def analyse(
         },
         "window": recommend(repeats, recall),
         "truncated": facts["truncated"],
+        "damage": None if damage is None else str(damage),
     }
+    if damage is not None:
+        message = f"{damage}; the {facts['frames']} frames before it are sound"
+        raise DamagedCaptureError(message, report) from damage
+    return report
 
 
 def plot(report: dict[str, Any], path: str) -> None:

@@ -16,7 +16,7 @@ from twinstamp_kernels import rules as kernels
 from twinstamp_kernels.window import BACKENDS
 
 from twinstamp.errors import ConfigError, InputError, OverloadError
-from twinstamp.frames import FrameBatch, Port
+from twinstamp.frames import FrameBatch, Port, linktypes_of
 from twinstamp.rules import RuleSet, check_name
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Group:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(f"group {self.name}: server {twice} stands there twice; use its weight")
+        if not any(server.weight for server in self.servers):
+            raise ConfigError(f"group {self.name}: no server has a weight above 0, so none gets a frame")
 
 
 def groups_from_table(table: Mapping[str, Any], *, name: str = "") -> tuple[Group, ...]:
@@ -338,7 +340,6 @@ class Classifier:
                 raise ConfigError(str(error)) from error
             self._native = self._switch
         self._ports: Sequence[Port] = ()
-        self._linktypes: tuple[int, Any] = (-1, b"")
         self._set_groups(groups)
 
     def _set_groups(self, groups: Sequence[Group]) -> None:
@@ -424,10 +425,7 @@ class Classifier:
 
         Raises InputError where a frame lies outside the batch's buffer.
         """
-        ports = batch.ports
-        if self._ports is not ports or self._linktypes[0] != len(ports):
-            self._ports = ports
-            self._linktypes = (len(ports), kernels.u16([min(port.linktype, 0xFFFF) for port in ports]))
+        self._ports = batch.ports
         if keep is not None:
             keep = memoryview(keep)
             if keep.format != "B":
@@ -435,7 +433,11 @@ class Classifier:
         lent = {} if self._switch is None else {"frames": batch.on_device}
         try:
             out = self._native.process(
-                *batch.raw, self._linktypes[1], keep, batch.first if first is None else first, **lent
+                *batch.raw,
+                linktypes_of(batch.ports),
+                keep,
+                batch.first if first is None else first,
+                **lent,
             )
         except ValueError as error:
             raise InputError(str(error)) from None

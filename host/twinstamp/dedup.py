@@ -3,24 +3,22 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable
 
 from twinstamp_kernels.window import CLASSES, PROFILES, Verdicts, Window
 
-from twinstamp.errors import ConfigError, InputError, OverloadError
-from twinstamp.frames import FrameBatch, Port
-from twinstamp.io.files import create_capture, open_capture
+from twinstamp.errors import ConfigError, DamagedCaptureError, InputError, LedgerError, OverloadError
+from twinstamp.frames import FrameBatch, linktypes_of
+from twinstamp.io.files import create_capture, for_each_batch, open_capture
 from twinstamp.ledger import Ledger
 
 TYPE_CHECKING = False  # typing takes 5 ms to import; type checkers take any name so spelled for true
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from twinstamp_kernels.gpu.device import Device
 
-    from twinstamp.io.files import CaptureReader, Source
+    from twinstamp.io.files import CaptureReader, CaptureWriter, Source
 
 ACTIONS = ("drop", "tag", "count")
 # Traffic that repeats itself without being mirrored twice; the appliance leaves it alone by default.
@@ -76,21 +74,16 @@ class Deduplicator:
             raise ConfigError(str(error)) from error
         except (RuntimeError, MemoryError) as error:
             raise OverloadError(f"a window with {workers} workers: {error}; use fewer workers") from error
-        self._linktypes: tuple[Sequence[Port], int, array[int]] | None = None
 
     def judge(self, batch: FrameBatch, *, details: bool = False) -> Verdicts:
         """Verdicts on the next frames of the stream, in their order; details: distance and delay_ns too.
 
         Raises InputError for a frame of more captured bytes than keys cover (262,144).
         """
-        known = self._linktypes
-        if known is None or known[0] is not batch.ports or known[1] != len(batch.ports):
-            types = array("H", (min(port.linktype, 0xFFFF) for port in batch.ports))
-            known = self._linktypes = (batch.ports, len(batch.ports), types)
         data, offset, caplen, _, timestamp_ns, port, _ = batch.raw
         try:
             verdicts = self._window.process(
-                data, offset, caplen, timestamp_ns, port, known[2], details=details
+                data, offset, caplen, timestamp_ns, port, linktypes_of(batch.ports), details=details
             )
         except ValueError as error:
             raise InputError(
@@ -161,7 +154,8 @@ def dedup_capture(
     each batch.
 
     Returns the report: options, backend, ledger, duplicates by type, frames written, truncated (None, or
-    where the capture was cut short). Raises ConfigError, InputError, DeviceError.
+    where the capture was cut short), damage (None). Raises ConfigError, InputError, DeviceError;
+    DamagedCaptureError, with the report, where the capture is damaged inside.
     """
     if action not in ACTIONS:
         raise ConfigError(f"unknown action {action!r}: choose one of {', '.join(ACTIONS)}")
@@ -188,34 +182,24 @@ def dedup_capture(
                 "tagged duplicates need a pcapng output (a pcap file holds no comments): "
                 "name it .pcapng, give --format pcapng, or ask for --action drop"
             )
-        damage: InputError | None = None
+
+        def take(batch: FrameBatch) -> None:
+            verdicts = judge.judge(batch)
+            if writer is None:
+                return
+            if action == "drop":
+                writer.write(batch, verdicts.keep)
+            else:
+                writer.write(batch, comments=tag_comments(verdicts) if action == "tag" else None)
+
         try:
-            while True:
-                try:
-                    batch = reader.read()
-                except InputError as error:
-                    # What came before the damage has been processed; it is delivered and reported.
-                    damage = error
-                    break
-                if batch is None:
-                    break
-                with batch:
-                    verdicts = judge.judge(batch)
-                    if writer is not None:
-                        if action == "drop":
-                            writer.write(batch, verdicts.keep)
-                        else:
-                            writer.write(batch, comments=tag_comments(verdicts) if action == "tag" else None)
-                if progress is not None:
-                    progress(reader)
+            damage = for_each_batch(reader, take, progress)
         finally:
             if writer is not None:
                 writer.close()
         statistics = judge.statistics()
-        ledger = _file_ledger(statistics, action, reader.frames)
-        if damage is not None:
-            raise InputError(f"{damage}; the {reader.frames} frames before it were processed") from damage
-        return {
+        ledger = _file_ledger(statistics, action, reader, writer)
+        report = {
             "options": {
                 "profile": profile,
                 "layer": layer,
@@ -237,21 +221,37 @@ def dedup_capture(
             "bytes_written": 0 if writer is None else writer.bytes_written,
             "memory_bytes": statistics["memory_bytes"],
             "truncated": reader.truncated,
+            "damage": None if damage is None else str(damage),
         }
+    if damage is not None:
+        message = f"{damage}; the {reader.frames} frames before it were processed"
+        raise DamagedCaptureError(message, report) from damage
+    return report
 
 
-def _file_ledger(statistics: dict[str, Any], action: str, received: int) -> Ledger:
+def _file_ledger(
+    statistics: dict[str, Any], action: str, reader: CaptureReader, writer: CaptureWriter | None
+) -> Ledger:
+    """The ledger of a file, checked: reader, window and writer count their frames each for themselves."""
     duplicates = list(statistics["by_type"].values())
     frames = sum(count["frames"] for count in duplicates)
     size = sum(count["bytes"] for count in duplicates)
     ledger = Ledger()
-    ledger.receive(received, statistics["bytes"])
+    ledger.receive(reader.frames, reader.captured)
     if action == "drop":
         ledger.settle("duplicates_dropped", frames, size)
-        ledger.settle("forwarded", statistics["frames"] - frames, statistics["bytes"] - size)
-    else:
+    elif action == "tag":
+        ledger.tagged.add(frames, size)
+    if writer is None:
         ledger.settle("forwarded", statistics["frames"], statistics["bytes"])
-        if action == "tag":
-            ledger.tagged.add(frames, size)
+    else:
+        ledger.settle("forwarded", writer.frames, writer.captured)
     ledger.check(ended=True)
+    if action == "tag" and writer is not None and writer.comments != frames:
+        raise LedgerError(f"{frames} frames are duplicates, {writer.comments} were written with a tag")
+    if (statistics["frames"], statistics["bytes"]) != (reader.frames, reader.captured):
+        raise LedgerError(
+            f"{reader.frames} frames of {reader.captured} bytes were read, "
+            f"{statistics['frames']} of {statistics['bytes']} bytes judged"
+        )
     return ledger

@@ -20,6 +20,14 @@ class InputError(TwinstampError):
     """A capture, a rule file or a frame source is damaged or not understood."""
 
 
+class DamagedCaptureError(InputError):
+    """A capture is damaged inside. report: of the frames before the damage, which were all processed."""
+
+    def __init__(self, message: str, report: dict[str, object]) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 class DeviceError(TwinstampError):
     """An interface, a card or a receiver is missing, refuses, or died."""
 

@@ -8,11 +8,12 @@ when somebody reads them.
 
 from __future__ import annotations
 
+from array import array
 from collections import namedtuple
 
 TYPE_CHECKING = False  # as typing's, without importing it: that costs 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, NamedTuple
 
     import numpy as np
@@ -76,6 +77,64 @@ else:
     leap_tai_s: the first second of TAI behind it (twinstamp.leap.UtcOffset makes UTC of TAI with them).
     """
 
+
+class GrowingU16:
+    """u16 numbers that are only appended to, lent as a view without a copy."""
+
+    __slots__ = ("_count", "_room")
+
+    def __init__(self) -> None:
+        self._room = array("H", bytes(16))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, value: int) -> None:
+        if self._count == len(self._room):
+            # A new array, not a longer one: views of the old one may be in use.
+            self._room = self._room + array("H", bytes(2 * self._count))
+        self._room[self._count] = value
+        self._count += 1
+
+    @property
+    def view(self) -> memoryview:
+        """u16[len(self)]; stays as it is when more is appended."""
+        return memoryview(self._room)[: self._count]
+
+
+class PortTable(list[Port]):
+    """The ports of a source, only ever appended to, and their link types beside them.
+
+    A capture may have 65,536 ports, one more in each batch: what a stage needs of all of them must not be
+    made anew for each batch.
+    """
+
+    __slots__ = ("_linktypes",)
+
+    def __init__(self, ports: Iterable[Port] = ()) -> None:
+        super().__init__()
+        self._linktypes = GrowingU16()
+        for port in ports:
+            self.append(port)
+
+    def append(self, port: Port) -> None:
+        self._linktypes.append(min(port.linktype, 0xFFFF))
+        super().append(port)
+
+    @property
+    def linktypes(self) -> memoryview:
+        """Link type per port, u16[len(self)]; 0xFFFF stands for what does not fit. A view, not a copy."""
+        return self._linktypes.view
+
+
+def linktypes_of(ports: Sequence[Port]) -> memoryview:
+    """Link type per port, u16[len(ports)], for compiled stages; 0xFFFF stands for what does not fit."""
+    if isinstance(ports, PortTable):
+        return ports.linktypes
+    return memoryview(array("H", (min(port.linktype, 0xFFFF) for port in ports)))
+
+
 FILE_CLOCK = ClockState("utc", "file", False, -1, 0)
 KERNEL_CLOCK = ClockState("utc", "kernel", False, -1, 0)
 
@@ -106,7 +165,8 @@ class FrameBatch:
     flags         u16[n] FLAG_* bits
     ============  =====  =====================================================================
 
-    ports: table of Port (link type and name per port), only ever appended to by one source.
+    ports: table of Port (link type and name per port), only ever appended to by one source (a PortTable
+    where it grows).
     clock: ClockState of the whole batch. first: index of frame 0 among all frames of the source.
     options: for pcapng sources, (offset u64[n], length u32[n]) of each block's raw options in ``data``
     (byte order of ``options_big_endian``), else None.
@@ -208,7 +268,8 @@ class FrameBatch:
         """Link type per port, u16[len(ports)]."""
         import numpy as np
 
-        return np.array([port.linktype for port in self.ports], dtype=np.uint16)
+        types = linktypes_of(self.ports)
+        return np.frombuffer(types, dtype=np.uint16) if len(types) else np.empty(0, np.uint16)
 
     def frame(self, i: int) -> bytes:
         """The captured bytes of frame i, copied: for a look at one frame, not for the data path."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from twinstamp_kernels.rules import format_rules
 
 from twinstamp.balance import (
@@ -24,15 +25,18 @@ from twinstamp.balance import (
     same_servers,
     server_mask,
 )
-from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.errors import ConfigError, DamagedCaptureError, DeviceError, LedgerError
 from twinstamp.frames import FrameBatch
 from twinstamp.io import CaptureReader, CaptureWriter, create_capture, open_capture
-from twinstamp.io.files import refuse_input
+from twinstamp.io.files import for_each_batch, refuse_input
 from twinstamp.ledger import Ledger
+from twinstamp.paths import refuse_same
 from twinstamp.rules import RuleSet
 
 if TYPE_CHECKING:
     from twinstamp_kernels.gpu.device import Device
+
+    from twinstamp.errors import InputError
 
 Progress = Callable[[CaptureReader], None]
 
@@ -40,6 +44,7 @@ Progress = Callable[[CaptureReader], None]
 MAX_WAITING_ROWS = 16 << 20
 # Distinct flows counted exactly up to here, 8 bytes each.
 MAX_FLOWS_COUNTED = 4 << 20
+MIN_FLOWS_WAITING = 65536
 
 
 def _close(file: BinaryIO, name: str) -> None:
@@ -119,8 +124,9 @@ def match_capture(
 
     The header is "frame,rule"; frames count from 1, rules from 0, -1: none. out: a path or "-". backend,
     device, warn: see twinstamp.balance.Classifier.
-    Returns the report. Raises InputError for a damaged capture (rows of the frames before are written),
-    ConfigError for an output that cannot be made, DeviceError where writing fails.
+    Returns the report. Raises ConfigError for an output that cannot be made, DeviceError where writing
+    fails; DamagedCaptureError, with the report, for a capture damaged inside (the rows of the frames before
+    are written).
     """
     classifier = Classifier(
         rules,
@@ -147,18 +153,16 @@ def match_capture(
                 ) from error
             stack.callback(_close, file, out)
         rows = _Rows(file, "standard output" if out == "-" else out)
-        try:
-            for batch in reader:
-                with batch:
-                    verdicts = classifier.process(batch)
-                    rows.add(batch.first, verdicts)
-                    del verdicts
+
+        def take(batch: FrameBatch) -> None:
+            rows.add(batch.first, classifier.process(batch))
+            rows.settle(classifier)
+            if rows.waiting > MAX_WAITING_ROWS:
+                classifier.flush()
                 rows.settle(classifier)
-                if rows.waiting > MAX_WAITING_ROWS:
-                    classifier.flush()
-                    rows.settle(classifier)
-                if progress is not None:
-                    progress(reader)
+
+        try:
+            damage = for_each_batch(reader, take, progress)
         finally:
             classifier.flush()
             rows.settle(classifier)
@@ -166,7 +170,9 @@ def match_capture(
                 file.flush()
         truncated = reader.truncated
         backend_used = classifier.backend()
-    return {
+    if rows.frames != reader.frames:
+        raise LedgerError(f"{reader.frames} frames were read, {rows.frames} rows written")
+    report = {
         "input": source,
         "rules": {"file": rules.name, "count": len(rules), "bytes": classifier.table_bytes},
         "backend": backend_used,
@@ -175,6 +181,18 @@ def match_capture(
         "fragments": fragment_report(classifier.counts()),
         "truncated": truncated,
     }
+    return _undamaged(report, damage)
+
+
+def _undamaged(report: dict[str, Any], damage: InputError | None) -> dict[str, Any]:
+    """The report, returned or, of a damaged capture, raised."""
+    report["damage"] = None if damage is None else str(damage)
+    if damage is not None:
+        frames = report["frames"] if "frames" in report else report["ledger"]["received"]["frames"]
+        raise DamagedCaptureError(
+            f"{damage}; the {frames} frames before it were processed", report
+        ) from damage
+    return report
 
 
 def fragment_report(counts: dict[str, Any]) -> dict[str, int]:
@@ -185,25 +203,45 @@ def fragment_report(counts: dict[str, Any]) -> dict[str, int]:
 
 
 class _Flows:
-    """Distinct flow hashes per server, exact up to a limit."""
+    """Distinct flow hashes per server, exact up to a limit for all of them together.
+
+    New hashes wait until they are as many as those known, so that each is sorted a few times only.
+    """
 
     def __init__(self, servers: int) -> None:
-        self._seen: list[Any] = [np.empty(0, np.uint64) for _ in range(servers)]
+        self._seen: list[npt.NDArray[np.uint64]] = [np.empty(0, np.uint64) for _ in range(servers)]
+        self._waiting: list[list[npt.NDArray[np.uint64]]] = [[] for _ in range(servers)]
+        self._waiting_count = [0] * servers
         self._total = 0
         self.overflow = False
 
-    def add(self, server: int, hashes: Any) -> None:
+    def add(self, server: int, hashes: npt.NDArray[np.uint64]) -> None:
         if self.overflow:
             return
+        new = np.unique(hashes)
+        self._waiting[server].append(new)
+        self._waiting_count[server] += len(new)
+        if self._waiting_count[server] > max(len(self._seen[server]), MIN_FLOWS_WAITING):
+            self._merge(server)
+
+    def _merge(self, server: int) -> None:
         before = len(self._seen[server])
-        self._seen[server] = np.union1d(self._seen[server], hashes)
+        self._seen[server] = np.unique(np.concatenate([self._seen[server], *self._waiting[server]]))
+        self._waiting[server].clear()
+        self._waiting_count[server] = 0
         self._total += len(self._seen[server]) - before
         if self._total > MAX_FLOWS_COUNTED:
             self.overflow = True
             self._seen.clear()
+            self._waiting.clear()
 
-    def count(self, server: int) -> int | None:
-        return None if self.overflow else len(self._seen[server])
+    def counts(self) -> list[int | None]:
+        """Distinct flows of each server; None for all where there were too many to count."""
+        servers = len(self._waiting_count)
+        for server in range(servers):
+            if not self.overflow and self._waiting_count[server]:
+                self._merge(server)
+        return [None] * servers if self.overflow else [len(seen) for seen in self._seen]
 
 
 class _Outputs:
@@ -223,12 +261,14 @@ class _Outputs:
             mine = frame[server == number]
             size = int(batch.caplen[mine].sum(dtype=np.uint64))
             ledger.copies_attempted.add(len(mine), size)
+            writer = self._writers[number]
+            before = writer.captured
             if len(mine) > 1 and (mine[1:] == mine[:-1]).any():
                 # Two groups of one rule share this server: it gets such a frame twice, as sent live.
-                written = self._writers[number].write(batch.select(mine))
+                written = writer.write(batch.select(mine))
             else:
-                written = self._writers[number].write(batch, server_mask(verdicts, number))
-            ledger.copies_sent.add(written, size)
+                written = writer.write(batch, server_mask(verdicts, number))
+            ledger.copies_sent.add(written, writer.captured - before)
             self.flows.add(number, hashes[mine])
 
 
@@ -254,7 +294,8 @@ def balance_capture(
     groups: servers per group name. servers: where no groups are given, all groups share these. Frames
     keep their order, but for fragments that came before their first one. backend, device, warn: see
     twinstamp.balance.Classifier. Returns the report with ledger and servers. Raises InputError, ConfigError,
-    DeviceError.
+    DeviceError; DamagedCaptureError, with the report, for a capture damaged inside (what came before is
+    delivered).
     """
     chosen = tuple(groups) or same_servers(rules, servers)
     classifier = Classifier(
@@ -280,26 +321,26 @@ def balance_capture(
         reader = stack.enter_context(open_capture(source))
         ending = ".pcapng" if reader.format == "pcapng" else ".pcap"
         paths = [folder / f"{name}{ending}" for name in classifier.servers]
-        outputs = _Outputs([stack.enter_context(create_capture(str(path), like=reader)) for path in paths])
+        for path in paths:
+            refuse_same(path, rules.name, None if secret is None else secret.path, what="server's capture")
+        writers = [stack.enter_context(create_capture(str(path), like=reader)) for path in paths]
+        outputs = _Outputs(writers)
 
         def settle() -> None:
             while (released := classifier.take_released()) is not None:
                 outputs.write(released.batch, released.verdicts, ledger)
 
-        for batch in reader:
-            with batch:
-                ledger.receive(len(batch), int(batch.caplen.sum(dtype=np.uint64)) if len(batch) else 0)
-                verdicts = classifier.process(batch)
-                outputs.write(batch, verdicts, ledger)
-                del verdicts
+        def take(batch: FrameBatch) -> None:
+            outputs.write(batch, classifier.process(batch), ledger)
             settle()
-            if progress is not None:
-                progress(reader)
+
+        damage = for_each_batch(reader, take, progress)
         classifier.flush()
         settle()
         truncated = reader.truncated
         backend_used = classifier.backend()
     counts = classifier.counts()
+    ledger.receive(reader.frames, reader.captured)
     for fate, name in (
         ("forwarded", "forwarded"),
         ("rule_drops", "dropped"),
@@ -307,19 +348,25 @@ def balance_capture(
     ):
         ledger.settle(fate, *counts[name])
     ledger.check(ended=True)
+    for name, writer, judged in zip(classifier.servers, writers, counts["servers"], strict=True):
+        if (writer.frames, writer.captured) != tuple(judged):
+            raise LedgerError(
+                f"server {name}: {judged[0]} copies of {judged[1]} bytes were due, "
+                f"{writer.frames} of {writer.captured} bytes are written"
+            )
     table = [
         {
             "name": name,
             "file": str(path),
-            "frames": copies,
-            "bytes": size,
-            "flows": outputs.flows.count(number),
+            "frames": writer.frames,
+            "bytes": writer.captured,
+            "flows": flows,
         }
-        for number, (name, path, (copies, size)) in enumerate(
-            zip(classifier.servers, paths, counts["servers"], strict=True)
+        for name, path, writer, flows in zip(
+            classifier.servers, paths, writers, outputs.flows.counts(), strict=True
         )
     ]
-    return {
+    report = {
         "input": source,
         "rules": {"file": rules.name, "count": len(rules), "bytes": classifier.table_bytes},
         "backend": backend_used,
@@ -329,3 +376,4 @@ def balance_capture(
         "icmp_errors_followed": counts["icmp_followed"],
         "truncated": truncated,
     }
+    return _undamaged(report, damage)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 import struct
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from twinstamp.errors import ConfigError
+from twinstamp.toml_table import parse_toml, read_text
 
 MAX_RULES = 100_000
-MAX_FILE_BYTES = 32 << 20
 MAX_LINE_BYTES = 4096
 MAX_GROUPS = 1024
 ANY_PORT = (0, 65535)
@@ -382,39 +381,6 @@ def rules_from_table(
         except ConfigError as error:
             raise ConfigError(f"{where}: default: {error}") from None
     return RuleSet(tuple(rules), (DEFAULT_GROUP,) if default is None else default, name)
-
-
-def read_text(path: str | Path) -> str:
-    """A configuration file as text, at most 32 MiB of UTF-8. Raises ConfigError."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; split it or remove rules")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{path}:{line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8 text"
-        ) from None
-
-
-def parse_toml(text: str, name: str) -> dict[str, Any]:
-    """tomllib.loads with errors as ConfigError that name file and line."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        line = found[1] if found else str(text.count("\n") + 1)
-        message = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise ConfigError(f"{name}:{line}: {message}: not TOML") from None
-    except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
-        raise ConfigError(
-            f"{name}: not TOML that can be read: {type(error).__name__}: {str(error)[:120]}"
-        ) from None
 
 
 def read_toml(path: str | Path) -> RuleSet:

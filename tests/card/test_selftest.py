@@ -7,8 +7,9 @@ import json
 
 import pytest
 from twinstamp.card.card import Card
-from twinstamp.card.selftest import Figures, Settings, selftest
+from twinstamp.card.selftest import selftest
 from twinstamp.card.selftest_card import CHECKS, clock, hashes, launch, loopback, overload, phy, registers
+from twinstamp.card.selftest_figures import Figures, Settings
 from twinstamp.card.selftest_world import bad_frames, link_flap, opener, stamps, stamps_0ppm
 from twinstamp.card.sim import SimulatedCard
 from twinstamp.cli import main

@@ -15,7 +15,7 @@ from twinstamp.frames import ClockState, FrameBatch
 from twinstamp.owd import Collector, report_captures, report_of
 from twinstamp.owd.arrivals import read_clock_comment
 from twinstamp.owd.page import page
-from twinstamp.train import Constant, Fixed, Train
+from twinstamp.train import Constant, Fixed, Train, to_toml
 
 from tests.owd.world import T0_NS, ipv4, stamp_bytes, world, write
 
@@ -160,7 +160,7 @@ def test_a_trains_file_gives_the_schedule(tmp_path):
     assert (one.loss.known, one.loss.sent, one.loss.lost, one.loss.ranges.tolist()) == (
         True, 50, 2, [[0, 0], [10, 10]],
     )  # fmt: skip
-    (tmp_path / "train.toml").write_text(train.to_toml())
+    (tmp_path / "train.toml").write_text(to_toml(train))
     arguments = ["owd", "report", str(tmp_path / "rx.pcapng"), end, "--train", str(tmp_path / "train.toml"),
                  "--json", str(tmp_path / "out.json"), "-q"]  # fmt: skip
     assert main(arguments) == 0

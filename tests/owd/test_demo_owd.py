@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scapy.all import IP, UDP, Ether
 from twinstamp.demo_owd import show
-from twinstamp.demo_owd.__main__ import START_NS, Plan, main, paths, run, trains
+from twinstamp.demo_owd.__main__ import START_NS, Plan, main, paths, run
 from twinstamp.demo_owd.clocks import SETTLED_S, ClockAt, SiteClock, clock_states, instants
 from twinstamp.demo_owd.compare import STAMP_RMS_NS, errors_of, figures
 from twinstamp.demo_owd.namespaces import HOLD_NS, PACKETS, slow_train
 from twinstamp.demo_owd.pair import Pair
+from twinstamp.demo_owd.scene import trains
 from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.owd.exports import read_raw
 from twinstamp.train.frames import frames

@@ -7,6 +7,7 @@ import json
 import random
 import struct
 
+import numpy as np
 import pytest
 from twinstamp.balance import Group, Server
 from twinstamp.cli import main
@@ -197,3 +198,41 @@ def test_a_server_in_two_groups_of_a_rule_gets_both_copies(tmp_path):
     assert sorted(one + two) == sorted(2 * [model.build(p) for p in packets])
     assert report["ledger"]["copies"]["sent"]["frames"] == 2 * len(packets)
     assert len(two) > 100
+
+
+def test_flows_are_counted_exactly_without_sorting_them_anew_for_each_batch(monkeypatch):
+    """All flows of a server were sorted with each batch: quadratic in flows."""
+    from twinstamp import match
+
+    sorted_in_all = 0
+    unique = np.unique
+
+    def counted(values):
+        nonlocal sorted_in_all
+        sorted_in_all += len(values)
+        return unique(values)
+
+    monkeypatch.setattr(match, "MIN_FLOWS_WAITING", 16)
+    monkeypatch.setattr(match.np, "unique", counted)
+    rng = np.random.default_rng(1)
+    flows, batches, each = match._Flows(2), 2000, 50
+    seen = [set(), set()]
+    for number in range(batches):
+        hashes = rng.integers(0, 1 << 20, each, np.uint64)
+        flows.add(number % 2, hashes)
+        seen[number % 2] |= set(hashes.tolist())
+    assert flows.counts() == [len(seen[0]), len(seen[1])]
+    assert sorted_in_all < 6 * batches * each, "a few times each"
+
+
+def test_more_flows_than_are_counted_are_not_guessed(monkeypatch):
+    from twinstamp import match
+
+    monkeypatch.setattr(match, "MAX_FLOWS_COUNTED", 1000)
+    for flows_in_all, want in ((1000, [500, 500]), (1001, [None, None])):
+        flows = match._Flows(2)
+        hashes = np.arange(flows_in_all, dtype=np.uint64)
+        flows.add(0, hashes[:500])
+        for _ in range(3):
+            flows.add(1, hashes[500:])
+        assert flows.counts() == want

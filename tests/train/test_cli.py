@@ -8,7 +8,7 @@ import json
 import pytest
 from twinstamp.cli import main
 from twinstamp.io.files import open_capture
-from twinstamp.train import Constant, load_train
+from twinstamp.train import Constant, load_train, to_toml
 
 from tests.train.made import make
 
@@ -16,7 +16,7 @@ from tests.train.made import make
 @pytest.fixture
 def line(tmp_path):
     path = tmp_path / "line.toml"
-    path.write_text(make(30, Constant("2us"), 64, name="line").to_toml())
+    path.write_text(to_toml(make(30, Constant("2us"), 64, name="line")))
     return path
 
 

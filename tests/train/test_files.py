@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twinstamp.errors import ConfigError
-from twinstamp.train import load_train, train_from_dict
+from twinstamp.train import load_train, to_json, to_toml, train_from_dict
 
 from tests.train.made import trains
 
@@ -33,7 +33,7 @@ most = 200
 @given(trains())
 def test_there_and_back(tmp_path_factory, train):
     folder = tmp_path_factory.mktemp("train")
-    for name, text in (("t.toml", train.to_toml()), ("t.json", train.to_json())):
+    for name, text in (("t.toml", to_toml(train)), ("t.json", to_json(train))):
         (folder / name).write_text(text, encoding="utf-8")
         assert load_train(folder / name) == train
 
@@ -59,7 +59,7 @@ def change(old: str, new: str) -> str:
         (change("[gap]", "[[gap]]"), "gap: give a table"),
         (change("packets = 3", "packets = 3.0"), "packets is 3.0"),
         (change("packets = 3", 'packets = "3"'), "packets is '3'"),
-        (change("packets = 3", "packets = 99999999999999999999999"), "packets is 9999"),
+        (change("packets = 3", "packets = 99999999999999999999999"), "packets: a whole number of 77 bits"),
         (change("packets = 3", "packets = 3\nvlans = 5"), "vlans: give a list of tables"),
         (change("packets = 3", "packets = 3\nvlans = [5]"), r"vlans\[0\]: give a table"),
         (change("packets = 3", "packets = 3\nvlans = [{}]"), r"vlans\[0\]: id is missing"),
@@ -89,7 +89,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
         load_train(tmp_path / "big.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="not TOML"):
+    with pytest.raises(ConfigError, match="not UTF-8"):
         load_train(tmp_path / "bytes.toml")
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(ConfigError, match="not JSON"):

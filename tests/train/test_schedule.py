@@ -148,12 +148,14 @@ def test_what_is_too_long_is_refused():
 
 def test_pictures(tmp_path):
     pytest.importorskip("matplotlib")
+    from twinstamp.train.plot import plot_train
+
     train = make(50, Chirp("20us", "0.95"), SizeList((64, 128)), bursts=3, burst_gap="1ms")
-    train.plot(tmp_path / "train.png")
+    plot_train(train, tmp_path / "train.png")
     assert (tmp_path / "train.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ConfigError, match="cannot be written"):
-        train.plot(tmp_path / "train.xyz")
-    make(1).plot(tmp_path / "one.svg")
+        plot_train(train, tmp_path / "train.xyz")
+    plot_train(make(1), tmp_path / "one.svg")
 
 
 def test_a_long_train_is_checked():

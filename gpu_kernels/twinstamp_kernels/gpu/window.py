@@ -16,7 +16,7 @@ from twinstamp_kernels.gpu.device import BLOCK, Device, DeviceFailure
 from twinstamp_kernels.gpu.history import History, StampTail, WindowState
 from twinstamp_kernels.gpu.staging import Chunk, ResidentFrames, Staged, Staging, chunks, column
 from twinstamp_kernels.gpu.statistics import BINS, CLASSES, TYPES, RawStatistics
-from twinstamp_kernels.window import PROFILES, Verdicts
+from twinstamp_kernels.verdicts import PROFILES, Verdicts
 
 Array = npt.NDArray[Any]
 

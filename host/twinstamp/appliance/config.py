@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from twinstamp_kernels.window import BACKENDS, CLASSES, LAYERS, MAX_WINDOW, PROFILES
 
-from twinstamp.balance import FragmentLimits, Group, Server
-from twinstamp.dedup import ACTIONS, DEFAULT_KEEP
-from twinstamp.errors import ConfigError
-from twinstamp.io.live import Encap, Gre, Vlan, Vxlan
-from twinstamp.units import parse_time_ns
-
-T = TypeVar("T")
+from twinstamp.balance import Classifier, FragmentLimits, Group, Secret, Server
+from twinstamp.dedup import ACTIONS, DEFAULT_KEEP, Deduplicator
+from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.frames import LINKTYPE_ETHERNET
+from twinstamp.io import bpf
+from twinstamp.io.files import open_capture
+from twinstamp.io.live import Encap, Gre, Vlan, Vxlan, check_interface, check_interface_name
+from twinstamp.paths import refuse_same
+from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
+from twinstamp.toml_table import Table, between, one_of, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,96 +96,143 @@ class ApplianceConfig:
     user: str | None
     realtime: bool
     backend: str
+    path: Path | None = None  # of the appliance file itself
 
+    @property
+    def written(self) -> dict[str, str | Path | None]:
+        """Files that a run writes, by the key that names them."""
+        files = {f"server {name}: file": output.file for name, output in self.outputs.items()}
+        return {"appliance.report": self.report, **files}
 
-class _Table:
-    """A TOML table whose keys are taken one by one, so that what is left is unknown."""
-
-    def __init__(self, where: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: must be a table")
-        self.where = where
-        self._left = dict(value)
-
-    def take(
-        self,
-        key: str,
-        kind: type[T],
-        default: T | None = None,
-        check: Callable[[T], str | None] | None = None,
-    ) -> Any:
-        if key not in self._left:
-            return default
-        value = self._left.pop(key)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            names = {
-                str: "text",
-                int: "a whole number",
-                float: "a number",
-                bool: "true or false",
-                list: "a list",
-            }
-            raise ConfigError(f"{self.where}.{key}: {value!r} must be {names.get(kind, 'a table')}")
-        if kind is str and "\0" in str(value):
-            raise ConfigError(f"{self.where}.{key}: {value!r} holds a zero byte")
-        if check is not None:
-            wrong = check(value)
-            if wrong is not None:
-                raise ConfigError(f"{self.where}.{key}: {value!r} {wrong}")
-        return value
-
-    def end(self, known: Sequence[str]) -> None:
-        if self._left:
-            key = next(iter(self._left))
-            raise ConfigError(f"{self.where}.{key}: unknown key; known are {', '.join(known)}")
-
-
-def _one_of(names: Sequence[str]) -> Callable[[str], str | None]:
-    return lambda value: None if value in names else f"is unknown: choose one of {', '.join(names)}"
-
-
-def _between(low: float, high: float) -> Callable[[Any], str | None]:
-    return lambda value: None if low <= value <= high else f"must be {low} to {high}"
+    @property
+    def read(self) -> list[str | Path | None]:
+        """Files that a run reads."""
+        return [
+            self.path,
+            self.rules_file,
+            self.secret_file or Secret.default_path(),
+            *(source.file for source in self.sources),
+            None if self.card is None else self.card.play,
+        ]
 
 
 def load_appliance(path: str | Path) -> ApplianceConfig:
-    """Reads an appliance file. Raises ConfigError naming file, table and key."""
+    """Reads an appliance file. Raises ConfigError naming file, table and key.
+
+    Looks at the file alone and at the names in it: check_appliance() asks this machine.
+    """
     place = Path(path)
+    document = read_toml(place)
     try:
-        with place.open("rb") as file:
-            document = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{place}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{place}: is not valid TOML: {error}") from error
-    try:
-        return parse_appliance(document, place.parent)
+        config = replace(parse_appliance(document, place.parent), path=place)
+        _check_files(config)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error
+    return config
+
+
+def _check_files(config: ApplianceConfig) -> None:
+    """Nothing that is written is read as well, or written twice."""
+    written: list[str | Path | None] = []
+    for what, path in config.written.items():
+        refuse_same(path, *config.read, *written, what=what)
+        written.append(path)
+
+
+def check_machine(config: ApplianceConfig) -> None:
+    """What the file names and this machine must have: the user, libpcap's word on the filters, the secret.
+
+    Needs no rights and makes nothing. Raises ConfigError naming the key; DeviceError where libpcap is absent.
+    """
+    if config.user is not None:
+        find_user(config.user)
+    for i, source in enumerate(config.sources):
+        if source.filter is None or source.interface is None:
+            continue
+        linktype = LINKTYPE_ETHERNET
+        with contextlib.suppress(DeviceError):  # the interface may come later
+            linktype = check_interface(source.interface)
+        try:
+            bpf.compile_filter(source.filter, linktype=linktype)
+        except ConfigError as error:
+            raise ConfigError(f"source[{i}].filter: {error}") from None
+    secret = config.secret_file or Secret.default_path()
+    if secret.exists():
+        Secret.load(secret)
+
+
+def check_appliance(config: ApplianceConfig) -> None:
+    """All that a run would refuse and that can be told without rights and without touching a file's content:
+    check_machine(), the rules with their groups, the window's options, the captures to be read.
+
+    Raises ConfigError, DeviceError, InputError.
+    """
+    check_machine(config)
+    compile_rules(config, secret=Secret.random()).close()
+    if config.duplicates is not None:
+        open_window(replace(config.duplicates, limit=2, window=2), workers=1).close()
+    for path in config.read[3:]:
+        if path is not None and path != "-" and not Path(path).is_fifo():
+            open_capture(path).close()
+
+
+def find_user(name: str) -> pwd.struct_passwd:
+    """The user that an appliance becomes. Raises ConfigError where there is none of this name."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(f"appliance.user: there is no user {name!r}") from None
+
+
+def open_window(window: DuplicatesConfig, **options: Any) -> Deduplicator:
+    """The duplicate window that the file describes; options: workers, backend, device, warn."""
+    return Deduplicator(
+        profile=window.profile,
+        layer=window.layer,
+        window=window.window,
+        time_ns=window.time_ns,
+        limit=window.limit,
+        ignore_bytes=window.ignore_bytes,
+        keep=window.keep,
+        **options,
+    )
+
+
+def compile_rules(config: ApplianceConfig, *, secret: Secret, **options: Any) -> Classifier:
+    """The rules with their groups, compiled; options: backend, device, warn."""
+    rules = RuleSet() if config.rules_file is None else read_rules(config.rules_file, config.rules_format)
+    if rules.default == (DEFAULT_GROUP,) and DEFAULT_GROUP not in {group.name for group in config.groups}:
+        rules = replace(rules, default=config.default)
+    return Classifier(
+        rules,
+        groups=config.groups,
+        secret=secret,
+        layer=config.layer,
+        hash=config.hash,
+        workers=config.workers,
+        fragments=config.fragments,
+        **options,
+    )
 
 
 def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfig:
     """An appliance from a parsed document; folder: what relative paths start from."""
-    top = _Table("file", dict(document))
-    main = _Table("appliance", top.take("appliance", dict, {}))
+    top = Table("file", dict(document))
+    main = Table("appliance", top.take("appliance", dict, {}))
     report = main.take("report", str)
-    reorder_ms = main.take("reorder_ms", float, 2.0, _between(0, 1000))
-    reorder_mib = main.take("reorder_mib", int, 64, _between(2, 65536))
-    workers = main.take("workers", int, 1, _between(1, 256))
-    batch_frames = main.take("batch_frames", int, 1024, _between(1, 1 << 20))
+    reorder_ms = main.take("reorder_ms", float, 2.0, between(0, 1000))
+    reorder_mib = main.take("reorder_mib", int, 64, between(2, 65536))
+    workers = main.take("workers", int, 1, between(1, 256))
+    batch_frames = main.take("batch_frames", int, 1024, between(1, 1 << 20))
     user = main.take("user", str)
     realtime = main.take("realtime", bool, False)
-    backend = main.take("backend", str, "cpu", _one_of(BACKENDS))
-    main.end(
-        ("report", "reorder_ms", "reorder_mib", "workers", "batch_frames", "user", "realtime", "backend")
-    )
+    backend = main.take("backend", str, "cpu", one_of(BACKENDS))
+    main.end()
 
     card: CardConfig | None = None
     sources: tuple[SourceConfig, ...] = ()
     if isinstance(document.get("source"), str):
-        top.take("source", str, check=_one_of(("card:sim",)))
+        top.take("source", str, check=one_of(("card:sim",)))
         card = _card(top.take("card", dict, {}), folder)
     else:
         entries = top.take("source", list, [])
@@ -198,26 +249,25 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     duplicates = top.take("duplicates", dict)
     window = None if duplicates is None else _duplicates(duplicates)
 
-    balance = _Table("balance", top.take("balance", dict, {}))
+    balance = Table("balance", top.take("balance", dict, {}))
     rules, classbench = balance.take("rules", str), balance.take("classbench", str)
     if rules is not None and classbench is not None:
         raise ConfigError("balance: give rules or classbench, not both")
-    hash_name = balance.take("hash", str, "flow", _one_of(("flow", "ip")))
-    layer = balance.take("layer", str, "outer", _one_of(tuple(LAYERS)))
+    hash_name = balance.take("hash", str, "flow", one_of(("flow", "ip")))
+    layer = balance.take("layer", str, "outer", one_of(tuple(LAYERS)))
     secret_file = balance.take("secret_file", str)
     default_group = balance.take("default_group", str)
     defaults = FragmentLimits()
     fragments = FragmentLimits(
         entries=balance.take("fragment_entries", int, defaults.entries),
         hold_bytes=balance.take("fragment_hold_bytes", int, defaults.hold_bytes),
-        hold_ns=parse_time_ns(balance.take("fragment_hold", str, "10ms"), "balance.fragment_hold"),
-        lifetime_ns=parse_time_ns(balance.take("fragment_lifetime", str, "30s"), "balance.fragment_lifetime"),
+        hold_ns=balance.time_ns("fragment_hold", "10ms"),
+        lifetime_ns=balance.time_ns("fragment_lifetime", "30s"),
     )
-    fragment_keys = ("fragment_entries", "fragment_hold_bytes", "fragment_hold", "fragment_lifetime")
-    balance.end(("rules", "classbench", "hash", "layer", "secret_file", "default_group", *fragment_keys))
+    balance.end()
 
     groups, outputs = _groups(top.take("group", list, []), folder)
-    top.end(("appliance", "source", "duplicates", "balance", "group"))
+    top.end()
     if default_group is None:
         default_group = groups[0].name
     elif default_group != "drop" and default_group not in {group.name for group in groups}:
@@ -250,10 +300,12 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
 
 
 def _source(where: str, value: Any, folder: Path) -> SourceConfig:
-    table = _Table(where, value)
+    table = Table(where, value)
     interface, file = table.take("interface", str), table.take("file", str)
     if (interface is None) == (file is None):
         raise ConfigError(f"{where}: give interface or file, one of the two")
+    if interface is not None:
+        _check_name(where, interface)
     expression = table.take("filter", str)
     if file is not None and expression:
         raise ConfigError(
@@ -263,15 +315,22 @@ def _source(where: str, value: Any, folder: Path) -> SourceConfig:
         interface=interface,
         file=None if file is None else file if file == "-" else str(folder / file),
         filter=expression or None,
-        ring_mib=table.take("ring_mib", int, 64, _between(1, 65536)),
+        ring_mib=table.take("ring_mib", int, 64, between(1, 65536)),
         promiscuous=table.take("promiscuous", bool, True),
     )
-    table.end(("interface", "file", "filter", "ring_mib", "promiscuous"))
+    table.end()
     return source
 
 
+def _check_name(where: str, interface: str) -> None:
+    try:
+        check_interface_name(interface)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.interface: {error}") from None
+
+
 def _card(value: Any, folder: Path) -> CardConfig:
-    table = _Table("card", value)
+    table = Table("card", value)
     play = table.take("play", str)
     if play is None:
         raise ConfigError("card.play: is missing: name the capture that goes onto the simulated card's wires")
@@ -285,42 +344,40 @@ def _card(value: Any, folder: Path) -> CardConfig:
             raise ConfigError(f"card.{key}: {len(found)} numbers for 4 ports")
         return found
 
-    gap = table.take("longest_gap", str, "10us")
     config = CardConfig(
         play=play if play == "-" else str(folder / play),
         ports=tuple(numbers("ports", 0, 3, int)) or (0,),
-        speed=table.take("speed", float, 1.0, _between(0.001, 1e6)),
-        longest_gap_ns=parse_time_ns(gap, "card.longest_gap"),
+        speed=table.take("speed", float, 1.0, between(0.001, 1e6)),
+        longest_gap_ns=table.time_ns("longest_gap", "10us"),
         clocks_ppb=tuple(numbers("clocks_ppb", -1_000_000, 1_000_000, int, float)),
-        seed=table.take("seed", int, 1, _between(0, (1 << 64) - 1)),
-        block_log2=table.take("block_log2", int, 16, _between(14, 22)),
-        blocks_log2=table.take("blocks_log2", int, 6, _between(1, 15)),
+        seed=table.take("seed", int, 1, between(0, (1 << 64) - 1)),
+        block_log2=table.take("block_log2", int, 16, between(14, 22)),
+        blocks_log2=table.take("blocks_log2", int, 6, between(1, 15)),
     )
-    table.end(("play", "ports", "speed", "longest_gap", "clocks_ppb", "seed", "block_log2", "blocks_log2"))
+    table.end()
     return config
 
 
 def _duplicates(value: Any) -> DuplicatesConfig:
-    table = _Table("duplicates", value)
-    profile = table.take("profile", str, "exact", _one_of(tuple(PROFILES)))
-    time_text = table.take("time", str)
+    table = Table("duplicates", value)
+    profile = table.take("profile", str, "exact", one_of(tuple(PROFILES)))
     keep = table.take("keep", list, list(DEFAULT_KEEP))
     for name in keep:
         if not isinstance(name, str) or name not in CLASSES:
             raise ConfigError(f"duplicates.keep: {name!r} is no frame class; known are {', '.join(CLASSES)}")
     result = DuplicatesConfig(
         profile=profile,
-        layer=table.take("layer", str, "outer", _one_of(tuple(LAYERS))),
-        window=table.take("window", int, None, _between(2, MAX_WINDOW)),
-        time_ns=None if time_text is None else parse_time_ns(time_text, "duplicates.time"),
-        limit=table.take("limit", int, MAX_WINDOW, _between(2, 1 << 28)),
+        layer=table.take("layer", str, "outer", one_of(tuple(LAYERS))),
+        window=table.take("window", int, None, between(2, MAX_WINDOW)),
+        time_ns=table.time_ns("time"),
+        limit=table.take("limit", int, MAX_WINDOW, between(2, 1 << 28)),
         # Dropping what NAT changed leaves half-flows and lets a decoy hide a packet: it must be asked for.
-        action=table.take("action", str, "tag" if profile == "nat" else "drop", _one_of(ACTIONS)),
-        tag_vlan=table.take("tag_vlan", int, None, _between(1, 4094)),
+        action=table.take("action", str, "tag" if profile == "nat" else "drop", one_of(ACTIONS)),
+        tag_vlan=table.take("tag_vlan", int, None, between(1, 4094)),
         keep=tuple(keep),
-        ignore_bytes=table.take("ignore_bytes", int, 0, _between(0, 262144)),
+        ignore_bytes=table.take("ignore_bytes", int, 0, between(0, 262144)),
     )
-    table.end(("profile", "layer", "window", "time", "limit", "action", "tag_vlan", "keep", "ignore_bytes"))
+    table.end()
     if result.window is None and result.time_ns is None:
         raise ConfigError('duplicates: give window = FRAMES, time = "50ms", or both')
     return result
@@ -332,14 +389,14 @@ def _groups(entries: list[Any], folder: Path) -> tuple[tuple[Group, ...], dict[s
     outputs: dict[str, OutputConfig] = {}
     groups = []
     for i, entry in enumerate(entries):
-        table = _Table(f"group[{i}]", entry)
+        table = Table(f"group[{i}]", entry)
         name = table.take("name", str)
         if name is None:
             raise ConfigError(f"group[{i}]: has no name")
         servers = []
         for k, value in enumerate(table.take("server", list, [])):
             where = f"group[{i}].server[{k}]"
-            server = _Table(where, value)
+            server = Table(where, value)
             server_name = server.take("name", str)
             if server_name is None:
                 raise ConfigError(f"{where}: has no name")
@@ -349,7 +406,7 @@ def _groups(entries: list[Any], folder: Path) -> tuple[tuple[Group, ...], dict[s
                 continue  # a server of two groups is described once
             if outputs.setdefault(server_name, output) != output:
                 raise ConfigError(f"{where}: server {server_name} is described twice, differently")
-        table.end(("name", "server"))
+        table.end()
         groups.append(Group(name, tuple(servers)))
     if len({group.name for group in groups}) != len(groups):
         raise ConfigError("two groups have the same name")
@@ -362,37 +419,41 @@ def _groups(entries: list[Any], folder: Path) -> tuple[tuple[Group, ...], dict[s
     return tuple(groups), outputs
 
 
-def _output(where: str, table: _Table, folder: Path) -> OutputConfig:
+def _output(where: str, table: Table, folder: Path) -> OutputConfig:
     interface, file = table.take("interface", str), table.take("file", str)
     if interface is not None and file is not None:
         raise ConfigError(f"{where}: give interface or file, not both")
+    if interface is not None:
+        _check_name(where, interface)
+    if file == "-":
+        raise ConfigError(f"{where}.file: a server cannot write to standard output: name a file, or a FIFO")
     mac, mac_source = table.take("mac", str), table.take("mac_source", str)
-    vlan = _Table(f"{where}.vlan", table.take("vlan", dict, {}))
-    pop, push = vlan.take("pop", bool, False), vlan.take("push", int, None, _between(0, 4094))
-    priority = vlan.take("priority", int, 0, _between(0, 7))
-    vlan.end(("push", "pop", "priority"))
+    vlan = Table(f"{where}.vlan", table.take("vlan", dict, {}))
+    pop, push = vlan.take("pop", bool, False), vlan.take("push", int, None, between(0, 4094))
+    priority = vlan.take("priority", int, 0, between(0, 7))
+    vlan.end()
     vxlan, gre = table.take("vxlan", dict), table.take("gre", dict)
     if vxlan is not None and gre is not None:
         raise ConfigError(f"{where}: give vxlan or gre, not both")
     tunnel: Vxlan | Gre | None = None
     if vxlan is not None:
-        inner = _Table(f"{where}.vxlan", vxlan)
+        inner = Table(f"{where}.vxlan", vxlan)
         tunnel = Vxlan(
-            local=_needed(inner, "local", str),
-            remote=_needed(inner, "remote", str),
-            vni=_needed(inner, "vni", int),
+            local=inner.need("local", str),
+            remote=inner.need("remote", str),
+            vni=inner.need("vni", int),
             port=inner.take("port", int, 4789),
         )
-        inner.end(("local", "remote", "vni", "port"))
+        inner.end()
     if gre is not None:
-        inner = _Table(f"{where}.gre", gre)
+        inner = Table(f"{where}.gre", gre)
         tunnel = Gre(
-            local=_needed(inner, "local", str),
-            remote=_needed(inner, "remote", str),
+            local=inner.need("local", str),
+            remote=inner.need("remote", str),
             key=inner.take("key", int),
         )
-        inner.end(("local", "remote", "key"))
-    table.end(("name", "weight", "interface", "file", "mac", "mac_source", "vlan", "vxlan", "gre"))
+        inner.end()
+    table.end()
     encap = Encap(
         strip_vlan=pop,
         mac_dst=mac,
@@ -400,18 +461,15 @@ def _output(where: str, table: _Table, folder: Path) -> OutputConfig:
         add_vlan=None if push is None else Vlan(vid=push, pcp=priority),
         tunnel=tunnel,
     )
+    try:
+        encap.check()
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     if file is not None and encap != Encap():
         raise ConfigError(
             f"{where}: mac, vlan, vxlan and gre work on interfaces, a file keeps frames as they came"
         )
     return OutputConfig(interface=interface, file=None if file is None else str(folder / file), encap=encap)
-
-
-def _needed(table: _Table, key: str, kind: type[Any]) -> Any:
-    value = table.take(key, kind)
-    if value is None:
-        raise ConfigError(f"{table.where}.{key}: is missing")
-    return value
 
 
 def _check_tags(window: DuplicatesConfig, outputs: Mapping[str, OutputConfig]) -> None:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from twinstamp.appliance.config import OutputConfig
 from twinstamp.dedup import TAG_COMMENTS
-from twinstamp.errors import ConfigError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import create_capture
 from twinstamp.io.live import LiveOutput, SendResult, Vlan
@@ -106,8 +105,6 @@ class FileOutput:
 
     def __init__(self, config: OutputConfig, like: Any) -> None:
         assert config.file is not None
-        if config.file == "-":
-            raise ConfigError("a server cannot write to standard output: name a file, or a FIFO")
         os.makedirs(os.path.dirname(config.file) or ".", exist_ok=True)  # noqa: PTH103, PTH120
         self._writer = create_capture(config.file, like=like)
         self.causes: dict[str, int] = {}

@@ -4,27 +4,32 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from twinstamp.appliance.config import ApplianceConfig, CardConfig, SourceConfig
+from twinstamp.appliance.config import (
+    ApplianceConfig,
+    CardConfig,
+    SourceConfig,
+    check_machine,
+    compile_rules,
+    open_window,
+)
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
 from twinstamp.appliance.pipeline import Output, Pipeline
-from twinstamp.balance import Classifier, Secret
-from twinstamp.dedup import Deduplicator
+from twinstamp.balance import Secret
 from twinstamp.errors import ConfigError, DeviceError, InputError, TwinstampError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import CaptureReader, open_capture, refuse_input
 from twinstamp.io.live import LiveSource, check_interface
 from twinstamp.io.merge import Merge
+from twinstamp.paths import lock_file
 from twinstamp.privileges import drop_privileges
-from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
+from twinstamp.report_file import ReportFile
 
 if TYPE_CHECKING:
     from twinstamp.card.source import CardSource
@@ -84,9 +89,8 @@ class Appliance:
 
     def _open(self) -> None:
         config = self.config
-        rules = RuleSet() if config.rules_file is None else read_rules(config.rules_file, config.rules_format)
-        if rules.default == (DEFAULT_GROUP,) and DEFAULT_GROUP not in {group.name for group in config.groups}:
-            rules = replace(rules, default=config.default)
+        check_machine(config)
+        self._lock()
         self.live = config.card is None and config.sources[0].file is None
         self._sources: list[Any] = []
         self._card: CardSource | None = None
@@ -97,34 +101,23 @@ class Appliance:
         window = config.duplicates
         deduplicator = None
         if window is not None:
-            deduplicator = Deduplicator(
-                profile=window.profile,
-                layer=window.layer,
-                window=window.window,
-                time_ns=window.time_ns,
-                limit=window.limit,
-                ignore_bytes=window.ignore_bytes,
-                keep=window.keep,
+            deduplicator = open_window(
+                window,
                 workers=config.workers,
                 backend=config.backend,
                 device=device,
                 warn=self.events.append,
             )
             self._stack.callback(deduplicator.close)
-        used = set(rules.groups)
-        classifier = Classifier(
-            rules,
-            groups=config.groups,
+        classifier = compile_rules(
+            config,
             secret=Secret.load(config.secret_file),
-            layer=config.layer,
-            hash=config.hash,
-            workers=config.workers,
-            fragments=config.fragments,
             backend=config.backend,
             device=device,
             warn=self.events.append,
         )
         self._stack.callback(classifier.close)
+        used = classifier.rules.groups
         unused = [group.name for group in config.groups if group.name not in used]
         if unused:
             self.events.append(f"no rule sends anything to group {', '.join(unused)}")
@@ -153,16 +146,10 @@ class Appliance:
                 opened[name] = FileOutput(output, like)
                 self._stack.callback(opened[name].close)
         outputs = {name: opened[name] for name in config.outputs}
-        # Opened now: a mistake shows at the start, and later there may be no right to open it.
-        self._report: TextIO | None = None
         if config.report is not None:
             refuse_input(os.fspath(config.report), str(config.report))
-            try:
-                self._report = self._stack.enter_context(config.report.open("w", encoding="utf-8"))
-            except OSError as error:
-                raise ConfigError(
-                    f"{config.report}: the report cannot be written: {error.strerror}"
-                ) from error
+        # Opened now: a mistake shows at the start, and later there may be no right to open it.
+        self._report = self._stack.enter_context(ReportFile(config.report))
         self.pipeline = Pipeline(
             deduplicator=deduplicator,
             action="count" if window is None else window.action,
@@ -175,6 +162,17 @@ class Appliance:
             self._become_realtime()
         if config.user is not None:
             _drop_privileges(config.user)
+
+    def _lock(self) -> None:
+        """Refuses a second run of the file: it would send all twice and write over the first's captures."""
+        if self.config.path is None:
+            return
+        try:
+            descriptor = os.open(self.config.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError(f"{self.config.path}: cannot be read: {error.strerror}") from error
+        self._stack.callback(os.close, descriptor)
+        lock_file(descriptor, str(self.config.path))
 
     def _open_device(self) -> Any:
         """The GPU that all stages share; None: there is none, and none must be."""
@@ -313,9 +311,11 @@ class Appliance:
         finally:
             self.pipeline.close()
         report["events"] = list(self.events)  # closing may have added some
-        if self._report is not None:
-            json.dump(report, self._report, indent=2)
-            self._report.write("\n")
+        unwritten: ConfigError | None = None
+        try:
+            self._report.write(report)
+        except ConfigError as error:
+            unwritten = error
         self._stack.close()
         damaged = [source for source in (self._card, *self._sources) if getattr(source, "damage", None)]
         if damaged:
@@ -328,6 +328,8 @@ class Appliance:
             raise DeviceError(
                 f"server {name} got less than its share: {cause}; the report says what went where"
             )
+        if unwritten is not None:
+            raise unwritten
         return report
 
     def close(self) -> None:

@@ -6,11 +6,11 @@ A board's bit file has a file FILE.phys.toml beside it, which `open_card` reads 
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twinstamp.errors import ConfigError, DeviceError
+from twinstamp.errors import DeviceError
+from twinstamp.toml_table import Table, read_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,13 +42,10 @@ class PhySettings:
 
 def read_settings(path: Path) -> PhySettings:
     """From a file with the keys receive_delay and transmit_delay. ConfigError where it is not so."""
-    try:
-        keys = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if set(keys) != {"receive_delay", "transmit_delay"} or {type(v) for v in keys.values()} != {bool}:
-        raise ConfigError(f"{path}: it must say receive_delay and transmit_delay, each true or false")
-    return PhySettings(**keys)
+    table = Table(str(path), read_toml(path))
+    settings = PhySettings(table.need("receive_delay", bool), table.need("transmit_delay", bool))
+    table.end()
+    return settings
 
 
 def find_phy(card: Card, port: int) -> int | None:

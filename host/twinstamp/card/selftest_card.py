@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twinstamp.card.regmap import MAGIC, MEMORIES, REGISTERS
-from twinstamp.card.selftest import BLOCK_TIMEOUT_S
+from twinstamp.card.selftest_figures import BLOCK_TIMEOUT_S
 from twinstamp.errors import DeviceError
 from twinstamp.frames import LINKTYPE_ETHERNET, FrameBatch
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from twinstamp.card.card import Card
-    from twinstamp.card.selftest import Figures, Settings
+    from twinstamp.card.selftest_figures import Figures, Settings
 
 UNIT_NS = 1e9 / 2**32
 CYCLE_NS = 8.0

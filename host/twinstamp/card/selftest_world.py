@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinstamp.card.card import STAMP_BOUND_NS, Card
-from twinstamp.card.selftest import BLOCK_TIMEOUT_S
+from twinstamp.card.selftest_figures import BLOCK_TIMEOUT_S
 from twinstamp.card.sim import NO_ERROR, PORTS, WIRE_ADD_FCS, WIRE_ITEM, Frames, SimulatedCard, frames
 from twinstamp.frames import FrameBatch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from twinstamp.card.selftest import Figures, Settings
+    from twinstamp.card.selftest_figures import Figures, Settings
 
 _UNIT_NS = 1e9 / 2**32
 CYCLE_NS = 8.0

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from twinstamp import __version__
+from twinstamp.cli import streams
 from twinstamp.errors import ConfigError, TwinstampError
 
 # command → (module, one line of help)
@@ -52,22 +53,35 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0, 1 for a failure, 2 for bad use, 130 when interrupted."""
+    streams.guard()
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in arguments if not word.startswith("-")), None)
     # Without a command only their list is needed: none of them need be imported.
     parser = build_parser(named if named in COMMANDS else "")
     options = parser.parse_args(arguments)
+    name = f"twinstamp {options.command}"
     try:
-        return int(options.function(options) or 0)
+        status = int(options.function(options) or 0)
+        streams.finish()
+        return status
     except TwinstampError as error:
         if options.debug:
             raise
-        print(f"twinstamp {options.command}: {error}", file=sys.stderr)
+        streams.say(f"{name}: {error}")
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:
-        # Whoever read our output has gone. Python must not complain about it again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # whoever read our output has gone
+    except OSError as error:
+        if options.debug:
+            raise
+        if error.filename is not None:
+            where = os.fsdecode(error.filename)
+        else:
+            where = "standard output" if streams.stuck() else "standard output or an output file"
+        streams.say(f"{name}: {where}: {error.strerror}; make room or give another place, and run it again")
         return 1
     except KeyboardInterrupt:
-        print(f"twinstamp {options.command}: interrupted", file=sys.stderr)
+        streams.say(f"{name}: interrupted")
         return 130
+    finally:
+        streams.forget()

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from typing import Any
 
 from twinstamp.cli.common import (
-    Progress,
     add_backend_option,
+    deliver,
     refuse_same,
-    tell_backend,
     warner,
-    write_json,
 )
 
 
@@ -64,28 +62,19 @@ def run(options: argparse.Namespace) -> int:
                 "--plot needs matplotlib, which is not installed: "
                 "pip install 'twinstamp[plots]', or leave it out"
             )
-    with Progress("analysing") as progress:
-        report = analyse(
-            options.input,
-            profile=options.profile,
-            layer=options.layer,
-            recall=options.recall,
-            reach=options.reach,
-            workers=options.workers,
-            backend=options.backend,
-            warn=warner(options),
-            progress=progress,
-        )
-    if options.plot is not None:
-        plot(report, options.plot)
-    if options.json is not None:
-        write_json(options.json, report)
-    if options.json != "-":
-        show(report)
-    tell_backend(options, report)
-    if report["truncated"] is not None:
-        print(f"twinstamp analyse: {report['truncated']}", file=sys.stderr)
-    return 0
+    work = partial(
+        analyse,
+        options.input,
+        profile=options.profile,
+        layer=options.layer,
+        recall=options.recall,
+        reach=options.reach,
+        workers=options.workers,
+        backend=options.backend,
+        warn=warner(options),
+    )
+    draw = None if options.plot is None else partial(plot, path=options.plot)
+    return deliver(options, "analysing", work, show, also=draw)
 
 
 def show(report: dict[str, Any]) -> None:

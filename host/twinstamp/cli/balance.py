@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twinstamp.cli.common import Progress, add_backend_option, finish, refuse_same, warner
+from twinstamp.cli.common import add_backend_option, deliver, refuse_same, warner
 from twinstamp.cli.rules import add_rules_options
 
 if TYPE_CHECKING:
@@ -53,32 +55,37 @@ def register(commands: Any, text: str) -> None:
 def run(options: argparse.Namespace) -> int:
     from twinstamp.balance import Secret, groups_from_table, numbered_servers
     from twinstamp.match import balance_capture
-    from twinstamp.rules import parse_toml, read_rules, read_text
+    from twinstamp.rules import read_rules
+    from twinstamp.toml_table import read_toml
 
-    refuse_same(options.json, options.input, options.rules)
+    secret = options.secret_file or Secret.default_path()
+    refuse_same(options.json, options.input, options.rules, secret)
     rules = read_rules(options.rules, options.format)
     groups: tuple[Group, ...] = ()
     if options.servers is None and (
         options.format == "toml" or (options.format is None and options.rules.endswith(".toml"))
     ):
-        table = parse_toml(read_text(options.rules), options.rules)
+        table = read_toml(options.rules)
         groups = groups_from_table(table.get("group", {}), name=options.rules)
-    with Progress("balance") as progress:
-        report = balance_capture(
-            options.input,
-            rules,
-            options.out_dir,
-            groups=groups,
-            servers=numbered_servers(options.servers or "4"),
-            secret=Secret.load(options.secret_file),
-            layer=options.layer,
-            hash=options.hash,
-            workers=options.workers,
-            backend=options.backend,
-            warn=warner(options),
-            progress=progress,
-        )
-    return finish(options, report, _summary)
+    servers = numbered_servers(options.servers or "4")
+    for name in {server.name for server in (*servers, *(s for group in groups for s in group.servers))}:
+        for ending in (".pcap", ".pcapng"):
+            refuse_same(options.json, Path(options.out_dir, name + ending))
+    work = partial(
+        balance_capture,
+        options.input,
+        rules,
+        options.out_dir,
+        groups=groups,
+        servers=servers,
+        secret=Secret.load(secret),
+        layer=options.layer,
+        hash=options.hash,
+        workers=options.workers,
+        backend=options.backend,
+        warn=warner(options),
+    )
+    return deliver(options, "balance", work, _summary)
 
 
 def _summary(report: dict[str, Any]) -> None:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 
-from twinstamp.errors import ConfigError
+from twinstamp.errors import DamagedCaptureError
+from twinstamp.paths import refuse_same as refuse_same
+from twinstamp.report_file import ReportFile
 from twinstamp.units import parse_time_ns
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
@@ -106,46 +107,41 @@ class Progress:
             self._bar.stop()
 
 
-def refuse_same(path: str | None, *others: str | None, what: str = "--json") -> None:
-    """Refuses to write a report over a file that the command reads or writes."""
-    if path is None or path == "-":
-        return
-    for other in others:
-        if other is None or other == "-":
-            continue
-        same = os.path.realpath(path) == os.path.realpath(other)
-        if same or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):  # noqa: PTH110, PTH121
-            raise ConfigError(f"{what} {path}: is the same file as {other}; choose another name")
-
-
 def write_json(path: str, report: dict[str, Any]) -> None:
     """Writes a report as JSON, to standard output for "-"."""
-    import json
-
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    try:
-        if path == "-":
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            return
-        # A file name that is no UTF-8 stands in the report with \\udcXX for its other bytes.
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"{path}: the report cannot be written: {error.strerror}") from error
+    with ReportFile(path) as file:
+        file.write(report)
 
 
-def finish(
-    options: argparse.Namespace, report: dict[str, Any], summary: Callable[[dict[str, Any]], None]
+def deliver(
+    options: argparse.Namespace,
+    title: str,
+    work: Callable[..., dict[str, Any]],
+    summary: Callable[[dict[str, Any]], None],
+    *,
+    also: Callable[[dict[str, Any]], None] | None = None,
 ) -> int:
-    """What ends a command over a capture: the report, its summary, and whether the capture was cut short."""
-    if options.json is not None:
-        write_json(options.json, report)
-    if not options.quiet:
+    """A command over a capture: does the work, hands out its report and summary, says what was cut short.
+
+    A capture that is damaged inside gets all that too, for the frames before the damage; then
+    DamagedCaptureError is raised. title: of the progress bar. work: takes `progress`, gives the report.
+    also: what else is made of the report.
+    """
+    damaged: DamagedCaptureError | None = None
+    with ReportFile(options.json) as file:
+        try:
+            with Progress(title) as progress:
+                report = work(progress=progress)
+        except DamagedCaptureError as error:
+            damaged, report = error, error.report
+        if also is not None:
+            also(report)
+        file.write(report)
+    if not getattr(options, "quiet", options.json == "-"):
         summary(report)
     tell_backend(options, report)
     if report["truncated"] is not None:
         print(f"twinstamp {options.command}: {report['truncated']}", file=sys.stderr)
+    if damaged is not None:
+        raise damaged
     return 0

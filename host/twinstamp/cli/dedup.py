@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from twinstamp.cli.common import (
-    Progress,
     add_backend_option,
     add_window_options,
-    finish,
+    deliver,
     refuse_same,
     warner,
     window_time_ns,
@@ -66,25 +66,24 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None and action != "count":
         raise ConfigError("OUT is missing (only --action count works without it)")
     refuse_same(options.json, options.input, options.output)
-    with Progress("duplicates") as progress:
-        report = dedup_capture(
-            options.input,
-            options.output,
-            window=options.window,
-            time_ns=window_time_ns(options),
-            profile=options.profile,
-            layer=options.layer,
-            ignore_bytes=options.ignore_bytes,
-            keep=[name.strip() for name in options.keep.split(",") if name.strip()],
-            limit=options.limit,
-            action=action,
-            format=options.format,
-            workers=options.workers,
-            backend=options.backend,
-            warn=warner(options),
-            progress=progress,
-        )
-    return finish(options, report, _summary)
+    work = partial(
+        dedup_capture,
+        options.input,
+        options.output,
+        window=options.window,
+        time_ns=window_time_ns(options),
+        profile=options.profile,
+        layer=options.layer,
+        ignore_bytes=options.ignore_bytes,
+        keep=[name.strip() for name in options.keep.split(",") if name.strip()],
+        limit=options.limit,
+        action=action,
+        format=options.format,
+        workers=options.workers,
+        backend=options.backend,
+        warn=warner(options),
+    )
+    return deliver(options, "duplicates", work, _summary)
 
 
 def _summary(report: dict[str, Any]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twinstamp.cli.common import Progress, add_backend_option, refuse_same, tell_backend, warner, write_json
+from twinstamp.cli.common import add_backend_option, deliver, refuse_same, warner, write_json
 
 if TYPE_CHECKING:
     from twinstamp.balance import Group
@@ -58,12 +59,13 @@ def register(commands: Any, text: str) -> None:
 def run_check(options: argparse.Namespace) -> int:
     refuse_same(options.json, options.file)
     from twinstamp.balance import Classifier, groups_from_table
-    from twinstamp.rules import parse_toml, read_rules, read_text
+    from twinstamp.rules import read_rules
+    from twinstamp.toml_table import read_toml
 
     rules = read_rules(options.file, options.format)
     groups: tuple[Group, ...] = ()
     if options.format == "toml" or (options.format is None and options.file.endswith(".toml")):
-        table = parse_toml(read_text(options.file), options.file)
+        table = read_toml(options.file)
         groups = groups_from_table(table.get("group", {}), name=options.file)
     classifier = Classifier(rules, groups=groups)
     covered = rules.covered()
@@ -104,25 +106,21 @@ def run_match(options: argparse.Namespace) -> int:
     from twinstamp.rules import read_rules
 
     rules = read_rules(options.rules, options.format)
-    with Progress("rules") as progress:
-        report = match_capture(
-            options.input,
-            rules,
-            options.out,
-            layer=options.layer,
-            workers=options.workers,
-            backend=options.backend,
-            warn=warner(options),
-            progress=progress,
-        )
-    if options.json is not None:
-        write_json(options.json, report)
-    if not options.quiet:
-        print(
-            f"{report['frames']} frames, {report['matched']} matched one of {len(rules)} rules",
-            file=sys.stderr,
-        )
-    tell_backend(options, report)
-    if report["truncated"] is not None:
-        print(f"twinstamp rules: {report['truncated']}", file=sys.stderr)
-    return 0
+    work = partial(
+        match_capture,
+        options.input,
+        rules,
+        options.out,
+        layer=options.layer,
+        workers=options.workers,
+        backend=options.backend,
+        warn=warner(options),
+    )
+    return deliver(options, "rules", work, _matched)
+
+
+def _matched(report: dict[str, Any]) -> None:
+    print(
+        f"{report['frames']} frames, {report['matched']} matched one of {report['rules']['count']} rules",
+        file=sys.stderr,
+    )

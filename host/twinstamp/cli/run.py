@@ -8,7 +8,8 @@ import signal
 import sys
 from typing import Any
 
-from twinstamp.cli.common import Progress, refuse_same, write_json
+from twinstamp.cli.common import Progress, refuse_same
+from twinstamp.report_file import ReportFile
 
 
 def register(commands: Any, text: str) -> None:
@@ -30,21 +31,13 @@ def register(commands: Any, text: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from twinstamp.appliance.config import load_appliance
+    from twinstamp.appliance.config import check_appliance, load_appliance
     from twinstamp.appliance.run import Appliance
 
     config = load_appliance(options.file)
-    rules_file = None if config.rules_file is None else str(config.rules_file)
-    files = [*(s.file for s in config.sources), *(o.file for o in config.outputs.values())]
-    if config.card is not None:
-        files.append(config.card.play)
-    for report in (options.json, None if config.report is None else str(config.report)):
-        refuse_same(report, options.file, rules_file, *files, what="report")
+    refuse_same(options.json, *config.read, *config.written.values())
     if options.check:
-        from twinstamp.rules import read_rules
-
-        if config.rules_file is not None:
-            read_rules(config.rules_file, config.rules_format)
+        check_appliance(config)
         print(f"{options.file}: no mistakes found")
         return 0
     quiet = options.quiet or options.json == "-"
@@ -56,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
         from twinstamp.appliance.view import warm_up
 
         warm_up()
-    with Appliance(config) as appliance:
+    # Opened first: with `user` there may be no right to open it later.
+    with ReportFile(options.json) as json_report, Appliance(config) as appliance:
         stop = {
             number: signal.signal(number, lambda *_: appliance.stop())
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -66,8 +60,7 @@ def run(options: argparse.Namespace) -> int:
         finally:
             for number, handler in stop.items():
                 signal.signal(number, handler)
-    if options.json is not None:
-        write_json(options.json, report)
+        json_report.write(report)
     return 0
 
 

@@ -155,7 +155,9 @@ def _show(options: argparse.Namespace) -> int:
     if options.csv is not None:
         _write_csv(options.csv, schedule)
     if options.plot is not None:
-        train.plot(options.plot)
+        from twinstamp.train.plot import plot_train
+
+        plot_train(train, options.plot)
     ns = schedule.ns().tolist()
     for i in range(min(options.first, len(schedule))):
         whole, rest = divmod(ns[i], 10**9)

@@ -14,11 +14,10 @@ from typing import Any
 
 from rich.console import Console
 
+from twinstamp.demo_owd.scene import SITES, trains
 from twinstamp.errors import ConfigError, DeviceError, TwinstampError
 
 START_NS = 1_795_212_000 * 10**9  # 2026-11-20T22:00:00Z
-SITES = ("Madrid", "Budapest")
-ADDRESSES = ("10.34.0.1", "10.36.0.1")
 
 
 @dataclass(frozen=True)
@@ -31,28 +30,6 @@ class Plan:
     packets: int
     pairs: int
     seed: int
-
-
-def trains(packets: int) -> tuple[Any, Any]:
-    """Burst of each direction: Poisson gaps; 90-byte STAMP packets there, short form and longer ones back."""
-    from twinstamp.train import Choice, Fixed, Poisson, Train
-
-    return tuple(
-        Train(
-            packets=packets,
-            gap=Poisson(mean="4us", minimum="1us") if way == 0 else Poisson(mean="8us", minimum="5us"),
-            size=Fixed(90) if way == 0 else Choice((64, 64, 90, 594)),
-            source=ADDRESSES[way],
-            destination=ADDRESSES[1 - way],
-            source_mac=f"02:00:00:00:00:0{way + 1}",
-            destination_mac=f"02:00:00:00:00:0{2 - way}",
-            session=way + 1,
-            timestamp=("ntp", "ptp")[way],
-            seed=7 + way,
-            name=f"{SITES[way]} to {SITES[1 - way]}",
-        )
-        for way in (0, 1)
-    )  # type: ignore[return-value]
 
 
 def paths() -> tuple[Any, Any]:

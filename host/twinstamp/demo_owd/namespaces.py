@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twinstamp import stamp
-from twinstamp.demo_owd.__main__ import SITES, trains
+from twinstamp.demo_owd.scene import SITES, trains
 from twinstamp.errors import DeviceError, TwinstampError
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ import sys
 
 from twinstamp import _native
 from twinstamp.errors import ConfigError, DeviceError, InputError
-from twinstamp.frames import FILE_CLOCK, FrameBatch, Port
+from twinstamp.frames import FILE_CLOCK, FrameBatch, Port, PortTable
+from twinstamp.paths import lock_file
 
 TYPE_CHECKING = False  # as typing's, without importing it: that costs 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Any, BinaryIO
 
@@ -46,9 +47,9 @@ class CaptureReader:
     """Iterates over the frames of a capture as FrameBatch.
 
     format: "pcap", "pcap-ns", "pcap-modified" or "pcapng". ports: interfaces found so far, one for each
-    interface of each pcapng section; only ever appended to. frames: frames delivered. bytes_read: bytes of
-    the capture walked. size: bytes of the file, None for pipes. truncated: None, or after the last batch
-    what is missing of a capture that was cut short.
+    interface of each pcapng section; only ever appended to. frames: frames delivered. captured: their
+    captured bytes. bytes_read: bytes of the capture walked. size: bytes of the file, None for pipes.
+    truncated: None, or after the last batch what is missing of a capture that was cut short.
 
     Damage inside a capture raises InputError with the byte and the frame, after all frames before it
     have been delivered; a capture that just ends too early delivers what it has and sets ``truncated``.
@@ -71,7 +72,7 @@ class CaptureReader:
         if inode is not None:
             _inputs.setdefault(inode, []).append(name)
         self.name = name
-        self.ports: list[Port] = []
+        self.ports = PortTable()
         self._update_ports()
 
     def _update_ports(self) -> None:
@@ -87,6 +88,10 @@ class CaptureReader:
     @property
     def frames(self) -> int:
         return self._native.frames
+
+    @property
+    def captured(self) -> int:
+        return self._native.captured
 
     @property
     def bytes_read(self) -> int:
@@ -232,6 +237,29 @@ def open_capture(source: Source, *, batch_frames: int = 65536, batch_bytes: int 
     return CaptureReader(native, name, close=close, keep=keep, inode=inode)
 
 
+def for_each_batch(
+    reader: CaptureReader,
+    take: Callable[[FrameBatch], None],
+    progress: Callable[[CaptureReader], None] | None = None,
+) -> InputError | None:
+    """Hands the batches of a capture to `take`, one after the other, and releases each behind it.
+
+    progress: called after each batch. Returns None at the end of the capture, or the damage that ended it:
+    all frames before it have been handed over then. What `take` raises is passed on.
+    """
+    while True:
+        try:
+            batch = reader.read()
+        except InputError as damage:
+            return damage
+        if batch is None:
+            return None
+        with batch:
+            take(batch)
+        if progress is not None:
+            progress(reader)
+
+
 def _printable(path: str | bytes) -> str:
     """A path for messages and compiled code: bytes that are no UTF-8 as U+FFFD."""
     return os.fsencode(path).decode("utf-8", "replace")
@@ -250,7 +278,8 @@ def _name_of(stream: object) -> str:
 class CaptureWriter:
     """Writes FrameBatches to a capture.
 
-    format: "pcap", "pcap-ns", "pcapng", or None until the first batch decides. frames: frames written.
+    format: "pcap", "pcap-ns", "pcapng", or None until the first batch decides. frames: frames written, as
+    counted where they are encoded. captured: their captured bytes. comments: how many of them got a comment.
     bytes_written: bytes of the capture so far.
 
     Leaving the ``with`` block closes the capture, with or without an exception: it then holds the whole
@@ -285,7 +314,7 @@ class CaptureWriter:
         self._tables: list[Any] = [like.ports if like is not None else None]
         self._described: list[int] = [0]
         self._pcap_linktype = -1
-        self._port_ok: tuple[Any, int, bytes | None] = (None, 0, None)
+        self._port_ok: tuple[Any, bytearray, bool] = (None, bytearray(), True)
         if format == "pcapng":
             native.start_pcapng(like._native if like is not None and like.format == "pcapng" else None)
             if like is not None and like.format != "pcapng":
@@ -298,6 +327,14 @@ class CaptureWriter:
     @property
     def frames(self) -> int:
         return self._native.frames
+
+    @property
+    def captured(self) -> int:
+        return self._native.captured
+
+    @property
+    def comments(self) -> int:
+        return self._native.comments
 
     @property
     def bytes_written(self) -> int:
@@ -346,14 +383,16 @@ class CaptureWriter:
             self._described[number] = len(ports)
         return number
 
-    def _ports_allowed(self, ports: Sequence[Port]) -> bytes | None:
+    def _ports_allowed(self, ports: Sequence[Port]) -> bytearray | None:
         """For pcap: which ports have the file's link type, as u8[len(ports)]; None where all have."""
-        table, count, allowed = self._port_ok
-        if table is not ports or count != len(ports):
-            flags = bytes(port.linktype == self._pcap_linktype for port in ports)
-            allowed = None if all(flags) else flags
-            self._port_ok = (ports, len(ports), allowed)
-        return allowed
+        table, flags, all_allowed = self._port_ok
+        if table is not ports:
+            flags, all_allowed = bytearray(), True
+        for number in range(len(flags), len(ports)):
+            flags.append(ports[number].linktype == self._pcap_linktype)
+            all_allowed = all_allowed and flags[-1] == 1
+        self._port_ok = (ports, flags, all_allowed)
+        return None if all_allowed else flags
 
     def write(
         self,
@@ -456,7 +495,7 @@ class CaptureWriter:
             finally:
                 native.finish()
         finally:
-            self._native = _Closed(native.frames, native.bytes)
+            self._native = _Closed(native)
             fd, self._close = self._close, None
             if fd is not None:
                 try:
@@ -482,9 +521,11 @@ class CaptureWriter:
 class _Closed:
     """Stands for the native writer after close(): the counters stay readable."""
 
-    def __init__(self, frames: int, size: int) -> None:
-        self.frames = frames
-        self.bytes = size
+    def __init__(self, native: _native.CaptureWriter) -> None:
+        self.frames = native.frames
+        self.captured = native.captured
+        self.comments = native.comments
+        self.bytes = native.bytes
 
 
 def _bytes_view(values: Bytes) -> memoryview:
@@ -511,8 +552,8 @@ def create_capture(
 
     An existing file is written over in place (its old pages are reused, twice as fast as new ones)
     and cut to its new length at the end; until close() it begins with four zero bytes, so that no reader
-    takes it for a capture. Raises ConfigError where the target is one of the files being read or cannot
-    be created.
+    takes it for a capture. Raises ConfigError where the target is one of the files being read, is being
+    written by another run (flock(2)), or cannot be created.
     """
     exact = False
     path = os.fspath(target) if isinstance(target, (str, os.PathLike)) else None
@@ -555,6 +596,8 @@ def create_capture(
         status = os.fstat(fd)
         refuse_input(fd, name)
         regular = stat.S_ISREG(status.st_mode)
+        if close is not None and regular:
+            lock_file(close, name)
         overwrite = close is not None and regular and status.st_size > 0
         native = _native.CaptureWriter(fd, name, overwrite, not regular)
         return CaptureWriter(

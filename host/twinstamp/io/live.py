@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from twinstamp.errors import ConfigError, DeviceError
-from twinstamp.frames import KERNEL_CLOCK, LINKTYPE_ETHERNET, LINKTYPE_RAW, FrameBatch, Port
+from twinstamp.frames import (
+    KERNEL_CLOCK,
+    LINKTYPE_ETHERNET,
+    LINKTYPE_RAW,
+    FrameBatch,
+    Port,
+    linktypes_of,
+)
 from twinstamp.io import bpf
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -275,6 +282,14 @@ class Encap:
     add_vlan: Vlan | None = None
     tunnel: Vxlan | Gre | None = None
 
+    def check(self) -> None:
+        """Raises ConfigError for an address or a number that no frame can carry; asks no machine."""
+        _mac(self.mac_dst)
+        _mac(self.mac_src)
+        if self.add_vlan is not None:
+            self.add_vlan.pack()
+        _outer_header(self.tunnel)
+
 
 class LiveOutput:
     """Batched send of frames on one interface.
@@ -332,10 +347,9 @@ class LiveOutput:
             raise device_error(error, interface or "(routed)", "send on") from error
         except ValueError as error:
             raise ConfigError(f"interface {interface}: {error}") from error
-        self._linktypes: tuple[int, Any, memoryview] | None = None
         self._closed = False
 
-    def send(self, batch: FrameBatch, index: object = None) -> SendResult:
+    def send(self, batch: FrameBatch, index: Any = None) -> SendResult:
         """Sends the frames at ``index`` (u32[k], any buffer; None = all) in order.
 
         Returns when every frame has its fate, at the latest ``retry_ms`` after the kernel's queue was
@@ -347,12 +361,8 @@ class LiveOutput:
         raw = batch.raw
         if len(raw[2]) == 0:
             return SendResult(0, 0, 0, 0, 0, 0, 0, 0, 0)
-        cached = self._linktypes
-        if cached is None or cached[1] is not batch.ports or cached[0] != len(batch.ports):
-            packed = struct.pack(f"{len(batch.ports)}H", *(port.linktype for port in batch.ports))
-            cached = (len(batch.ports), batch.ports, memoryview(packed).cast("H"))
-            self._linktypes = cached
-        return SendResult(*self._socket.send(raw[0], raw[1], raw[2], raw[3], raw[5], cached[2], index))
+        types = linktypes_of(batch.ports)
+        return SendResult(*self._socket.send(raw[0], raw[1], raw[2], raw[3], raw[5], types, index))
 
     @property
     def mtu(self) -> int:
@@ -382,13 +392,19 @@ class LiveOutput:
         self.close()
 
 
+def check_interface_name(name: str) -> None:
+    """Raises ConfigError for a name that no interface can have (Linux, net/core/dev.c: dev_valid_name)."""
+    wrong = any(letter in "/:" or letter.isspace() or not letter.isprintable() for letter in name)
+    if not name or len(name.encode()) > 15 or name in (".", "..") or wrong:
+        raise ConfigError(f"interface name {name!r}: give 1 to 15 bytes, without '/', ':' and spaces")
+
+
 def check_interface(interface: str) -> int:
     """LINKTYPE_* of the interface's frames; opening it checks for good.
 
     Errors: ConfigError for an impossible name, DeviceError where there is none of this name.
     """
-    if not interface or len(interface.encode()) > 15 or "/" in interface or "\0" in interface:
-        raise ConfigError(f"interface name {interface!r}: give 1 to 15 bytes, without '/'")
+    check_interface_name(interface)
     import fcntl
     import socket
 

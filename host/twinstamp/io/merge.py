@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import select
-import struct
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twinstamp.errors import ConfigError, DeviceError, InputError
-from twinstamp.frames import ClockState, FrameBatch, Port
+from twinstamp.frames import ClockState, FrameBatch, GrowingU16, Port, PortTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +86,7 @@ class Merge:
         if len(sources) > 1024:
             raise ConfigError(f"{len(sources)} sources: at most 1024 can be merged")
         self.sources = list(sources)
-        self.ports: Sequence[Port] = []
+        self.ports: Sequence[Port] = PortTable()
         self._clock = clock
         self._batch_frames = batch_frames
         self._single = len(self.sources) == 1
@@ -103,8 +102,7 @@ class Merge:
             len(self.sources), delay_ns=round(delay_ms * 1e6), memory_bytes=memory_mib * 1024 * 1024
         )
         self._quantum_s = delay_ms * 1e-3 / 8
-        self._maps: list[list[int]] = [[] for _ in self.sources]
-        self._packed: list[Any] = [None] * len(self.sources)
+        self._maps = [GrowingU16() for _ in self.sources]  # port of the source -> port of the merge
         self._carry: dict[int, tuple[FrameBatch, int]] = {}  # batch half taken in, next frame
         self._clocks: list[ClockState | None] = [None] * len(self.sources)
         self._merged_clock: ClockState | None = None
@@ -225,7 +223,11 @@ class Merge:
             self._clocks[index] = batch.clock
             self._merge_clocks()
         try:
-            taken = self._merger.add(index, *batch.raw, self._packed[index], start, now)
+            data, offset, caplen, length, timestamp_ns, port, flags = batch.raw
+            numbers = self._maps[index].view
+            taken = self._merger.add(
+                index, data, offset, caplen, length, timestamp_ns, port, flags, numbers, start, now
+            )
         except ValueError as error:
             raise InputError(f"source {index} of the merge: {error}") from error
         if start + taken < len(batch):
@@ -253,12 +255,11 @@ class Merge:
         table = self.ports
         assert isinstance(table, list)
         known = self._maps[index]
-        for port in ports[len(known) :]:
+        for number in range(len(known), len(ports)):
             if len(table) > 0xFFFF:
                 raise ConfigError("the merged sources have more than 65536 ports")
             known.append(len(table))
-            table.append(port)
-        self._packed[index] = memoryview(struct.pack(f"{len(known)}H", *known)).cast("H")
+            table.append(ports[number])
 
     def _merge_clocks(self) -> None:
         """The merged batches' clock: no better than the worst of the sources'."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ipaddress
 import time
-import tomllib
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -20,6 +19,7 @@ from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.leap import leap_seconds
 from twinstamp.owd.arrivals import ONE_WAY, Collector, Sent, TrainKey
 from twinstamp.owd.report import Options, Report, report_of
+from twinstamp.toml_table import Table, read_toml
 from twinstamp.train import Train, load_train, train_from_dict
 from twinstamp.units import format_ns, parse_time_ns
 
@@ -178,12 +178,7 @@ class Experiment:
 def load_experiment(path: str | Path) -> Experiment:
     """An experiment out of its TOML file. ConfigError names the file, the table and the key."""
     path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: is no TOML: {error}") from error
+    data = read_toml(path)
     try:
         experiment = experiment_from_dict(data, path.parent)
         experiment.check()
@@ -194,50 +189,50 @@ def load_experiment(path: str | Path) -> Experiment:
 
 def experiment_from_dict(data: Mapping[str, Any], folder: Path) -> Experiment:
     """An experiment out of what TOML holds; files of trains are looked for in ``folder``."""
-    top = _Table(data, "the experiment")
-    title = top.text("title", "")
-    start = top.take("start", None)
+    top = Table("the experiment", data)
+    title = top.take("title", str, "")
+    start = top.take("start", object)
     start_ns = None
     if start is not None:
         if not isinstance(start, datetime) or start.tzinfo is None:
             raise ConfigError("start: give a TOML date and time with its offset, as 2026-11-20T20:00:00Z")
         start_ns = int(start.timestamp()) * _NS + start.microsecond * 1000
-    sites = tuple(_site(name, value) for name, value in top.table("sites").items())
+    sites = tuple(_site(name, value) for name, value in top.need("sites", dict).items())
     if len(sites) < 2:
         raise ConfigError("sites: an experiment has two or more, as [sites.madrid]")
     names = {site.name for site in sites}
-    paths = tuple(_path(value, i, names) for i, value in enumerate(top.list("paths")))
+    paths = tuple(_path(value, i, names) for i, value in enumerate(top.take("paths", list, [])))
     if len({(p.source, p.destination) for p in paths}) < len(paths):
         raise ConfigError("paths: two lead from one site to the same other")
-    flights = tuple(_flight(value, i, folder) for i, value in enumerate(top.list("trains")))
+    flights = tuple(_flight(value, i, folder) for i, value in enumerate(top.take("trains", list, [])))
     if not flights:
         raise ConfigError("trains: there is none; give [[trains]] with from, to and file or a table")
     out = Experiment(
-        title, sites, paths, flights, top.time("duration", "10s"), start_ns, top.time("drain", "1s"),
-        top.integer("seed", 1),
+        title, sites, paths, flights, top.time_ns("duration", "10s"), start_ns, top.time_ns("drain", "1s"),
+        top.take("seed", int, 1),
     )  # fmt: skip
     top.end()
     return out
 
 
 def _site(name: str, data: object) -> Site:
-    table = _Table(data, f"sites.{name}")
-    card, address = table.text("card", "sim"), table.text("address")
+    table = Table(f"sites.{name}", data)
+    card, address = table.take("card", str, "sim"), table.need("address", str)
     try:
         ipaddress.ip_address(address)
     except ValueError:
         raise ConfigError(f"sites.{name}.address {address!r} is no IP address") from None
-    port = table.integer("port", 0)
-    clock_data = table.take("clock", None)
+    port = table.take("port", int, 0)
+    clock_data = table.take("clock", dict)
     site = Site(name, card, address, port)
     table.end()
     if site.simulated:
-        values = _Table(clock_data or {}, f"sites.{name}.clock")
-        bound = values.text("bound", "0ns")
+        values = Table(f"sites.{name}.clock", clock_data or {})
+        bound = values.take("bound", str, "0ns")
         clock = SimulatedClock(
-            ppb=values.integer("ppb", 0),
-            offset_ns=values.integer("offset_ns", 0),
-            locked=values.boolean("locked", True),
+            ppb=values.take("ppb", int, 0),
+            offset_ns=values.take("offset_ns", int, 0),
+            locked=values.take("locked", bool, True),
             bound_ns=-1 if bound == "unknown" else parse_time_ns(bound, f"sites.{name}.clock.bound"),
         )
         values.end()
@@ -248,80 +243,39 @@ def _site(name: str, data: object) -> Site:
 
 
 def _path(data: object, i: int, names: set[str]) -> NetPath:
-    table = _Table(data, f"paths[{i}]")
-    source, destination = table.text("from"), table.text("to")
+    table = Table(f"paths[{i}]", data)
+    source, destination = table.need("from", str), table.need("to", str)
     for end in (source, destination):
         if end not in names:
             raise ConfigError(f"paths[{i}]: no site {end!r}")
     out = NetPath(
-        source, destination, table.time("delay"), table.time("jitter", "0ns"), table.number("loss", 0.0),
-        table.number("duplicate", 0.0), table.number("reorder", 0.0), table.time("reorder_delay", "10us"),
-        table.integer("seed", i + 1), table.integer("mtu", 9000),
-    )  # fmt: skip
+        source,
+        destination,
+        delay_ns=parse_time_ns(table.need("delay", str), f"paths[{i}].delay"),
+        jitter_ns=table.time_ns("jitter", "0ns"),
+        loss=table.take("loss", float, 0.0),
+        duplicate=table.take("duplicate", float, 0.0),
+        reorder=table.take("reorder", float, 0.0),
+        reorder_delay_ns=table.time_ns("reorder_delay", "10us"),
+        seed=table.take("seed", int, i + 1),
+        mtu=table.take("mtu", int, 9000),
+    )
     table.end()
     return out
 
 
 def _flight(data: object, i: int, folder: Path) -> Flight:
-    table = _Table(data, f"trains[{i}]")
-    source, destination = table.text("from"), table.text("to")
-    file, inline = table.take("file", None), table.take("train", None)
+    table = Table(f"trains[{i}]", data)
+    source, destination = table.need("from", str), table.need("to", str)
+    file, inline = table.take("file", str), table.take("train", dict)
     table.end()
     if (file is None) == (inline is None):
         raise ConfigError(f"trains[{i}]: give `file` or a table `train`, one of them")
     try:
-        train = load_train(folder / str(file)) if file is not None else train_from_dict(inline)
+        train = load_train(folder / file) if file is not None else train_from_dict(inline)
     except ConfigError as error:
         raise ConfigError(f"trains[{i}]: {error}") from error
     return Flight(source, destination, train)
-
-
-class _Table:
-    """Keys of a TOML table, each taken once; what is left at the end is a mistake."""
-
-    def __init__(self, data: object, what: str) -> None:
-        if not isinstance(data, dict):
-            raise ConfigError(f"{what}: give a table")
-        self._data, self._what = dict(data), what
-
-    def take(self, key: str, *default: Any) -> Any:
-        if key not in self._data and not default:
-            raise ConfigError(f"{self._what}: {key} is missing")
-        return self._data.pop(key, *default)
-
-    def _typed(self, key: str, kind: type, name: str, default: tuple[Any, ...]) -> Any:
-        value = self.take(key, *default)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{self._what}.{key} is {str(value)[:60]!r}: give {name}")
-        return value
-
-    def text(self, key: str, *default: str) -> str:
-        return str(self._typed(key, str, "a text", default))
-
-    def integer(self, key: str, *default: int) -> int:
-        return int(self._typed(key, int, "a whole number", default))
-
-    def boolean(self, key: str, *default: bool) -> bool:
-        return bool(self._typed(key, bool, "true or false", default))
-
-    def number(self, key: str, *default: float) -> float:
-        value = self.take(key, *default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{self._what}.{key} is {str(value)[:60]!r}: give a number")
-        return float(value)
-
-    def time(self, key: str, *default: str) -> int:
-        return parse_time_ns(self.text(key, *default), f"{self._what}.{key}")
-
-    def table(self, key: str) -> dict[str, Any]:
-        return dict(self._typed(key, dict, "a table", ()))
-
-    def list(self, key: str) -> list[Any]:
-        return list(self._typed(key, list, "tables, as [[" + key + "]]", ([],)))
-
-    def end(self) -> None:
-        if self._data:
-            raise ConfigError(f"{self._what}: no key {next(iter(self._data))!r}")
 
 
 # The run

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packet trains: built, checked, listed, written to files, sent by a card (docs/trains.md)."""
 
-from twinstamp.train.files import load_train, train_from_dict
+from twinstamp.train.files import load_train, to_json, to_toml, train_from_dict
 from twinstamp.train.laws import (
     Chirp,
     Choice,
@@ -32,5 +32,7 @@ __all__ = [
     "Uniform",
     "Vlan",
     "load_train",
+    "to_json",
+    "to_toml",
     "train_from_dict",
 ]

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import MISSING, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from twinstamp.errors import ConfigError
+from twinstamp.toml_table import parse_toml, read_text
 from twinstamp.train.fixed import format_exact
 from twinstamp.train.laws import Chirp, Choice, Constant, Fixed, GapList, Poisson, SizeList, Uniform
 from twinstamp.train.train import Train, Vlan
@@ -24,16 +24,14 @@ _TABLES: dict[str, dict[str, Any]] = {"gap": _GAPS, "size": _SIZES}
 def load_train(path: str | Path) -> Train:
     """The train in a TOML file (or a JSON one, by the name's ending). ConfigError names file and key."""
     path = Path(path)
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{path}: larger than {MOST_BYTES >> 20} MiB, so no train's file")
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, JSONDecodeError, UnicodeDecodeError
-        kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise ConfigError(f"{path}: not {kind}: {error or 'nested too deeply'}") from error
+    text = read_text(path, limit=MOST_BYTES)
+    if path.suffix == ".json":
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: not JSON: {error or 'nested too deeply'}") from error
+    else:
+        data = parse_toml(text, str(path))
     try:
         return train_from_dict(data)
     except ConfigError as error:

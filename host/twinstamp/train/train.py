@@ -36,8 +36,6 @@ from twinstamp.train.laws import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
 MOST_PACKETS = (1 << 32) - 1  # of a train: STAMP's sequence number counts no further
@@ -338,28 +336,6 @@ class Train:
                 f"the gap is {short(int(time[i] - time[i - 1]))})"
             )
         return result
-
-    # As text, as a picture
-
-    def to_toml(self) -> str:
-        """TOML that ``load_train`` reads back to an equal train."""
-        from twinstamp.train.files import to_toml
-
-        return to_toml(self)
-
-    def to_json(self) -> str:
-        """JSON that ``load_train`` reads back to an equal train."""
-        from twinstamp.train.files import to_json
-
-        return to_json(self)
-
-    def plot(self, path: str | Path) -> None:
-        """A picture of the schedule (PNG, SVG or PDF, by the name): gaps and sizes over time; needs
-        matplotlib (extra ``plots``).
-        """
-        from twinstamp.train.plot import plot_train
-
-        plot_train(self, path)
 
 
 def format_short(seconds: Fraction) -> str:

@@ -610,6 +610,7 @@ nb::object CaptureReader::read() {
             }
         }
         frames_ += n;
+        for (u64 i = 0; i < n; ++i) captured_ += columns->caplen[i];
     }
     if (n == 0 && !deliver_empty) return nb::none();
     auto* lease = new Lease(block_, block_use_, columns, std::move(columns_use));
@@ -658,6 +659,7 @@ void bind_capture_reader(nb::module_& m) {
         .def("interfaces", &CaptureReader::interfaces)
         .def_prop_ro("format", &CaptureReader::format_name)
         .def_prop_ro("frames", &CaptureReader::frames)
+        .def_prop_ro("captured", &CaptureReader::captured)
         .def_prop_ro("bytes_read", &CaptureReader::bytes_read)
         .def_prop_ro("truncated", &CaptureReader::truncated)
         .def_prop_ro("size", &CaptureReader::size)

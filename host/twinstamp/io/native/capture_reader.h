@@ -53,6 +53,7 @@ class CaptureReader {
 
     const char* format_name() const;
     u64 frames() const { return frames_; }
+    u64 captured() const { return captured_; }
     u64 bytes_read() const { return block_base_ + begin_; }
     std::optional<std::string> truncated() const { return truncated_; }
     i64 size() const { return source_.file_size(); }
@@ -107,7 +108,7 @@ class CaptureReader {
     bool in_section_ = false;
     u64 pending_log_bytes_ = 0;
 
-    u64 frames_ = 0;
+    u64 frames_ = 0, captured_ = 0;
     std::optional<std::string> error_;
     std::optional<std::string> truncated_;
 };

@@ -131,7 +131,7 @@ class CaptureWriter {
             f.options_big_endian = options_big_endian;
         }
         if (which_comment) f.which_comment = which_comment->data();
-        const u64 before = frames_;
+        const u64 before = taken_.frames;
         nb::gil_scoped_release unlocked;
         if (pcap_) {
             write_pcap(f, port_ok ? port_ok->data() : nullptr, port_ok ? port_ok->shape(0) : 0);
@@ -139,7 +139,7 @@ class CaptureWriter {
             write_pcapng(f, comments);
         }
         if (flush_always_) flush();
-        return frames_ - before;
+        return taken_.frames - before;
     }
 
     // Describes port number `port` of a table of ports; pcapng only.
@@ -157,7 +157,7 @@ class CaptureWriter {
         if (failed_) throw CaptureError("DeviceError", *failed_);
         Known& known = this->known(table, port);
         if (pcap_ || !known.described) throw std::invalid_argument("no such port in this pcapng capture");
-        if (known.local >= 0) return;
+        if (here(known)) return;
         if (!in_section_) start_section();
         start_interface(known);
     }
@@ -196,7 +196,7 @@ class CaptureWriter {
             used_ = 0;
             write_out(buffer_.data(), n);
         }
-        flushed_frames_ = frames_;
+        flushed_ = taken_;
     }
 
     // Writes what is left, cuts an old file's rest off and puts its magic number in. Once.
@@ -233,13 +233,25 @@ class CaptureWriter {
         if (error) std::rethrow_exception(error);
     }
 
-    u64 frames() const { return frames_; }
+    u64 frames() const { return taken_.frames; }
+    u64 captured() const { return taken_.captured; }
+    u64 comments() const { return taken_.comments; }
     u64 bytes() const { return bytes_ + used_; }
 
   private:
+    // What was written: frames, their captured bytes, comments that we added to them.
+    struct Taken {
+        u64 frames = 0, captured = 0, comments = 0;
+        void add(u64 count, u64 bytes) {
+            frames += count;
+            captured += bytes;
+        }
+    };
+
     struct Known {
         bool described = false;
-        i64 local = -1;  // number in the section being written
+        i64 local = -1;   // number in the section `section`
+        u64 section = 0;  // section in which it was last described
         Interface interface;
     };
 
@@ -257,7 +269,7 @@ class CaptureWriter {
                            : code == EFBIG                  ? "the limit of file sizes is reached (ulimit -f)"
                                                             : "check the device";
         failed_ = format("%s: %s: cannot write: %s; %llu frames are written; %s", name_.c_str(), where,
-                         std::strerror(code), static_cast<unsigned long long>(frames_), next);
+                         std::strerror(code), static_cast<unsigned long long>(taken_.frames), next);
         throw CaptureError("DeviceError", *failed_, code);
     }
 
@@ -294,7 +306,7 @@ class CaptureWriter {
     }
 
     void cut(u64 partial) {
-        frames_ = flushed_frames_;
+        taken_ = flushed_;
         used_ = 0;
         if (!failed_) failed_ = name_ + ": writing was interrupted";
         if (regular_ && partial) {
@@ -310,13 +322,13 @@ class CaptureWriter {
         if (n >= kDirectSpan) {
             flush();
             write_out(p, n);
-            frames_ += count;
-            flushed_frames_ = frames_;
+            taken_.add(count, n - count * kRecordHeader);
+            flushed_ = taken_;
             return;
         }
         std::memcpy(room(n), p, n);
         used_ += n;
-        frames_ += count;
+        taken_.add(count, n - count * kRecordHeader);
     }
 
     // Is what lies before frame i in the source a record header of this file's kind that says what the
@@ -390,7 +402,7 @@ class CaptureWriter {
             store32(h + 12, f.length[i], false);
             if (f.caplen[i]) std::memcpy(h + kRecordHeader, f.data + f.offset[i], f.caplen[i]);
             used_ += record;
-            ++frames_;
+            taken_.add(1, f.caplen[i]);
             ++i;
         }
     }
@@ -407,9 +419,7 @@ class CaptureWriter {
         swap_ = big_endian != kBigEndianHost;
         local_count_ = 0;
         in_section_ = true;
-        for (auto& table : known_) {
-            for (auto& port : table) port.local = -1;
-        }
+        ++section_;  // no port is described in it yet
     }
 
     // Our own section header, in this machine's byte order.
@@ -455,6 +465,14 @@ class CaptureWriter {
         store32(b + 4, total, swap_);
         store32(b + total - 4, total, swap_);
         used_ += total;
+        number(port);
+    }
+
+    // Whether a port is described in the section being written.
+    bool here(const Known& port) const { return port.section == section_ && port.local >= 0; }
+
+    void number(Known& port) {
+        port.section = section_;
         port.local = local_count_++;
     }
 
@@ -483,13 +501,13 @@ class CaptureWriter {
             Known& port = known(0, block->port);
             port.described = true;
             port.interface = block->interface;
-            port.local = local_count_++;
+            number(port);
             if (block->interface.local == 0) section_base_ = block->port;
         } else if (block->type == kInterfaceStatistics && size >= 24) {
             const u32 local = load32(b + 8, swap_);
             if (known_.size() > 0 && section_base_ + u64{local} < known_[0].size()) {
-                const i64 mapped = known_[0][section_base_ + local].local;
-                if (mapped >= 0) store32(b + 8, static_cast<u32>(mapped), swap_);
+                const Known& port = known_[0][section_base_ + local];
+                if (here(port)) store32(b + 8, static_cast<u32>(port.local), swap_);
             }
         }
     }
@@ -584,7 +602,7 @@ class CaptureWriter {
                 if (const u8* b = same_block(f, i, port, total)) {
                     std::memcpy(room(total), b, total);
                     used_ += total;
-                    ++frames_;
+                    taken_.add(1, f.caplen[i]);
                     continue;
                 }
             }
@@ -598,13 +616,13 @@ class CaptureWriter {
     Known& interface(const Frames& f, u64 i) {
         const u32 number = f.port[i];
         Known* port = &known(f.table, number);
-        if (port->local >= 0) return *port;
+        if (here(*port)) return *port;
         if (f.table == 0) {
-            while (!pending_.empty() && port->local < 0) {
+            while (!pending_.empty() && !here(*port)) {
                 emit_logged();
                 port = &known(f.table, number);
             }
-            if (port->local >= 0) return *port;
+            if (here(*port)) return *port;
         }
         if (!port->described) {
             throw std::out_of_range(
@@ -663,7 +681,10 @@ class CaptureWriter {
             store32(value, word, swap_);
             at += put_option(b + at, kOptFlags, value, 4);
         }
-        if (comment) at += put_option(b + at, kOptComment, comment->data(), comment->size());
+        if (comment) {
+            at += put_option(b + at, kOptComment, comment->data(), comment->size());
+            ++taken_.comments;
+        }
         if (at != options_begin) {
             std::memset(b + at, 0, 4);  // opt_endofopt
             at += 4;
@@ -684,7 +705,7 @@ class CaptureWriter {
         store32(b + 4, static_cast<u32>(total), swap_);
         store32(b + total - 4, static_cast<u32>(total), swap_);
         used_ += total;
-        ++frames_;
+        taken_.add(1, caplen);
     }
 
     int fd_;
@@ -695,7 +716,7 @@ class CaptureWriter {
     std::vector<u8> buffer_;
     u64 used_ = 0;
     u64 bytes_ = 0;  // handed to the system
-    u64 frames_ = 0, flushed_frames_ = 0;
+    Taken taken_, flushed_;
     u8 magic_[4] = {};
     bool have_magic_ = false;
 
@@ -703,6 +724,7 @@ class CaptureWriter {
 
     bool in_section_ = false, section_big_endian_ = kBigEndianHost, swap_ = false;
     i64 local_count_ = 0;
+    u64 section_ = 0;
     u32 section_base_ = 0;
     std::vector<std::vector<Known>> known_;  // by table (0: the reader this writer was made like), port
     std::shared_ptr<BlockQueue> queue_;
@@ -727,6 +749,8 @@ void bind_capture_writer(nb::module_& m) {
         .def("flush", &CaptureWriter::flush)
         .def("finish", &CaptureWriter::finish)
         .def_prop_ro("frames", &CaptureWriter::frames)
+        .def_prop_ro("captured", &CaptureWriter::captured)
+        .def_prop_ro("comments", &CaptureWriter::comments)
         .def_prop_ro("bytes", &CaptureWriter::bytes);
 }
 
