@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,3 +208,39 @@ def test_an_answers_copy_has_its_own_departure(monkeypatch):
     (back,) = [train.judged.arrivals for train in report.trains if train.key.way == "back"]
     assert len(back) == 20 and len(np.unique(back.sequence)) == 10
     assert len(np.unique(back.sent_ns)) == 20
+
+
+def test_an_interface_that_refused_packets_did_not_send_them():
+    """Experiments on ordinary interfaces: the account has the numbers that left, not the first so many."""
+    from twinstamp.card.linux_trains import LinuxTrainRun
+    from twinstamp.card.trains import TRAIN_DEPARTURE
+    from twinstamp.owd.experiment import _account
+    from twinstamp.train import Constant, Fixed, Train
+
+    class Run(LinuxTrainRun):
+        """Four packets, of which the second was refused."""
+
+        def __init__(self) -> None:
+            self.synchronised = True
+
+        def taken(self):
+            return np.array([0, 2, 3])
+
+        def departures(self):
+            return np.zeros(0, TRAIN_DEPARTURE)
+
+        def status(self):
+            return SimpleNamespace(sent=3, late=0, worst_delay=0)
+
+    class Card:
+        def utc_offset(self):
+            return SimpleNamespace(utc_ns=lambda ns: ns)
+
+    train = Train(
+        packets=4, gap=Constant("1us"), size=Fixed(90), source="10.0.0.1", destination="10.0.0.2",
+        source_mac="02:00:00:00:00:01", destination_mac="02:00:00:00:00:02",
+    )  # fmt: skip
+    flight = SimpleNamespace(train=train, source="a", destination="b")
+    account, told = _account(flight, Run(), SimpleNamespace(card=Card()), 1_000_000)
+    assert (account.sequence.tolist(), told["sent"]) == ([0, 2, 3], 3)
+    assert account.sent_ns.tolist() == (1_000_000 + train.schedule().ns()[[0, 2, 3]]).tolist()
