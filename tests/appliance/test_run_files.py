@@ -317,6 +317,8 @@ def test_an_output_that_breaks_does_not_stop_the_others(tmp_path):
     reader = threading.Thread(target=read_a_little)
     reader.start()
     path = appliance(tmp_path, files=["feed.pcap"], servers=2)
+    (tmp_path / "balance.key").write_bytes(bytes(range(32)))  # one by which both have a third of the flows
+    (tmp_path / "balance.key").chmod(0o600)
     path.write_text(path.read_text().replace("workers = 1", "workers = 1\nbatch_frames = 256"))
     with pytest.raises(DeviceError, match=r"server s1 .*the report says"):
         run(path)

@@ -31,13 +31,20 @@ _FATES = {
 
 
 class FlowCount:
-    """Distinct flows by linear counting (Whang et al., 1990): within 1 % up to five million flows."""
+    """Distinct flows by linear counting (Whang et al., 1990): within 1 % up to five million flows.
+
+    By the hash's lowest bits: its highest choose the server, so one server's flows share them.
+    """
 
     def __init__(self) -> None:
         self._seen = np.zeros(1 << _FLOW_BITS, np.bool_)
 
     def add(self, hashes: npt.NDArray[np.uint64]) -> None:
-        self._seen[(hashes >> np.uint64(64 - _FLOW_BITS)).astype(np.int64)] = True
+        self._seen[(hashes & np.uint64((1 << _FLOW_BITS) - 1)).astype(np.int64)] = True
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._seen.nbytes
 
     def estimate(self) -> int:
         size = len(self._seen)
@@ -57,6 +64,12 @@ class ServerState:
         self.flows = FlowCount()
         self.alive = True
         self.error: TwinstampError | None = None  # its output is broken for good
+        self.trouble: str | None = None  # what was told of an output that is dead
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the map that counts its flows, and of its output's buffer."""
+        return self.flows.memory_bytes + self.output.memory_bytes
 
 
 class Pipeline:
@@ -136,6 +149,10 @@ class Pipeline:
             self.classifier.set_states({server.name: alive for server, alive in changed})
             for server, alive in changed:
                 server.alive = alive
+        for server in self.servers:
+            if server.output.trouble not in (None, server.trouble):
+                self._events.append(f"server {server.name}: {server.output.trouble}")
+            server.trouble = server.output.trouble
         return [(server.name, alive) for server, alive in changed]
 
     def finish(self) -> None:
@@ -169,6 +186,17 @@ class Pipeline:
         if server.alive:
             server.alive = False
             self.classifier.set_alive(server.name, False)
+        # What was taken for sent, and is not there: it stood in a buffer.
+        if (written := server.output.written()) is not None:
+            self._settle_copies(server, written[0] - server.frames, written[1] - server.bytes)
+
+    def _settle_copies(self, server: ServerState, frames: int, size: int) -> None:
+        """Of copies that counted as failed, or back to those where negative: so many were sent."""
+        server.frames += frames
+        server.bytes += size
+        server.failed -= frames
+        self.ledger.copies_sent.add(frames, size)
+        self.ledger.copies_failed.add(-frames, -size)
 
     def _take_released(self) -> None:
         while (released := self.classifier.take_released()) is not None:
@@ -198,25 +226,28 @@ class Pipeline:
         frames = np.frombuffer(out.copy_frame, np.uint32)
         numbers = np.frombuffer(out.copy_server, np.uint16)
         hashes = np.frombuffer(out.hash, np.uint64)
+        # What the rules ask for; what went out is counted where it goes out.
+        self.ledger.copies_attempted.add(len(frames), int(caplen[frames].sum(dtype=np.int64)))
         # Copies sorted by server, frames of one server in their order.
         order = np.argsort(numbers, kind="stable")
         edges = np.flatnonzero(np.diff(numbers[order])) + 1
         for part in np.split(order, edges):
             server = self.servers[int(numbers[part[0]])]
             index = frames[part]
-            try:
-                if server.error is not None:  # broken earlier in this batch
-                    raise server.error
-                sent = server.output.send(batch, index, tags)
-            except TwinstampError as error:
-                self._break(server, error)
-                sent = Sent(0, 0, len(index), int(caplen[index].sum(dtype=np.int64)))
+            broken = server.error  # earlier in this batch
+            sent = Sent(0, 0, len(index), int(caplen[index].sum(dtype=np.int64)))
+            if broken is None:
+                try:
+                    sent = server.output.send(batch, index, tags)
+                except TwinstampError as error:
+                    broken = error
             server.frames += sent.frames
             server.bytes += sent.bytes
             server.failed += sent.failed_frames
             server.flows.add(hashes[index])
-            self.ledger.copies_attempted.add(sent.frames + sent.failed_frames, sent.bytes + sent.failed_bytes)
             self.ledger.copies_sent.add(sent.frames, sent.bytes)
             self.ledger.copies_failed.add(sent.failed_frames, sent.failed_bytes)
+            if broken is not None:
+                self._break(server, broken)
         if self._clock_ns is not None:
             self.added_delay.add(self._clock_ns() - batch.timestamp_ns[frames])

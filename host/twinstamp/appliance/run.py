@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twinstamp.appliance.config import (
@@ -22,7 +22,7 @@ from twinstamp.appliance.config import (
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
 from twinstamp.appliance.pipeline import Output, Pipeline
 from twinstamp.balance import Secret
-from twinstamp.errors import ConfigError, DeviceError, InputError, TwinstampError
+from twinstamp.errors import ConfigError, DeviceError, InputError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import CaptureReader, open_capture, refuse_input
 from twinstamp.io.live import LiveSource, check_interface
@@ -77,10 +77,11 @@ class Appliance:
 
     def __init__(self, config: ApplianceConfig) -> None:
         self.config = config
-        self._stop = threading.Event()
+        self._stop = False  # set by signal handlers: a lock of an Event could be held by the handler below
         self._stack = ExitStack()
         self.events: list[str] = []
-        self.started_ns = time.time_ns()
+        self._lost: DeviceError | None = None  # a source that broke
+        self._started_s = time.monotonic()
         try:
             self._open()
         except BaseException:
@@ -123,9 +124,11 @@ class Appliance:
             self.events.append(f"no rule sends anything to group {', '.join(unused)}")
         tag_vlan = window.tag_vlan if window is not None and window.action == "tag" else None
         opened: dict[str, Output] = {}
+        links = sum(output.file is None for output in config.outputs.values())
         for name, output in config.outputs.items():
             if output.file is None:
-                opened[name] = InterfaceOutput(output, tag_vlan)
+                # All of them together hold a batch up for 2 ms at most.
+                opened[name] = InterfaceOutput(output, tag_vlan, retry_ms=2.0 / links)
                 self._stack.callback(opened[name].close)
         # Frames wait in the rings from now until run(), and then while Python collects its garbage, which
         # a process of this size does for tens of milliseconds: all that takes time comes before.
@@ -250,7 +253,7 @@ class Appliance:
 
     def stop(self) -> None:
         """Asks run() to end: what the kernel holds for us is still taken, delivered and counted."""
-        self._stop.set()
+        self._stop = True
         for source in self._sources:
             if isinstance(source, FileSource):
                 source.reader.cancel()  # it may be waiting for a pipe
@@ -262,66 +265,34 @@ class Appliance:
 
         Raises InputError for damaged captures after everything before the damage was delivered.
         """
-        next_check = 0.0
-        stop_ns: int | None = None
-        failure: TwinstampError | None = None
-        try:
-            while True:
-                if self._stop.is_set() and stop_ns is None:
-                    stop_ns = time.time_ns()
-                try:
-                    batch = self._merge.poll(_POLL_S if stop_ns is None else 0.01)
-                except DeviceError as error:
-                    self.events.append(str(error))
+        failure: BaseException | None = None
+        # Whatever ends it, what was taken is delivered, all is closed, and a report tells.
+        steps: tuple[Callable[[], None], ...] = (
+            partial(self._take_all, progress), self._take_rest, self.pipeline.finish, self.pipeline.close,
+        )  # fmt: skip
+        for step in steps:
+            try:
+                step()
+            except BaseException as error:
+                if failure is None:
                     failure = error
-                    if len(self._sources) == 1:
-                        break
-                    continue
-                if batch is not None:
-                    with batch:
-                        late = bool(
-                            self.live
-                            and stop_ns is not None
-                            and len(batch)
-                            and batch.timestamp_ns[0] > stop_ns
-                        )
-                        self.pipeline.process(batch)
-                    # Files have no stop time: what is read is delivered, and no more is read. What is on a
-                    # card's wires still comes.
-                    if late or (stop_ns is not None and not self.live and self._card is None):
-                        break
-                elif self._merge.ended or (stop_ns is not None and self._card is None):
-                    break
-                if self.live:
-                    self.pipeline.tick(time.time_ns())
-                    now = time.monotonic()
-                    if now >= next_check:
-                        next_check = now + _LINK_CHECK_S
-                        for name, alive in self.pipeline.check_servers():
-                            self.events.append(f"server {name} {'came back' if alive else 'went down'}")
-                if progress is not None:
-                    progress()
-            while (batch := self._merge.flush()) is not None:
-                with batch:
-                    self.pipeline.process(batch)
-            self.pipeline.finish()
-            if self._card is not None:
-                self.events += self._card.remarks()
-            report = self.report()
-        finally:
-            self.pipeline.close()
-        report["events"] = list(self.events)  # closing may have added some
+                    self.events.append(f"the run has ended early: {error}")
+        if self._card is not None:
+            self.events += self._card.remarks()
+        report = self.report()
         unwritten: ConfigError | None = None
         try:
             self._report.write(report)
         except ConfigError as error:
             unwritten = error
         self._stack.close()
+        if failure is not None:
+            raise failure
         damaged = [source for source in (self._card, *self._sources) if getattr(source, "damage", None)]
         if damaged:
             raise InputError(f"{damaged[0].damage}; the frames before it were delivered")
-        if failure is not None:
-            raise failure
+        if self._lost is not None:
+            raise self._lost
         broken = self.pipeline.broken
         if broken:
             name, cause = broken[0]
@@ -331,6 +302,57 @@ class Appliance:
         if unwritten is not None:
             raise unwritten
         return report
+
+    def _take_all(self, progress: Callable[[], None] | None) -> None:
+        """The loop: until the input ends or stop()."""
+        next_check = 0.0
+        stop_ns: int | None = None
+        if self.live:
+            self._look_around()  # servers that are down from the start
+        while True:
+            if self._stop and stop_ns is None:
+                stop_ns = time.time_ns()
+            try:
+                batch = self._merge.poll(_POLL_S if stop_ns is None else 0.01)
+            except DeviceError as error:
+                self.events.append(str(error))
+                self._lost = error
+                if len(self._sources) == 1:
+                    return
+                continue
+            if batch is not None:
+                with batch:
+                    late = bool(
+                        self.live and stop_ns is not None and len(batch) and batch.timestamp_ns[0] > stop_ns
+                    )
+                    self.pipeline.process(batch)
+                # Files have no stop time: what is read is delivered, and no more is read. What is on a card's
+                # wires still comes.
+                if late or (stop_ns is not None and not self.live and self._card is None):
+                    return
+            elif self._merge.ended or (stop_ns is not None and self._card is None):
+                return
+            if self.live:
+                self.pipeline.tick(time.time_ns())
+                now = time.monotonic()
+                if now >= next_check:
+                    next_check = now + _LINK_CHECK_S
+                    self._look_around()
+            if progress is not None:
+                progress()
+
+    def _look_around(self) -> None:
+        """Four times a second: the servers' links, and the kernel's counters, which have 32 bits."""
+        for name, alive in self.pipeline.check_servers():
+            self.events.append(f"server {name} {'came back' if alive else 'went down'}")
+        for source in self._sources:
+            source.statistics()
+
+    def _take_rest(self) -> None:
+        """What the merge still holds."""
+        while (batch := self._merge.flush()) is not None:
+            with batch:
+                self.pipeline.process(batch)
 
     def close(self) -> None:
         """Closes everything, for a run that never was."""
@@ -360,7 +382,7 @@ class Appliance:
                 "memory_bytes": statistics["memory_bytes"],
             }
         delay = pipeline.added_delay
-        seconds = (time.time_ns() - self.started_ns) / 1e9
+        seconds = max(time.monotonic() - self._started_s, 1e-9)  # the wall clock may be set meanwhile
         return {
             "seconds": round(seconds, 3),
             "ledger": pipeline.ledger.as_dict(),
@@ -426,6 +448,7 @@ class Appliance:
             "reorder": self._merge.statistics().memory_bytes,
             "window": report["duplicates"].get("memory_bytes", 0),
             "rules": self.pipeline.classifier.table_bytes,
+            "servers": sum(server.memory_bytes for server in self.pipeline.servers),
             "fragments_at_most": config.fragments.hold_bytes,
         }
         report["events"] = list(self.events)

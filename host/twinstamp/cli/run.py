@@ -53,7 +53,9 @@ def run(options: argparse.Namespace) -> int:
     with ReportFile(options.json) as json_report, Appliance(config) as appliance:
         stop = {
             number: signal.signal(number, lambda *_: appliance.stop())
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+            # What the caller ignores (nohup) stays so.
+            if signal.getsignal(number) != signal.SIG_IGN or number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
             report = _run(appliance, quiet)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that are missing or made anew, and signals, on interfaces of the test's own namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from twinstamp.io.live import LiveSource
+
+from tests.appliance.test_run_files import conversation
+from tests.appliance.test_run_live import Running, collect, document, send, until
+from tests.conftest import ROOT
+from tests.io_live.conftest import ip, net, netns
+
+__all__ = ["net", "netns"]
+pytestmark = pytest.mark.root
+
+
+def servers(count: int) -> dict[str, dict[str, str]]:
+    return {f"s{k}": {"interface": f"oa{k}"} for k in range(count)}
+
+
+def test_an_interface_that_is_made_anew_gets_its_frames(net, tmp_path):
+    """A virtual machine that restarts: the same name, another interface."""
+    for k in range(2):
+        net.pair(f"oa{k}", f"ob{k}")
+    frames = [frame for _, frame in conversation(60, 1)]
+    running = Running(document(servers(2), window=2), tmp_path)
+    pipeline = running.appliance.pipeline
+    ip("link", "del", "oa0")
+    until(lambda: not pipeline.servers[0].alive)
+    net.pair("oa0", "ob0")
+    until(lambda: pipeline.servers[0].alive)
+    sinks = [LiveSource(f"ob{k}", ring_mib=8, block_timeout_ms=50) for k in range(2)]
+    send("va", frames)
+    until(lambda: pipeline.ledger.received.frames == len(frames))
+    report = running.stop()
+    got = [collect(sink) for sink in sinks]
+    for sink in sinks:
+        sink.close()
+    assert sorted(got[0] + got[1]) == sorted(frames) and got[0] and got[1]
+    assert report["servers"]["s0"]["send_errors"] == 0
+    assert "server s0 came back" in report["events"]
+
+
+def test_made_anew_between_two_looks(net, tmp_path):
+    """Deleted and there again before anybody looked: found by its number."""
+    net.pair("oa0", "ob0")
+    running = Running(document(servers(1), window=2), tmp_path)
+    pipeline = running.appliance.pipeline
+    ip("link", "del", "oa0")
+    net.pair("oa0", "ob0")
+    time.sleep(0.6)  # two looks
+    frames = [frame for _, frame in conversation(20, 1)]
+    with LiveSource("ob0", ring_mib=8, block_timeout_ms=50) as sink:
+        send("va", frames)
+        until(lambda: pipeline.ledger.received.frames == len(frames))
+        report = running.stop()
+        assert collect(sink) == frames
+    assert report["ledger"]["copies"]["send_errors"]["frames"] == 0
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_server_that_is_not_there_at_the_start_is_a_dead_one(net, tmp_path, missing):
+    net.pair("oa0", "ob0")
+    if not missing:
+        net.pair("oa1", "ob1")
+        ip("link", "set", "dev", "oa1", "down")
+    frames = [frame for _, frame in conversation(60, 1)]
+    running = Running(document(servers(2), window=2), tmp_path)
+    pipeline = running.appliance.pipeline
+    with LiveSource("ob0", ring_mib=8, block_timeout_ms=50) as sink:
+        until(lambda: not pipeline.servers[1].alive)
+        send("va", frames)
+        until(lambda: pipeline.ledger.received.frames == len(frames))
+        assert sorted(collect(sink)) == sorted(frames)
+    if missing:
+        net.pair("oa1", "ob1")
+    else:
+        ip("link", "set", "dev", "oa1", "up")
+    until(lambda: pipeline.servers[1].alive)
+    with LiveSource("ob1", ring_mib=8, block_timeout_ms=50) as sink:
+        send("va", frames)
+        until(lambda: pipeline.ledger.received.frames == 2 * len(frames))
+        report = running.stop()
+        assert collect(sink)
+    assert report["events"][:2] == ["server s1 went down", "server s1 came back"]
+    assert report["ledger"]["copies"]["send_errors"]["frames"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_leaves_report_and_captures(net, tmp_path, number):
+    """A closed terminal sends SIGHUP: it ends the run as SIGTERM does."""
+    text = (
+        '[appliance]\nreport = "report.json"\n[[source]]\ninterface = "vb"\n'
+        '[balance]\nsecret_file = "balance.key"\n'
+        '[[group]]\nname = "dpi"\n[[group.server]]\nname = "s0"\nfile = "s0.pcapng"\n'
+    )
+    (tmp_path / "a.toml").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host'}:{ROOT / 'gpu_kernels'}"}
+    frames = [frame for _, frame in conversation(50, 1)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "twinstamp.cli", "run", "--quiet", str(tmp_path / "a.toml")], env=environment
+    ) as child:
+        try:
+            until(lambda: (tmp_path / "s0.pcapng").exists(), 20)
+            time.sleep(0.5)
+            send("va", frames)
+            time.sleep(0.5)
+            child.send_signal(number)
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["ledger"]["received"]["frames"] == len(frames)
+    assert (tmp_path / "s0.pcapng").stat().st_size > 50 * 60
