@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several live sources as one, in the order of their stamps (docs/live.md; DESIGN: Order)."""
+"""Several sources as one, in the order of their stamps (docs/live.md; DESIGN: Order)."""
 
 from __future__ import annotations
 
+import math
 import select
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
 
 from twinstamp.errors import ConfigError, DeviceError, InputError
 from twinstamp.frames import ClockState, FrameBatch, GrowingU16, Port, PortTable
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _BATCHES_PER_ROUND = 4  # read from one source before the next gets its turn
+_CHUNK_FRAMES = 1024  # taken in of a capture before its newest stamp is looked at again
 
 
 class Source(Protocol):
@@ -104,6 +108,9 @@ class Merge:
         self._quantum_s = delay_ms * 1e-3 / 8
         self._maps = [GrowingU16() for _ in self.sources]  # port of the source -> port of the merge
         self._carry: dict[int, tuple[FrameBatch, int]] = {}  # batch half taken in, next frame
+        # Of captures: the newest stamp that each has given; the bytes that may be taken in of one at a time.
+        self._newest: list[float] = [-math.inf for _ in self.sources]
+        self._chunk_bytes = memory_mib * 1024 * 1024 // (4 * len(self.sources))
         self._clocks: list[ClockState | None] = [None] * len(self.sources)
         self._merged_clock: ClockState | None = None
         for index, source in enumerate(self.sources):
@@ -168,7 +175,9 @@ class Merge:
 
     def _round(self) -> FrameBatch | None:
         # The time before reading: what was stamped `delay` before it is readable now.
-        now = self._clock() if self._clock else None
+        if self._clock is None:
+            return self._round_of_captures()
+        now = self._clock()
         undrained = []
         full = False
         for index, source in list(self._live.items()):
@@ -189,7 +198,7 @@ class Merge:
                         break
                     self._carry[index] = (batch, 0)
                 # Stamped up to now, which is later than `now`: only a stamp in the real future counts.
-                if not self._take_in(index, self._clock() if self._clock else None):
+                if not self._take_in(index, self._clock()):
                     full = True
                     break
             if not drained:
@@ -197,6 +206,36 @@ class Merge:
         out = self._give_out(now, undrained=undrained)
         if out is None and full:
             out = self._give_out(now, early=True, undrained=undrained)
+        return out
+
+    def _round_of_captures(self) -> FrameBatch | None:
+        """Reads only the source whose newest stamp is lowest, a piece at a time: of the others nothing can go
+        out before it has come as far, and they would fill the buffer.
+        """
+        full = False
+        for _ in range(max(2 * len(self._live), self._batch_frames // _CHUNK_FRAMES)):
+            if not self._live:
+                break
+            index = min(self._live, key=self._newest.__getitem__)
+            if index not in self._carry:
+                try:
+                    batch = self.sources[index].poll(0)
+                except DeviceError as error:
+                    self._errors.append(error)
+                    self._drop(index)
+                    continue
+                if batch is None:
+                    if getattr(self.sources[index], "ended", False):
+                        self._drop(index)
+                        continue
+                    break
+                self._carry[index] = (batch, 0)
+            if not self._take_in(index, None, chunked=True):
+                full = True
+                break
+        out = self._give_out(None, undrained=list(self._live))
+        if out is None and full:
+            out = self._give_out(None, early=True, undrained=list(self._live))
         return out
 
     def _wait(self, seconds: float) -> None:
@@ -214,9 +253,10 @@ class Merge:
         self._merger.end(index)
         self._waitable.pop(index, None)
 
-    def _take_in(self, index: int, now: int | None) -> bool:
-        """Copies the batch under way into the buffer; False where it did not fit."""
+    def _take_in(self, index: int, now: int | None, *, chunked: bool = False) -> bool:
+        """Copies the batch under way, or a piece of it, into the buffer; False where it did not fit."""
         batch, start = self._carry[index]
+        end = len(batch)
         if len(self._maps[index]) != len(batch.ports):
             self._map_ports(index, batch.ports)
         if batch.clock is not self._clocks[index]:
@@ -225,14 +265,40 @@ class Merge:
         try:
             data, offset, caplen, length, timestamp_ns, port, flags = batch.raw
             numbers = self._maps[index].view
-            taken = self._merger.add(
-                index, data, offset, caplen, length, timestamp_ns, port, flags, numbers, start, now
-            )
+            if chunked:
+                end = min(end, start + _CHUNK_FRAMES)
+                sizes = np.cumsum(batch.caplen[start:end], dtype=np.int64)
+                end = start + max(1, int(np.searchsorted(sizes, self._chunk_bytes, "right")))
+                piece = slice(start, end)
+                columns: Any = [
+                    np.asarray(column)[piece]
+                    for column in (offset, caplen, length, timestamp_ns, port, flags)
+                ]
+                taken = self._merger.add(
+                    index,
+                    data,
+                    columns[0],
+                    columns[1],
+                    columns[2],
+                    columns[3],
+                    columns[4],
+                    columns[5],
+                    numbers,
+                    0,
+                    now,
+                )
+                if taken:
+                    newest = int(batch.timestamp_ns[start : start + taken].max())
+                    self._newest[index] = max(self._newest[index], newest)
+            else:
+                taken = self._merger.add(
+                    index, data, offset, caplen, length, timestamp_ns, port, flags, numbers, start, now
+                )
         except ValueError as error:
             raise InputError(f"source {index} of the merge: {error}") from error
         if start + taken < len(batch):
             self._carry[index] = (batch, start + taken)
-            return False
+            return start + taken == end
         del self._carry[index]
         batch.release()
         return True
