@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from twinstamp.io import open_capture
 from twinstamp.io.live import LiveSource
 
 from tests.appliance.test_run_files import conversation
@@ -120,3 +121,70 @@ def test_a_signal_leaves_report_and_captures(net, tmp_path, number):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["ledger"]["received"]["frames"] == len(frames)
     assert (tmp_path / "s0.pcapng").stat().st_size > 50 * 60
+
+
+def file_run(tmp_path, *names: str) -> subprocess.Popen[bytes]:
+    """The command on interface vb, with file servers of these names."""
+    text = (
+        '[appliance]\nreport = "report.json"\n[[source]]\ninterface = "vb"\n'
+        '[balance]\nsecret_file = "balance.key"\n[[group]]\nname = "dpi"\n'
+    )
+    text += "".join(f'[[group.server]]\nname = "s{k}"\nfile = "{name}"\n' for k, name in enumerate(names))
+    (tmp_path / "a.toml").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host'}:{ROOT / 'gpu_kernels'}"}
+    command = [sys.executable, "-m", "twinstamp.cli", "run", "--quiet", str(tmp_path / "a.toml")]
+    return subprocess.Popen(command, env=environment)
+
+
+def test_a_fifo_whose_reader_stalls_costs_its_own_server_only(net, tmp_path):
+    os.mkfifo(tmp_path / "s1.pcapng")
+    frames = [frame + bytes(800) for _, frame in conversation(50, 20)]
+    child = file_run(tmp_path, "s0.pcapng", "s1.pcapng")
+    reader = os.open(tmp_path / "s1.pcapng", os.O_RDONLY)  # opened, and never read
+    try:
+        until(lambda: (tmp_path / "s0.pcapng").exists(), 20)
+        time.sleep(1.0)
+        for _ in range(4):
+            send("va", frames, 0.002)
+        time.sleep(1.5)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 1
+    finally:
+        child.kill()
+        child.wait()
+        os.close(reader)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["ledger"]["received"]["frames"] == 4 * len(frames)
+    assert report["ledger"]["dropped_before_received"] == 0
+    assert any("does not read" in event for event in report["events"])
+    assert report["servers"]["s1"]["alive"] is False
+    with open_capture(tmp_path / "s0.pcapng") as written:
+        assert sum(len(batch) for batch in written) == report["servers"]["s0"]["frames"] > 2 * len(frames)
+
+
+def test_a_fifo_without_a_reader_is_an_error_that_says_so(net, tmp_path, capfd):
+    os.mkfifo(tmp_path / "s0.pcapng")
+    child = file_run(tmp_path, "s0.pcapng")
+    try:
+        assert child.wait(20) == 2
+    finally:
+        child.kill()
+        child.wait()
+    assert "s0.pcapng: nobody reads this FIFO" in capfd.readouterr().err
+
+
+def test_what_a_power_failure_leaves_can_be_read(net, tmp_path):
+    """Killed a second and a half after the last frame: all of them are in the file, over an older one too."""
+    (tmp_path / "s0.pcapng").write_bytes(b"an older capture" * 1000)
+    frames = [frame for _, frame in conversation(50, 2)]
+    child = file_run(tmp_path, "s0.pcapng")
+    try:
+        until(lambda: (tmp_path / "s0.pcapng").stat().st_size != 16_000, 20)
+        time.sleep(0.5)
+        send("va", frames)
+        time.sleep(2.0)
+    finally:
+        child.kill()
+        child.wait()
+    with open_capture(tmp_path / "s0.pcapng") as written:
+        assert sum(len(batch) for batch in written) == len(frames)

@@ -161,10 +161,10 @@ class FileOutput:
     memory_bytes = 1 << 20  # the writer's buffer
     trouble = None
 
-    def __init__(self, config: OutputConfig, like: Any) -> None:
+    def __init__(self, config: OutputConfig, like: Any, *, live: bool = False) -> None:
         assert config.file is not None
         os.makedirs(os.path.dirname(config.file) or ".", exist_ok=True)  # noqa: PTH103, PTH120
-        self._writer = create_capture(config.file, like=like)
+        self._writer = create_capture(config.file, like=like, live=live)
         self.causes: dict[str, int] = {}
         self.wire_bytes = 0
 

@@ -159,12 +159,17 @@ class Pipeline:
         """The stream has ended: everything held is delivered, and nothing may be left in flight."""
         self.classifier.flush()
         self._take_released()
-        for server in self.servers:
-            try:
-                server.output.flush()
-            except TwinstampError as error:
-                self._break(server, error)
+        self.flush()
         self.ledger.check(ended=True)
+
+    def flush(self) -> None:
+        """What stands in the outputs' buffers goes to their files."""
+        for server in self.servers:
+            if server.error is None:
+                try:
+                    server.output.flush()
+                except TwinstampError as error:
+                    self._break(server, error)
 
     def close(self) -> None:
         """Closes all outputs, whatever becomes of one of them."""

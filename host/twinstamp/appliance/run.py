@@ -34,6 +34,7 @@ from twinstamp.report_file import ReportFile
 if TYPE_CHECKING:
     from twinstamp.card.source import CardSource
 
+_FLUSH_S = 1.0  # what a power failure may cost of a server's file
 _LINK_CHECK_S = 0.25
 _POLL_S = 0.05  # without frames: how soon a stop, a due fragment or a dead link is seen
 
@@ -146,7 +147,7 @@ class Appliance:
                         f"server {name}: the sources have several link types, which pcap cannot hold; "
                         f"name its file .pcapng instead of {output.file}"
                     )
-                opened[name] = FileOutput(output, like)
+                opened[name] = FileOutput(output, like, live=self.live)
                 self._stack.callback(opened[name].close)
         outputs = {name: opened[name] for name in config.outputs}
         if config.report is not None:
@@ -305,7 +306,7 @@ class Appliance:
 
     def _take_all(self, progress: Callable[[], None] | None) -> None:
         """The loop: until the input ends or stop()."""
-        next_check = 0.0
+        next_check = next_flush = 0.0
         stop_ns: int | None = None
         if self.live:
             self._look_around()  # servers that are down from the start
@@ -338,6 +339,9 @@ class Appliance:
                 if now >= next_check:
                     next_check = now + _LINK_CHECK_S
                     self._look_around()
+                    if now >= next_flush:
+                        next_flush = now + _FLUSH_S
+                        self.pipeline.flush()
             if progress is not None:
                 progress()
 

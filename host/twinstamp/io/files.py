@@ -7,10 +7,12 @@ formats and says what went wrong. It imports neither NumPy nor the CLI.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import sys
+import time
 
 from twinstamp import _native
 from twinstamp.errors import ConfigError, DeviceError, InputError
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 FORMATS = ("pcap", "pcap-ns", "pcapng")
 _ENDINGS = {".pcap": "pcap", ".cap": "pcap", ".dmp": "pcap", ".pcapng": "pcapng", ".ntar": "pcapng"}
 _MAX_SNAPLEN = 262144
+_FIFO_OPEN_S = 5.0
+_STALL_MS = 250
 
 # (device, inode) of regular files being read: none of them may become an output.
 _inputs: dict[tuple[int, int], list[str]] = {}
@@ -540,6 +544,7 @@ def create_capture(
     like: CaptureReader | None = None,
     linktype: int | None = None,
     snaplen: int | None = None,
+    live: bool = False,
 ) -> CaptureWriter:
     """Creates a capture.
 
@@ -552,8 +557,11 @@ def create_capture(
 
     An existing file is written over in place (its old pages are reused, twice as fast as new ones)
     and cut to its new length at the end; until close() it begins with four zero bytes, so that no reader
-    takes it for a capture. Raises ConfigError where the target is one of the files being read, is being
-    written by another run (flock(2)), or cannot be created.
+    takes it for a capture. live: the frames come from an interface, so nothing may hold them up and the file
+    may be all that a power failure leaves: an old file is emptied first, and a FIFO must have its reader
+    within 5 s and is an error (DeviceError) once that reader takes nothing for 250 ms. Raises ConfigError
+    where the target is one of the files being read, is being written by another run (flock(2)), or cannot be
+    created.
     """
     exact = False
     path = os.fspath(target) if isinstance(target, (str, os.PathLike)) else None
@@ -580,9 +588,14 @@ def create_capture(
         name = _printable(path)
         refuse_input(path, name)
         try:
-            fd = close = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if live and _is_fifo(path):
+                fd = close = _open_fifo(path)
+            else:
+                fd = close = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             message = f"{name}: cannot be created: {error.strerror}; choose another output"
+            if error.errno == errno.ENXIO:
+                message = f"{name}: nobody reads this FIFO; start its reader first"
             raise ConfigError(message) from error
     else:
         assert not isinstance(target, (str, os.PathLike))
@@ -598,8 +611,11 @@ def create_capture(
         regular = stat.S_ISREG(status.st_mode)
         if close is not None and regular:
             lock_file(close, name)
-        overwrite = close is not None and regular and status.st_size > 0
-        native = _native.CaptureWriter(fd, name, overwrite, not regular)
+        if live and close is not None and regular:
+            os.ftruncate(fd, 0)
+        overwrite = close is not None and regular and not live and status.st_size > 0
+        stall_ms = _STALL_MS if live and stat.S_ISFIFO(status.st_mode) else -1
+        native = _native.CaptureWriter(fd, name, overwrite, not regular, stall_ms)
         return CaptureWriter(
             native,
             name,
@@ -618,6 +634,25 @@ def create_capture(
         if isinstance(error, OSError):
             raise ConfigError(f"{name}: cannot be written: {error.strerror}") from error
         raise
+
+
+def _is_fifo(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:
+        return False
+
+
+def _open_fifo(path: str) -> int:
+    """A descriptor of a FIFO that does not block. OSError (ENXIO) where nobody opens its other end."""
+    limit = time.monotonic() + _FIFO_OPEN_S
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > limit:
+                raise
+        time.sleep(0.05)
 
 
 def refuse_input(target: str | int, name: str) -> None:

@@ -7,6 +7,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,9 +65,14 @@ void outside(u64 i) {
 class CaptureWriter {
   public:
     // overwrite: fd is an old file to be written over: its magic number is wiped now and set by finish().
-    // flush_always: somebody waits at the other end of a pipe.
-    CaptureWriter(int fd, std::string name, bool overwrite, bool flush_always)
-        : fd_(fd), name_(std::move(name)), overwrite_(overwrite), flush_always_(flush_always) {
+    // flush_always: somebody waits at the other end of a pipe. stall_ms: of a descriptor that does not block,
+    // the longest that nothing is taken before that is an error; -1: for ever.
+    CaptureWriter(int fd, std::string name, bool overwrite, bool flush_always, int stall_ms)
+        : fd_(fd),
+          name_(std::move(name)),
+          overwrite_(overwrite),
+          flush_always_(flush_always),
+          stall_ms_(stall_ms) {
         struct stat st;
         regular_ = fstat(fd_, &st) == 0 && S_ISREG(st.st_mode);
         buffer_.resize(kBuffer);
@@ -266,6 +272,7 @@ class CaptureWriter {
     [[noreturn]] void fail_now(const char* where, int code) {
         const char* next = code == ENOSPC || code == EDQUOT ? "free space or choose another place"
                            : code == EPIPE                  ? "the reader of this pipe has gone"
+                           : code == EAGAIN                 ? "the reader of this pipe does not read"
                            : code == EFBIG                  ? "the limit of file sizes is reached (ulimit -f)"
                                                             : "check the device";
         failed_ = format("%s: %s: cannot write: %s; %llu frames are written; %s", name_.c_str(), where,
@@ -282,27 +289,35 @@ class CaptureWriter {
             have_magic_ = true;
             std::memset(const_cast<u8*>(p), 0, 4);  // p is buffer_ here: the header comes first
         }
+        int waited_ms = 0;  // since the last byte that was taken
         while (done < n) {
             const ssize_t got = ::write(fd_, p + done, n - done);
             if (got > 0) {
                 done += static_cast<u64>(got);
+                waited_ms = 0;
                 continue;
             }
             const int code = got == 0 ? EIO : errno;
-            if (code == EINTR) {
+            if (code == EINTR || (code == EAGAIN && wait_for_reader(waited_ms))) {
                 nb::gil_scoped_acquire gil;
                 if (PyErr_CheckSignals() == 0) continue;
                 cut(done);
                 throw nb::python_error();
             }
-            if (code == EAGAIN) {
-                usleep(200);
-                continue;
-            }
             cut(done);
             fail_now(format("byte %llu", static_cast<unsigned long long>(bytes_ + done)).c_str(), code);
         }
         bytes_ += n;
+    }
+
+    // A pipe that does not block, and is full: until it takes something, a signal comes or a little time has
+    // gone by. False: for so long that its reader has stalled.
+    bool wait_for_reader(int& waited_ms) {
+        if (stall_ms_ >= 0 && waited_ms >= stall_ms_) return false;
+        constexpr int kStep = 20;
+        pollfd room{fd_, POLLOUT, 0};
+        if (::poll(&room, 1, kStep) == 0) waited_ms += kStep;
+        return true;
     }
 
     void cut(u64 partial) {
@@ -711,6 +726,7 @@ class CaptureWriter {
     int fd_;
     std::string name_;
     bool overwrite_, flush_always_, regular_ = false;
+    int stall_ms_;
     bool started_ = false, finished_ = false;
     std::optional<std::string> failed_;
     std::vector<u8> buffer_;
@@ -733,8 +749,8 @@ class CaptureWriter {
 
 void bind_capture_writer(nb::module_& m) {
     nb::class_<CaptureWriter>(m, "CaptureWriter")
-        .def(nb::init<int, std::string, bool, bool>(), nb::arg("fd"), nb::arg("name"), nb::arg("overwrite"),
-             nb::arg("flush_always"))
+        .def(nb::init<int, std::string, bool, bool, int>(), nb::arg("fd"), nb::arg("name"),
+             nb::arg("overwrite"), nb::arg("flush_always"), nb::arg("stall_ms") = -1)
         .def("start_pcap", &CaptureWriter::start_pcap, nb::arg("ns"), nb::arg("exact"), nb::arg("snaplen"),
              nb::arg("network"))
         .def("start_pcapng", &CaptureWriter::start_pcapng, nb::arg("like").none())
