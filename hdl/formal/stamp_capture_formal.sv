@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // stamp_capture: every request is stamped once, with card time two or three core edges after it, and found under its
 // number and no other, also where frames in between are never asked for.
-// The receive side is any register that keeps its value for two core periods at least, at most fifteen requests ahead;
+// The receive side is any register that keeps its value for three core periods at least, at most fifteen requests
+// ahead (toggle and number may each be seen a period late);
 // card time counts edges, 16 units each, and every other one is to be rounded up. One request, chosen freely,
 // is watched; which numbers are asked for, in order, is free too.
 module stamp_capture_formal
@@ -20,20 +21,20 @@ module stamp_capture_formal
 
   // Edge n of the core clock samples the number as it stands before that edge: changes between edges n-1 and n
   // are what a step of this model shows. asked_q: requests so far; taken_q: the last number that was taken.
-  logic recent_q = 1'b0;
+  logic [1:0] recent_q = '0;
   logic [15:0] now_q = '0;
   logic [5:0] asked_q = '0, taken_q = '0, asked, want;
   logic ask, valid, overflow, take;
   logic [63:0] stamp;
   logic [7:0] epoch;
-  assign ask = rst_n && request_i && !recent_q && 6'(asked_q - taken_q) < 6'd15;
+  assign ask = rst_n && request_i && recent_q == '0 && 6'(asked_q - taken_q) < 6'd15;
   assign asked = asked_q + 6'(ask);
   // The next one, or up to three later where those have been requested.
   assign want = 6'(asked_q - taken_q) > 6'(skip_i) ? taken_q + 6'd1 + 6'(skip_i) : taken_q + 6'd1;
   assign take = rst_n && valid && ready_i && asked_q != taken_q;
   always_ff @(posedge clk_i) begin
     now_q <= now_q + 16'd1;
-    recent_q <= ask;
+    recent_q <= {recent_q[0], ask};
     asked_q <= asked;
     if (take) taken_q <= want;
   end

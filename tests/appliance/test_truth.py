@@ -16,7 +16,7 @@ import pytest
 from twinstamp.appliance import Appliance, load_appliance
 from twinstamp.appliance.outputs import FileOutput, Sent
 from twinstamp.appliance.pipeline import FlowCount
-from twinstamp.errors import InputError, LedgerError
+from twinstamp.errors import ConfigError, InputError, LedgerError
 
 from tests.appliance.test_run_files import appliance, conversation, read_all, run, write_pcap
 from tests.conftest import ROOT
@@ -132,3 +132,14 @@ def test_the_servers_memory_is_told(tmp_path):
     # Each has a map of 2^20 flows and a buffer of 1 MiB.
     assert report["memory_bytes"]["servers"] == 5 * 2 << 20
     assert Path(tmp_path / "s4.pcapng").exists()
+
+
+def test_an_interface_is_not_source_and_server(tmp_path):
+    """Mirrored frames would go back into the mirror port."""
+    path = tmp_path / "a.toml"
+    path.write_text(
+        '[[source]]\ninterface = "lo"\n[balance]\nsecret_file = "b.key"\n'
+        '[[group]]\nname = "dpi"\n[[group.server]]\nname = "s0"\ninterface = "lo"\n'
+    )
+    with pytest.raises(ConfigError, match="server s0: interface lo is a source too"):
+        Appliance(load_appliance(path))

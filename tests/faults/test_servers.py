@@ -188,3 +188,56 @@ def test_what_a_power_failure_leaves_can_be_read(net, tmp_path):
         child.wait()
     with open_capture(tmp_path / "s0.pcapng") as written:
         assert sum(len(batch) for batch in written) == len(frames)
+
+
+@pytest.mark.parametrize("sources", [("vb",), ("vb", "wb")], ids=len)
+@pytest.mark.parametrize("anew", [False, True], ids=["down and up", "made anew"])
+def test_a_source_that_comes_back_is_heard_again(net, tmp_path, sources, anew):
+    """NetworkManager restarts an interface: the feed goes on, told by two events."""
+    net.pair("oa0", "ob0")
+    for name in sources[1:]:
+        net.pair(name.replace("b", "a"), name)
+    running = Running(document(servers(1), sources, window=2), tmp_path)
+    ledger = running.appliance.pipeline.ledger
+    frames = [frame for _, frame in conversation(30, 1)]
+    last = sources[-1]
+    sender = last.replace("b", "a")
+    send(sender, frames)
+    until(lambda: ledger.received.frames == 30)
+    if anew:
+        ip("link", "del", last)
+        time.sleep(0.6)
+        net.pair(sender, last)
+    else:
+        ip("link", "set", "dev", last, "down")
+        time.sleep(0.6)
+        ip("link", "set", "dev", last, "up")
+    until(lambda: f"source {last} came back" in running.appliance.events)
+    send(sender, frames)
+    until(lambda: ledger.received.frames == 60)
+    if len(sources) == 2:
+        send("va", frames)
+        until(lambda: ledger.received.frames == 90)
+    report = running.stop()
+    told = [event for event in report["events"] if event.startswith("source")]
+    assert len(told) == 2 and told[1] == f"source {last} came back"
+    assert report["sources"][last]["frames"] == 60
+    assert report["ledger"]["received"]["frames"] == sum(s["frames"] for s in report["sources"].values())
+
+
+def test_a_source_that_stays_down_is_an_error_at_the_end(net, tmp_path):
+    net.pair("oa0", "ob0")
+    child = file_run(tmp_path, "s0.pcapng")
+    try:
+        until(lambda: (tmp_path / "s0.pcapng").exists(), 20)
+        time.sleep(0.5)
+        ip("link", "set", "dev", "vb", "down")
+        time.sleep(0.5)
+        assert child.poll() is None
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 1
+    finally:
+        child.kill()
+        child.wait()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert any("source vb" in event for event in report["events"])

@@ -146,6 +146,13 @@ def check_machine(config: ApplianceConfig) -> None:
     """
     if config.user is not None:
         find_user(config.user)
+    taken = {source.interface for source in config.sources if source.interface is not None}
+    for name, output in config.outputs.items():
+        if output.interface in taken and output.encap.tunnel is None:
+            raise ConfigError(
+                f"server {name}: interface {output.interface} is a source too, so what goes out there could come "
+                "back in; give the server an interface of its own, or a tunnel"
+            )
     for i, source in enumerate(config.sources):
         if source.filter is None or source.interface is None:
             continue

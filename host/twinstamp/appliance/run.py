@@ -21,11 +21,12 @@ from twinstamp.appliance.config import (
 )
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
 from twinstamp.appliance.pipeline import Output, Pipeline
+from twinstamp.appliance.tap import Tap
 from twinstamp.balance import Secret
 from twinstamp.errors import ConfigError, DeviceError, InputError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import CaptureReader, open_capture, refuse_input
-from twinstamp.io.live import LiveSource, check_interface
+from twinstamp.io.live import check_interface
 from twinstamp.io.merge import Merge
 from twinstamp.paths import lock_file
 from twinstamp.privileges import drop_privileges
@@ -207,8 +208,9 @@ class Appliance:
         config = self.config
         for source in config.sources:
             opened: Any = (
-                LiveSource(
+                Tap(
                     source.interface or "",
+                    tell=self.events.append,
                     filter=source.filter,
                     ring_mib=source.ring_mib,
                     promiscuous=source.promiscuous,
@@ -292,8 +294,11 @@ class Appliance:
         damaged = [source for source in (self._card, *self._sources) if getattr(source, "damage", None)]
         if damaged:
             raise InputError(f"{damaged[0].damage}; the frames before it were delivered")
-        if self._lost is not None:
-            raise self._lost
+        lost = self._lost or next(
+            (s.trouble for s in self._sources if isinstance(s, Tap) and s.trouble), None
+        )
+        if lost is not None:
+            raise lost
         broken = self.pipeline.broken
         if broken:
             name, cause = broken[0]
@@ -372,7 +377,7 @@ class Appliance:
         """Counters of the moment, for the live view; keys as in the report."""
         pipeline = self.pipeline
         pipeline.ledger.dropped_before = sum(
-            source.statistics().kernel_drops for source in self._sources if isinstance(source, LiveSource)
+            source.statistics().kernel_drops for source in self._sources if isinstance(source, Tap)
         )
         if self._card is not None:
             pipeline.ledger.dropped_before = self._card.dropped
@@ -425,9 +430,9 @@ class Appliance:
         report = {"version": 1, **self.snapshot()}
         report["sources"] = {} if self._card is None else {self._card.name: self._card.statistics()}
         report["sources"] |= {
-            source.interface: source.statistics()._asdict() if isinstance(source, LiveSource) else None
+            source.interface: source.statistics()._asdict() if isinstance(source, Tap) else None
             for source in self._sources
-            if isinstance(source, LiveSource)
+            if isinstance(source, Tap)
         } or {
             source.name: {
                 "frames": source.reader.frames,

@@ -115,11 +115,11 @@ class Merge:
         self._merged_clock: ClockState | None = None
         for index, source in enumerate(self.sources):
             self._map_ports(index, source.ports)
-        self._waitable: dict[int, int] = {}  # source -> file descriptor
+        self._waitable: dict[int, Callable[[], int]] = {}  # source -> its file descriptor, -1: none now
         for index, source in enumerate(self.sources):
             fileno = getattr(source, "fileno", None)
             if fileno is not None:
-                self._waitable[index] = fileno()
+                self._waitable[index] = fileno
 
     def poll(self, timeout_s: float = 0.0) -> FrameBatch | None:
         """The next frames in order, or None after ``timeout_s`` seconds."""
@@ -242,11 +242,13 @@ class Merge:
         """Until a source has something or the time is over."""
         if self._carry:
             time.sleep(min(seconds, 0.001))  # the consumer holds the buffer; sources stay readable meanwhile
-        elif len(self._waitable) < len(self._live) or max(self._waitable.values()) >= 1024:
+            return
+        descriptors = [fileno() for fileno in self._waitable.values()]
+        if len(descriptors) < len(self._live) or max(descriptors) >= 1024:
             time.sleep(min(seconds, 0.001))  # some source cannot be waited for: look again soon
         else:
             # select(2), not poll(2): poll rounds the time up to milliseconds, half of our delay.
-            select.select(list(self._waitable.values()), (), (), seconds)
+            select.select([descriptor for descriptor in descriptors if descriptor >= 0], (), (), seconds)
 
     def _drop(self, index: int) -> None:
         del self._live[index]
