@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -193,7 +194,7 @@ def oracle(packets, stamps, hold):
             ]
             before, after = [j for j in same if j < i], [j for j in same if j > i]
             if before:
-                known = packets[before[-1]].dport
+                known = packets[before[0]].dport  # the first of them counts
             elif after and clock[after[0]] <= clock[i] + hold:
                 known = packets[after[0]].dport
         ports.append(8 if known is None else known - 1000)
@@ -323,3 +324,52 @@ def test_inner_layer_balances_what_the_tunnel_carries():
     assert got[0] == got[1] == got[2]
     got, _ = judge(classifier(RuleSet(), layer="outer"), frames)
     assert len({h for _, h, _ in got.values()}) == 3
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_second_first_fragment_moves_nothing(family, held):
+    """A sender adds one with other ports: the rest follow the first that came; the conflict is counted."""
+    first, later, _ = datagram(family)
+    (fake, *_) = datagram(family, dport=1003)
+    c = classifier()
+    packets = [later, first, fake, later] if held else [first, fake, later, later]
+    out, _ = judge(c, packets)
+    real = packets.index(first)
+    for number, packet in enumerate(packets):
+        if packet is not fake:
+            assert out[number] == out[real] and out[number][0] == 0
+    assert out[packets.index(fake)][0] == 3
+    assert c.counts()["fragments_conflicting"] == 1
+    again = classifier()
+    judge(again, [first, first, later])  # a copy of it is none
+    assert again.counts()["fragments_conflicting"] == 0
+
+
+def test_a_flood_of_later_fragments_of_one_datagram_takes_time_in_proportion():
+    """Each that expires is the oldest: found without a search."""
+    later = model.build(datagram()[1])
+
+    def seconds(n: int) -> float:
+        c = classifier(fragments=FragmentLimits(hold_bytes=1 << 30, hold_ns=1_000_000))
+        batch = FrameBatch.from_frames([later] * n, timestamp_ns=[0] * n)
+        c.process(batch)
+        assert c.held_now == n
+        begin = time.process_time()
+        c.process(FrameBatch.from_frames([model.build(model.Packet())], timestamp_ns=[10 * MS]))
+        return time.process_time() - begin
+
+    small = min(seconds(20_000) for _ in range(3))
+    assert min(seconds(160_000) for _ in range(3)) < 8 * 3 * small + 0.05
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_small_batches_use_the_threads_and_give_the_same(workers):
+    """Behind a merge batches have a thousand frames."""
+    frames = [model.build(model.Packet(dport=1000 + k % 9, src=k % 50)) for k in range(1000)]
+    alone, together = classifier(), classifier(workers=workers)
+    assert judge(alone, frames) == judge(together, frames)
+    one, other = ({k: v for k, v in c.counts().items() if "cache" not in k} for c in (alone, together))
+    assert one == other
+    # Each thread has a cache of its own: it was more than one that met these flows.
+    assert together.counts()["cache_misses"] != alone.counts()["cache_misses"]

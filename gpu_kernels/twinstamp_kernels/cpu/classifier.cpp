@@ -3,21 +3,19 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <random>
 #include <stdexcept>
 #include <string>
-#include <thread>
 
 #include "frame_bytes.h"
 
 namespace twinstamp {
 namespace {
 
-constexpr u32 BLOCK = 32;           // frames between a prefetch and its use
-constexpr u32 AHEAD = 12;           // frames whose bytes are asked for before they are read
-constexpr u64 CHUNK = 4096;         // frames judged, then shared among servers while still in the cache
-constexpr u64 SLICE_FRAMES = 2048;  // fewer are not worth a thread
+constexpr u32 BLOCK = 32;          // frames between a prefetch and its use
+constexpr u32 AHEAD = 12;          // frames whose bytes are asked for before they are read
+constexpr u64 CHUNK = 4096;        // frames judged, then shared among servers while still in the cache
+constexpr u64 SLICE_FRAMES = 256;  // fewer are not worth waking a thread
 
 // Fields of one flow that rules tell apart, and its verdict. The key is compared whole: a hit is exact.
 struct Slot4 {
@@ -103,7 +101,6 @@ struct Classifier::Worker {
     Counts counts;
     u64 chosen = 0;  // frames of this slice before this one have their servers
     u64 copies = 0;  // and this many copies
-    std::exception_ptr error;
     // One block at work.
     FlowKey keys[BLOCK];
     Plain plain[BLOCK];
@@ -126,6 +123,7 @@ Classifier::Classifier(const std::vector<Rule>& rules, u64 memory_limit, const F
         workers_.back()->cache4.resize(options.cache_entries / 2);
         workers_.back()->cache6.resize(options.cache_entries / 4);
     }
+    pool_ = std::make_unique<Workers>(options.workers);
     set_actions(std::vector<u32>(rule_count_ + 1, 0), {0, 1}, {0});
 }
 
@@ -506,19 +504,14 @@ void Classifier::choose_slice(Worker& worker, const u32* caplen, u64 low, u64 hi
 void Classifier::each_slice(u64 count, const auto& task) {
     const u64 wanted = std::max<u64>(1, std::min<u64>(options_.workers, count / SLICE_FRAMES));
     const u64 size = (count + wanted - 1) / wanted;
-    std::vector<std::thread> threads;
-    const auto guarded = [&](u64 s) {
-        try {
-            task(*workers_[s], s * size, std::min(count, (s + 1) * size));
-        } catch (...) {
-            workers_[s]->error = std::current_exception();
-        }
-    };
-    for (u64 s = 1; s < wanted; ++s) threads.emplace_back(guarded, s);
-    guarded(0);
-    for (auto& thread : threads) thread.join();
-    for (auto& worker : workers_)
-        if (worker->error) std::rethrow_exception(worker->error);
+    const auto slice = [&](u64 s) { task(*workers_[s], s * size, std::min(count, (s + 1) * size)); };
+    if (wanted == 1) {
+        slice(0);
+    } else {
+        pool_->run([&](unsigned s) {
+            if (s < wanted) slice(s);
+        });
+    }
 }
 
 void Classifier::process(const Frames& frames, Verdicts& out) {
@@ -552,7 +545,6 @@ void Classifier::process(const Frames& frames, Verdicts& out) {
         for (std::size_t w = 0; w < workers_.size(); ++w) {
             workers_[w]->counts = before[w];
             workers_[w]->serial.clear();
-            workers_[w]->error = nullptr;
         }
         throw;
     }

@@ -9,6 +9,7 @@
 #include "rule_compiler.h"
 #include "twinstamp/balance.h"
 #include "twinstamp/judge.h"
+#include "workers.h"
 
 namespace twinstamp {
 
@@ -163,6 +164,7 @@ class Classifier {
     u32 bucket_bits_ = 16, servers_ = 0;
     u64 generation_ = 0;
     std::vector<std::unique_ptr<Worker>> workers_;
+    std::unique_ptr<Workers> pool_;  // made once: a thread that cannot be made is an error then
     FragmentTable table_;
 };
 

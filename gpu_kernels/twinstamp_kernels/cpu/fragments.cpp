@@ -119,6 +119,12 @@ void FragmentTable::release(std::list<HeldFrame>::iterator frame, const Entry* e
 void FragmentTable::first(const FragmentKey& datagram, const FlowKey& key) {
     ++counters.first;
     Entry& entry = entry_for(datagram);
+    if (entry.known) {
+        counters.conflicting += entry.ports_known != key.ports_known || entry.sport != key.sport ||
+                                entry.dport != key.dport || entry.l4 != key.l4 ||
+                                entry.l4_kind != key.l4_kind || entry.protocol != key.protocol;
+        return;
+    }
     entry.known = true;
     entry.ports_known = key.ports_known;
     entry.sport = key.sport;
@@ -139,8 +145,8 @@ void FragmentTable::forget(const FragmentKey& datagram) {
 
 void FragmentTable::expire() {
     while (!held_.empty() && held_.front().due < now_) {
-        auto& waiting = entries_.find(held_.front().datagram)->second.waiting;
-        waiting.erase(std::find(waiting.begin(), waiting.end(), held_.begin()));
+        // Those of a datagram wait in the order of all: the oldest of all is the oldest of its own.
+        entries_.find(held_.front().datagram)->second.waiting.pop_front();
         release(held_.begin(), nullptr);
     }
     while (!ages_.empty()) {

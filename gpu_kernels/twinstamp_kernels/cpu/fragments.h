@@ -2,6 +2,7 @@
 // Fragments follow their first one: a bounded table of datagrams, and the frames that wait for theirs.
 #pragma once
 
+#include <deque>
 #include <list>
 #include <unordered_map>
 #include <vector>
@@ -32,9 +33,10 @@ struct FragmentLimits {
 };
 
 struct FragmentCounters {
-    u64 first = 0;          // first fragments seen
-    u64 followed = 0;       // later fragments that took their first one's ports
-    u64 held = 0;           // later fragments that came early and were held
+    u64 first = 0;        // first fragments seen
+    u64 conflicting = 0;  // of those, others of their datagram that say something else: the first one counts
+    u64 followed = 0;     // later fragments that took their first one's ports
+    u64 held = 0;         // later fragments that came early and were held
     u64 held_followed = 0;  // of those, sent on when their first one came
     u64 held_expired = 0;   // of those, sent on by addresses and protocol
     u64 over_budget = 0;    // early, but the byte budget was spent: by addresses and protocol at once
@@ -62,7 +64,8 @@ class FragmentTable {
     void tick(i64 stamp);
     // As tick() for many frames of which none is a fragment.
     void tick_range(const i64* stamps, u64 count);
-    // A first fragment: later ones take ports and flags of `key`.
+    // A first fragment: later ones take ports and flags of `key`. One of a datagram that has one already
+    // changes nothing: a sender could move the rest of a datagram to another rule or server with it.
     void first(const FragmentKey& datagram, const FlowKey& key);
 
     enum class Answer { followed, held, alone };
@@ -112,7 +115,7 @@ class FragmentTable {
         u8 protocol = 0;
         i64 expires = 0;
         std::list<FragmentKey>::iterator age;
-        std::vector<std::list<HeldFrame>::iterator> waiting;
+        std::deque<std::list<HeldFrame>::iterator> waiting;  // in the order in which they came
     };
     struct Hash {
         u64 seed[2];

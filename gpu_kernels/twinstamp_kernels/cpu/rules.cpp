@@ -273,6 +273,7 @@ nb::dict counts(const Bound& self) {
     out["fragments_held"] = f.held;
     out["fragments_held_followed"] = f.held_followed;
     out["fragments_held_expired"] = f.held_expired;
+    out["fragments_conflicting"] = f.conflicting;
     out["fragments_over_budget"] = f.over_budget;
     out["fragments_evicted"] = f.evicted;
     out["fragments_clock_back"] = f.clock_back;
