@@ -186,7 +186,9 @@ def test_a_clock_that_jumps_costs_no_pairing(make_card, seed, factors):
     errors = stamp_errors_ns(got.stamp_q32, truth) - constant * 1e9 / 2**32
     assert len(truth) == len(sent)
     # Two of its own periods lie before the toggle; the next frame is at least 672 ns of its clock away.
-    assert errors.min() > -4.2 - 16 and errors.max() < 4.2 + 2 * 8 / min(factors)
+    if factors:
+        assert errors.min() > -4.2 - 16 and errors.max() < 4.2 + 2 * 8 / min(factors)
+    assert (np.diff(np.array(got.stamp_q32, dtype=np.int64)) > 0).all()
     assert card.fields("port[0].rx_status")["overflow"] == 0
     simulated.run(1000)
     sent = [b""]
