@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.layers.inet import IP, UDP, fragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
+from scapy.layers.l2 import Ether
 from twinstamp.balance import FATE_HELD, Classifier, FragmentLimits, Secret, numbered_servers, same_servers
 from twinstamp.frames import FrameBatch
 from twinstamp.rules import Rule, RuleSet
@@ -373,3 +376,34 @@ def test_small_batches_use_the_threads_and_give_the_same(workers):
     assert one == other
     # Each thread has a cache of its own: it was more than one that met these flows.
     assert together.counts()["cache_misses"] != alone.counts()["cache_misses"]
+
+
+def pieces(ident: int, sport: int, dport: int, *, family: int, size: int = 1400) -> list[bytes]:
+    """A UDP datagram in two fragments, by scapy."""
+    if family == 4:
+        whole = Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2", id=ident) / UDP(sport=sport, dport=dport)
+        return [bytes(part) for part in fragment(whole / bytes(size), fragsize=800)]
+    packet = IPv6(src="fd00::1", dst="fd00::2") / IPv6ExtHdrFragment(id=ident)
+    return [
+        bytes(Ether(**MACS) / part)
+        for part in fragment6(packet / UDP(sport=sport, dport=dport) / bytes(size), 900)
+    ]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_identification_that_is_used_again(family):
+    """The old datagram is whole: 5 s later its number is another's, whose later fragment comes first."""
+    (a1, a2), (b1, b2) = pieces(7, 1000, 1001, family=family), pieces(7, 1002, 1003, family=family)
+    c = classifier()
+    out, _ = judge(c, [a1, a2, b2, b1], [0, MS, 5000 * MS, 5001 * MS])
+    assert out[0] == out[1] and out[0][0] == 1
+    assert out[2] == out[3] and out[2][0] == 3
+    assert c.counts()["fragments_conflicting"] == 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_copies_of_a_whole_datagram_follow_it(family):
+    """As a second mirror brings them: within the time that an early fragment is held."""
+    a1, a2 = pieces(7, 1000, 1001, family=family)
+    out, _ = judge(classifier(), [a1, a1, a2, a2, a1, a2], [0, 0, MS, 2 * MS, 3 * MS, 4 * MS])
+    assert len({out[i] for i in range(6)}) == 1 and out[0][0] == 1

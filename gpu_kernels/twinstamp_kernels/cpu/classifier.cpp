@@ -180,7 +180,8 @@ bool Classifier::judge_plain(Worker& worker, const u8* frame, const Layers& laye
                              Judged& out, const FragmentTable* table) const {
     const auto peek = [&](const Layers& inner, FlowKey& quoted) {
         if (table == nullptr) return false;
-        table->peek(fragment_key(frame, inner, quoted), quoted);
+        FragmentSpan unused;
+        table->peek(fragment_key(frame, inner, quoted, unused), quoted);
         return true;
     };
     if (!judge(rules_.view, key_, judge_options(), frame, layers, key, out, peek)) return false;
@@ -372,11 +373,12 @@ bool Classifier::judge_listed(const Frames& frames, u64 i, Judged& out) {
     parse_frame(frame, caplen, frames.linktypes[frames.port[i]], options_.layer, layers);
     flow_key(frame, caplen, layers, key);
     if (key.fragment != Fragment::none) {
-        const FragmentKey datagram = fragment_key(frame, layers, key);
+        FragmentSpan span;
+        const FragmentKey datagram = fragment_key(frame, layers, key, span);
         if (key.fragment == Fragment::first) {
-            table_.first(datagram, key);
+            table_.first(datagram, key, span);
         } else {
-            const auto answer = table_.later(datagram, key, caplen, [&] {
+            const auto answer = table_.later(datagram, key, span, caplen, [&] {
                 HeldFrame held;
                 held.bytes.assign(frame, frame + caplen);
                 held.length = frames.length[i];

@@ -30,11 +30,15 @@ u64 random_word() {
 
 }  // namespace
 
-FragmentKey fragment_key(const u8* frame, const Layers& layers, const FlowKey& key) {
+FragmentKey fragment_key(const u8* frame, const Layers& layers, const FlowKey& key, FragmentSpan& span) {
     FragmentKey out{{key.src[0], key.src[1]}, {key.dst[0], key.dst[1]}, 0, 0, key.family};
     if (key.family == 4) {
         out.id = read_be16(frame + layers.network + 4);
         out.protocol = frame[layers.network + 9];
+        const u32 header = (frame[layers.network] & 0x0Fu) * 4,
+                  length = read_be16(frame + layers.network + 2);
+        const u32 word = read_be16(frame + layers.network + 6);
+        span = {(word & 0x1FFF) * 8, length > header ? length - header : 0, (word & 0x2000) == 0};
         return out;
     }
     // The parser walked this chain already, so each header is whole up to the fragment header.
@@ -45,7 +49,12 @@ FragmentKey fragment_key(const u8* frame, const Layers& layers, const FlowKey& k
         next = frame[at];
         at += length;
     }
-    if (at + 8 <= layers.network_end) out.id = read_be32(frame + at + 4);
+    if (at + 8 <= layers.network_end) {
+        out.id = read_be32(frame + at + 4);
+        const u32 end = layers.network + 40 + read_be16(frame + layers.network + 4);
+        const u32 word = read_be16(frame + at + 2);
+        span = {word & 0xFFF8, end > at + 8 ? end - at - 8 : 0, (word & 1) == 0};
+    }
     return out;
 }
 
@@ -73,7 +82,7 @@ void FragmentTable::take(const Entry& entry, FlowKey& key) {
 
 bool FragmentTable::peek(const FragmentKey& datagram, FlowKey& key) const {
     const auto at = entries_.find(datagram);
-    if (at == entries_.end() || !at->second.known) return false;
+    if (at == entries_.end() || !at->second.known || over(at->second)) return false;
     take(at->second, key);
     return true;
 }
@@ -96,13 +105,38 @@ FragmentTable::Entry& FragmentTable::entry_for(const FragmentKey& datagram) {
     return entry;
 }
 
-void FragmentTable::hold(HeldFrame&& frame, u64 bytes) {
+// A datagram of more pieces is never known to be whole, and is remembered for its lifetime.
+constexpr std::size_t MOST_PIECES = 64;
+
+void FragmentTable::note(Entry& entry, const FragmentSpan& span) const {
+    const u16 place = static_cast<u16>(span.offset / 8);
+    if (entry.whole || entry.offsets.size() >= MOST_PIECES ||
+        std::find(entry.offsets.begin(), entry.offsets.end(), place) != entry.offsets.end())
+        return;
+    entry.offsets.push_back(place);
+    entry.have += span.bytes;
+    if (span.last) entry.total = span.offset + span.bytes;
+    if (entry.total == 0 || entry.have != entry.total) return;
+    entry.whole = true;
+    entry.whole_until = add_saturating(now_, limits_.hold_ns);  // copies of it may still come
+}
+
+void FragmentTable::restart(Entry& entry) {
+    entry.known = entry.whole = false;
+    entry.offsets.clear();
+    entry.have = entry.total = 0;
+}
+
+void FragmentTable::hold(HeldFrame&& frame, const FragmentSpan& span, u64 bytes) {
     ++counters.held;
     held_bytes_ += bytes;
     frame.due = add_saturating(now_, limits_.hold_ns);
     held_.push_back(std::move(frame));
     const auto at = std::prev(held_.end());
-    entry_for(at->datagram).waiting.push_back(at);
+    Entry& entry = entry_for(at->datagram);
+    if (over(entry)) restart(entry);
+    note(entry, span);
+    entry.waiting.push_back(at);
 }
 
 void FragmentTable::release(std::list<HeldFrame>::iterator frame, const Entry* entry) {
@@ -116,9 +150,11 @@ void FragmentTable::release(std::list<HeldFrame>::iterator frame, const Entry* e
     released.splice(released.end(), held_, frame);
 }
 
-void FragmentTable::first(const FragmentKey& datagram, const FlowKey& key) {
+void FragmentTable::first(const FragmentKey& datagram, const FlowKey& key, const FragmentSpan& span) {
     ++counters.first;
     Entry& entry = entry_for(datagram);
+    if (over(entry)) restart(entry);
+    note(entry, span);
     if (entry.known) {
         counters.conflicting += entry.ports_known != key.ports_known || entry.sport != key.sport ||
                                 entry.dport != key.dport || entry.l4 != key.l4 ||

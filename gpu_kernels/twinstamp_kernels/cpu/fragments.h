@@ -22,8 +22,14 @@ struct FragmentKey {
     }
 };
 
-// The datagram that a fragment belongs to. `key` and `layers` are the frame's.
-FragmentKey fragment_key(const u8* frame, const Layers& layers, const FlowKey& key);
+// Which bytes of its datagram a fragment has, by its headers.
+struct FragmentSpan {
+    u32 offset = 0, bytes = 0;
+    bool last = false;
+};
+
+// The datagram that a fragment belongs to, and its place there. `key` and `layers` are the frame's.
+FragmentKey fragment_key(const u8* frame, const Layers& layers, const FlowKey& key, FragmentSpan& span);
 
 struct FragmentLimits {
     u64 entries = 65536;
@@ -66,16 +72,17 @@ class FragmentTable {
     void tick_range(const i64* stamps, u64 count);
     // A first fragment: later ones take ports and flags of `key`. One of a datagram that has one already
     // changes nothing: a sender could move the rest of a datagram to another rule or server with it.
-    void first(const FragmentKey& datagram, const FlowKey& key);
+    void first(const FragmentKey& datagram, const FlowKey& key, const FragmentSpan& span);
 
     enum class Answer { followed, held, alone };
     // A later fragment: fills in ports and flags, or says that it is held or must go alone. `copy` makes
     // the frame to hold, and is called only then.
     template <typename Copy>
-    Answer later(const FragmentKey& datagram, FlowKey& key, u32 caplen, Copy copy) {
+    Answer later(const FragmentKey& datagram, FlowKey& key, const FragmentSpan& span, u32 caplen, Copy copy) {
         const auto at = entries_.find(datagram);
-        if (at != entries_.end() && at->second.known) {
+        if (at != entries_.end() && at->second.known && !over(at->second)) {
             take(at->second, key);
+            note(at->second, span);
             ++counters.followed;
             return Answer::followed;
         }
@@ -87,7 +94,7 @@ class FragmentTable {
         HeldFrame frame = copy();
         frame.key = key;
         frame.datagram = datagram;
-        hold(std::move(frame), bytes);
+        hold(std::move(frame), span, bytes);
         return Answer::held;
     }
     // Ports and flags of the datagram's first fragment, where it is known. Counts nothing.
@@ -114,6 +121,12 @@ class FragmentTable {
         u16 sport = 0, dport = 0, l4 = 0;
         u8 protocol = 0;
         i64 expires = 0;
+        // Offsets, in units of eight bytes, of the fragments seen so far, and the bytes they have together;
+        // those of the whole datagram, once its last fragment was seen.
+        std::vector<u16> offsets;
+        u32 have = 0, total = 0;
+        bool whole = false;
+        i64 whole_until = 0;
         std::list<FragmentKey>::iterator age;
         std::deque<std::list<HeldFrame>::iterator> waiting;  // in the order in which they came
     };
@@ -123,7 +136,11 @@ class FragmentTable {
     };
 
     static void take(const Entry& entry, FlowKey& key);
-    void hold(HeldFrame&& frame, u64 bytes);
+    void hold(HeldFrame&& frame, const FragmentSpan& span, u64 bytes);
+    void note(Entry& entry, const FragmentSpan& span) const;
+    // Whole, and for so long that what comes now under its identification is another datagram's.
+    bool over(const Entry& entry) const { return entry.whole && now_ > entry.whole_until; }
+    static void restart(Entry& entry);
     Entry& entry_for(const FragmentKey& datagram);
     void release(std::list<HeldFrame>::iterator frame, const Entry* entry);
     void forget(const FragmentKey& datagram);
