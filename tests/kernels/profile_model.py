@@ -100,8 +100,19 @@ def view_type(b: bytes, kind: int, before, layer: str) -> View | None:
                 return None
             label, b = b[:4], b[4:]
             if label[2] & 1:
-                return view_ip(b, None)
+                return view_ip(b, None) if carries_ip(b) else None
     return None
+
+
+def carries_ip(b: bytes) -> bool:
+    """MPLS does not say what it carries: IPv4 where its header's sum is right, IPv6 where it is whole."""
+    if len(b) >= 20 and b[0] >> 4 == 4:
+        size = (b[0] & 15) * 4
+        return 20 <= size <= len(b) and sum(u16(b, i) for i in range(0, size, 2)) % 0xFFFF == 0
+    if len(b) < 40 or b[0] >> 4 != 6:
+        return False
+    more = len(b) - u16(b, 4) - 40  # nothing, an FCS, or the padding of a shortest frame
+    return more in (0, 4) or (len(b) <= 46 and more > 0)
 
 
 def view_ethernet(b: bytes, layer: str) -> View | None:
@@ -162,7 +173,7 @@ def step_into(view: View) -> tuple[bool, View | None]:
         return False, None
     if view.proto == 17 and len(b) >= 16:
         port, inside = u16(b, 2), b[8:]
-        if port in (4789, 8472) and inside[0] & 0x7F == 8 and inside[7] == 0:
+        if port in (4789, 8472) and inside[0] & 8:
             return True, view_ethernet(inside[8:], "inner")
         if port == 6081 and inside[0] >> 6 == 0 and len(inside) >= 8 + 4 * (inside[0] & 63):
             kind, inside = u16(inside, 2), inside[8 + 4 * (inside[0] & 63) :]

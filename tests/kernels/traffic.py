@@ -300,6 +300,8 @@ def build(spec: dict[str, Any]) -> bytes:
 
 def usable(spec: dict[str, Any]) -> bool:
     """Whether the parts go together: ARP and STP want a link layer, odd trailers a layer 3 with an end."""
+    if spec["shim"] == "mpls" and len(spec["trailer"]) not in (0, 4):
+        return False
     around = (
         spec["tunnels"][-1]["kind"] in ETHERNET_TUNNELS
         if spec["tunnels"]
@@ -381,6 +383,8 @@ def mutate(spec: dict[str, Any], rng: random.Random) -> tuple[dict[str, Any], st
         if not carries and spec["link"] != "eth" and not inside:
             return mutate(spec, rng)
         new["trailer"] = spec["trailer"] + b"\x55\xaa"
+        if mpls:  # which does not say what it carries: an FCS at most
+            new["trailer"] = b"" if spec["trailer"] else b"\x55\xaa\x55\xaa"
         outer, inner = below(VLAN)
     elif name == "macs":
         if not linked:

@@ -217,6 +217,24 @@ TS_HD bool parse_ppp_ip(const u8* frame, u32 caplen, u32 at, u16 protocol, Layer
     return protocol == 0x0057 && parse_ipv6(frame, caplen, at, out);
 }
 
+// Whether IP stands behind an MPLS stack, which does not say what it carries: its first nibble may be that of
+// a MAC address (RFC 4928). IPv4 by its header's checksum, IPv6 by its length, which
+// must be that of what is there, but for an FCS or the padding of a shortest frame.
+TS_HD bool surely_ip(const u8* frame, u32 caplen, u32 at) {
+    if (caplen < at + 20) return false;
+    if (frame[at] >> 4 == 4) {
+        const u32 header = (frame[at] & 0x0Fu) * 4;
+        if (header < 20 || caplen < at + header) return false;
+        u32 sum = 0;
+        for (u32 i = 0; i < header; i += 2) sum += read_be16(frame + at + i);
+        sum = (sum & 0xFFFF) + (sum >> 16);
+        return (sum & 0xFFFF) + (sum >> 16) == 0xFFFF;
+    }
+    if (frame[at] >> 4 != 6 || caplen < at + 40) return false;
+    const u32 length = read_be16(frame + at + 4) + 40u, left = caplen - at;
+    return length == left || length + 4 == left || (left <= 46 && length < left);
+}
+
 // What follows ethertype `type` at `at`: tags, PPPoE, MPLS (where wanted), then the network layer.
 TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer layer, Layers& out) {
     start_network(out);
@@ -258,7 +276,7 @@ TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer 
             }
             ++out.tunnels;
             start_link(out, NO_OFFSET, 0);
-            if (at >= caplen || ((frame[at] >> 4) != 4 && (frame[at] >> 4) != 6)) return false;
+            if (!surely_ip(frame, caplen, at)) return false;
             return parse_ip(frame, caplen, at, out);
         default:
             return false;
@@ -321,8 +339,8 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
             const u16 port = read_be16(frame + at + 2);
             at += 8;
             if (port == 4789 || port == 8472) {  // VXLAN, and Linux' older number
-                // Flags: a network identifier, perhaps a group policy (the G bit); others are other formats.
-                if ((frame[at] & 0x7F) != 0x08 || frame[at + 7] != 0) return false;
+                // The I flag; all else is reserved and ignored on receipt (RFC 7348, section 5).
+                if ((frame[at] & 0x08) == 0) return false;
                 ++out.tunnels;
                 understood = parse_ethernet(frame, end, at + 8, Layer::inner, out);
                 return true;
