@@ -150,7 +150,7 @@ def check_machine(config: ApplianceConfig) -> None:
     for name, output in config.outputs.items():
         if output.interface in taken and output.encap.tunnel is None:
             raise ConfigError(
-                f"server {name}: interface {output.interface} is a source too, so what goes out there could come "
+                f"server {name}: interface {output.interface} is a source too: what goes out could come "
                 "back in; give the server an interface of its own, or a tunnel"
             )
     for i, source in enumerate(config.sources):
