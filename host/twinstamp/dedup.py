@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 
 from twinstamp_kernels.window import CLASSES, PROFILES, Verdicts, Window
 
 from twinstamp.errors import ConfigError, DamagedCaptureError, InputError, LedgerError, OverloadError
-from twinstamp.frames import FrameBatch, linktypes_of
+from twinstamp.frames import FLAG_NO_TIMESTAMP, FrameBatch, linktypes_of
 from twinstamp.io.files import create_capture, for_each_batch, open_capture
 from twinstamp.ledger import Ledger
 
@@ -24,6 +25,8 @@ ACTIONS = ("drop", "tag", "count")
 # Traffic that repeats itself without being mirrored twice; the appliance leaves it alone by default.
 DEFAULT_KEEP = tuple(name for name in CLASSES if name != "other")
 TYPE_NAMES = {code: name for name, code in PROFILES.items()}
+# For the low bytes of flags: 1 where the frame has no stamp.
+_WITHOUT_STAMP = bytes(bool(value & FLAG_NO_TIMESTAMP) for value in range(256))
 # Comments that tag a duplicate, by type code (0: none), as CaptureWriter.write takes them.
 TAG_COMMENTS = ["", *(f"twinstamp: duplicate ({TYPE_NAMES[code]})" for code in sorted(TYPE_NAMES))]
 
@@ -51,6 +54,8 @@ class Deduplicator:
         device: Device | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
+        self._by_time = time_ns is not None
+        self._without_stamp = [0, 0]  # frames, bytes that no time window can judge
         keep = tuple(keep)
         unknown = [name for name in keep if name not in CLASSES]
         if unknown:
@@ -78,23 +83,68 @@ class Deduplicator:
     def judge(self, batch: FrameBatch, *, details: bool = False) -> Verdicts:
         """Verdicts on the next frames of the stream, in their order; details: distance and delay_ns too.
 
+        Frames without a stamp (FLAG_NO_TIMESTAMP) neither are judged by a window with a time nor stand in it,
+        as editcap -w has it: nobody knows how far apart they are.
+
         Raises InputError for a frame of more captured bytes than keys cover (262,144).
         """
-        data, offset, caplen, _, timestamp_ns, port, _ = batch.raw
+        data, offset, caplen, _, timestamp_ns, port, flags = batch.raw
+        if self._by_time and _any_without_stamp(flags):
+            return self._judge_stamped(batch, details)
+        verdicts = self._process(batch, (data, offset, caplen, timestamp_ns, port), details)
+        batch.on_device = self._window.frames
+        return verdicts
+
+    def _process(self, batch: FrameBatch, columns: tuple[Any, ...], details: bool) -> Verdicts:
         try:
-            verdicts = self._window.process(
-                data, offset, caplen, timestamp_ns, port, linktypes_of(batch.ports), details=details
+            return self._window.process(
+                columns[0],
+                columns[1],
+                columns[2],
+                columns[3],
+                columns[4],
+                linktypes_of(batch.ports),
+                details=details,
             )
         except ValueError as error:
             raise InputError(
                 f"batch from frame {batch.first} (from 0): {error}; cut frames with editcap -s"
             ) from error
-        batch.on_device = self._window.frames
-        return verdicts
+
+    def _judge_stamped(self, batch: FrameBatch, details: bool) -> Verdicts:
+        """The verdicts of a batch in which some frames have no stamp: those are kept."""
+        import numpy as np
+
+        stamped = np.flatnonzero(batch.flags & FLAG_NO_TIMESTAMP == 0)
+        data, offset, caplen, _, timestamp_ns, port, _ = batch.raw
+        columns = tuple(np.asarray(column)[stamped] for column in (offset, caplen, timestamp_ns, port))
+        self._without_stamp[0] += len(batch) - len(stamped)
+        self._without_stamp[1] += int(batch.caplen.sum(dtype=np.int64) - columns[1].sum(dtype=np.int64))
+        judged = self._process(batch, (data, *columns), details)
+
+        def scattered(part: Any, value: int, dtype: type) -> Any:
+            if part is None or len(part) != len(stamped):  # not asked for
+                return part
+            whole: Any = np.full(len(batch), value, dtype)
+            whole[stamped] = np.asarray(part)
+            return whole
+
+        return Verdicts(
+            scattered(judged.keep, 1, np.uint8),
+            scattered(judged.type, 0, np.uint8),
+            scattered(judged.distance, 0, np.uint32),
+            scattered(judged.delay_ns, 0, np.int64),
+        )
 
     def statistics(self) -> dict[str, Any]:
-        """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name."""
+        """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name;
+        without_stamp: of the frames and bytes those that a window with a time lets pass.
+        """
         raw = self._window.statistics()
+        frames, size = self._without_stamp
+        raw["without_stamp"] = {"frames": frames, "bytes": size}
+        raw["frames"] += frames
+        raw["bytes"] += size
         names = {code: name for name, code in CLASSES.items()}
         raw["by_type"] = {TYPE_NAMES[code]: count for code, count in raw["by_type"].items()}
         raw["kept"] = {
@@ -116,6 +166,12 @@ class Deduplicator:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _any_without_stamp(flags: Any) -> bool:
+    """flags: u16[n], any buffer. Without NumPy, which takes longer to import than many a file to judge."""
+    low = bytes(memoryview(flags).cast("B"))[0 if sys.byteorder == "little" else 1 :: 2]
+    return 1 in low.translate(_WITHOUT_STAMP)
 
 
 def tag_comments(verdicts: Verdicts) -> tuple[Any, list[str]]:
@@ -216,6 +272,7 @@ def dedup_capture(
                 "by_type": statistics["by_type"],
                 "kept_by_class": statistics["kept"],
                 "limit_reached": statistics["limit_reached"],
+                "without_stamp": statistics["without_stamp"],
             },
             "frames_written": 0 if writer is None else writer.frames,
             "bytes_written": 0 if writer is None else writer.bytes_written,
