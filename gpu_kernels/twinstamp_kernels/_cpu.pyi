@@ -34,6 +34,8 @@ def build_tables(
     member_server: _UInt16s,
     member_weight: _UInt32s,
     bucket_bits: int,
+    before: _UInt16s | None = None,
+    changed: _UInt8s | None = None,
 ) -> memoryview: ...
 def negative_log2(h: int) -> int: ...
 

@@ -361,6 +361,7 @@ class Classifier:
             raise ConfigError(f"{len(names)} servers; at most {MAX_SERVERS}")
         self.servers: tuple[str, ...] = tuple(names)
         self._alive = dict.fromkeys(self.servers, True)
+        self._table: memoryview = memoryview(b"")  # made by _build()
 
         number = {name: index for index, name in enumerate(wanted)}
         actions: dict[tuple[str, ...], int] = {}
@@ -375,7 +376,8 @@ class Classifier:
         self._native.set_actions(kernels.u32(of_rule), kernels.u32(first), kernels.u16(members))
         self._build()
 
-    def _build(self) -> None:
+    def _build(self, changed: Iterable[str] = ()) -> None:
+        """Tables of all groups; changed: the only servers whose states are not those of the tables there are."""
         if not self._groups:
             return
         number = {name: index for index, name in enumerate(self.servers)}
@@ -393,6 +395,8 @@ class Classifier:
             member_server=kernels.u16(members),
             member_weight=kernels.u32(weights),
             bucket_bits=self._bits,
+            before=self._table if changed else None,
+            changed=bytes(name in changed for name in self.servers) if changed else None,
         )
         self._native.set_servers(self._table, self._bits, len(self.servers))
 
@@ -410,8 +414,10 @@ class Classifier:
         for name in states:
             if name not in self._alive:
                 raise ConfigError(f"server {name}: unknown; known are {', '.join(self.servers)}")
+        changed = [name for name, alive in states.items() if self._alive[name] != bool(alive)]
         self._alive.update(states)
-        self._build()
+        if changed:
+            self._build(changed)
 
     @property
     def alive(self) -> Mapping[str, bool]:

@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twinstamp.balance import (
     FATE_DROPPED,
     FATE_NO_SERVER,
@@ -321,3 +323,49 @@ def test_a_rule_with_an_unknown_group_is_refused():
     rules = RuleSet((Rule(action=("web",)),))
     with pytest.raises(ConfigError, match=r"group web has no servers"):
         Classifier(rules, groups=(Group("default", (Server("a"),)),))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_states_that_change_one_after_the_other_give_the_same_tables(data):
+    """Only what changed is worked out anew, and it is what a fresh start would have."""
+    count = data.draw(st.integers(1, 9))
+    weights = data.draw(st.lists(st.integers(0, 5), min_size=count, max_size=count).filter(any))
+    servers = tuple(Server(f"s{k}", weight) for k, weight in enumerate(weights))
+    rules = RuleSet((Rule(action=("some",)), Rule(action=("all", "some"))), default=("all",))
+    some = servers[: max(1, count // 2)]
+    if not any(server.weight for server in some):
+        some = servers
+    groups = (Group("all", servers), Group("some", some))
+
+    def made() -> Classifier:
+        return Classifier(rules, groups=groups, secret=SECRET, buckets=256)
+
+    running = made()
+    states = dict.fromkeys((server.name for server in servers), True)
+    for _ in range(6):
+        change = data.draw(st.dictionaries(st.sampled_from(sorted(states)), st.booleans(), max_size=count))
+        states |= change
+        running.set_states(change)
+        fresh = made()
+        fresh.set_states(states)
+        alone = made()
+        for name, alive in states.items():
+            alone.set_alive(name, alive)
+        assert bytes(running.table) == bytes(fresh.table) == bytes(alone.table)
+
+
+def test_a_link_that_flaps_does_not_work_out_all_tables():
+    """256 servers in ten groups: a change costs a part of what a start does."""
+    servers = tuple(Server(f"s{k}", 1) for k in range(256))
+    names = [f"g{k}" for k in range(10)]
+    rules = RuleSet(tuple(Rule(action=(name,)) for name in names), default=(names[0],))
+    begin = time.process_time()
+    running = Classifier(rules, groups=tuple(Group(name, servers) for name in names), secret=SECRET)
+    start = time.process_time() - begin
+    times = []
+    for k in range(20):
+        begin = time.process_time()
+        running.set_alive(f"s{k // 2}", k % 2 == 1)
+        times.append(time.process_time() - begin)
+    assert sorted(times)[10] < start / 10
