@@ -377,7 +377,7 @@ class Classifier:
         self._build()
 
     def _build(self, changed: Iterable[str] = ()) -> None:
-        """Tables of all groups; changed: the only servers whose states are not those of the tables there are."""
+        """Tables of all groups; changed: the only servers whose states the tables there are do not have."""
         if not self._groups:
             return
         number = {name: index for index, name in enumerate(self.servers)}
