@@ -329,6 +329,7 @@ bool CaptureReader::start_section(const u8* block, u32 total) {
         return false;
     }
     section_base_ = static_cast<u32>(ports_.size());
+    largest_block_ = max_block(1);
     in_section_ = true;
     return true;
 }
@@ -377,6 +378,7 @@ bool CaptureReader::start_interface(const u8* block, u32 total) {
         at += 4 + padded(size);
     }
     port.resolution = Resolution::from_option(tsresol, offset_s);
+    largest_block_ = std::max(largest_block_, max_block(port.linktype));
     ports_.push_back(std::move(port));
     return true;
 }
@@ -452,11 +454,10 @@ CaptureReader::Walk CaptureReader::walk_pcapng(Columns& columns, u64& n) {
                        "the file is damaged here",
                        type, total));
         }
-        const u32 port_linktype = ports_.size() > section_base_ ? ports_.back().linktype : 1;
-        if (total > max_block(port_linktype)) {
+        if (total > largest_block_) {
             return bad(format(
                 "block type 0x%08x claims %u bytes, more than the %llu accepted; the file is damaged here",
-                type, total, static_cast<unsigned long long>(max_block(port_linktype))));
+                type, total, static_cast<unsigned long long>(largest_block_)));
         }
         if (available < total) {
             need_ = total;

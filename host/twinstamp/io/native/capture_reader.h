@@ -104,7 +104,8 @@ class CaptureReader {
     enum class LengthOrder { normal, swapped, guess } length_order_ = LengthOrder::normal;
 
     std::deque<Interface> ports_;
-    u32 section_base_ = 0;  // number of the section's first interface
+    u32 section_base_ = 0;              // number of the section's first interface
+    u64 largest_block_ = max_block(1);  // of any of its interfaces' link types
     bool in_section_ = false;
     u64 pending_log_bytes_ = 0;
 

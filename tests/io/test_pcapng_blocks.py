@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pcapng's simple packet blocks have no time: a window with a time leaves them alone, as editcap -w does."""
+"""pcapng blocks: simple ones have no time, so a time window leaves them alone (editcap -w); large ones."""
 
 from __future__ import annotations
 
@@ -75,3 +75,18 @@ def test_details_of_the_others_stay_at_their_frames(tmp_path):
             verdicts = deduplicator.judge(batch, details=True)
             assert list(verdicts.keep) == [1, 1, 1, 0]
             assert list(verdicts.delay_ns) == [0, 0, 0, 7000] and list(verdicts.distance) == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("last", [1, 249])
+def test_a_large_packet_is_judged_by_its_own_interface(tmp_path, last):
+    """17 MiB over USB, on the first of two interfaces: what the last one may have does not matter."""
+    size = 17 << 20
+    head = struct.pack("<IIIII", 0, 0, 1, size, size)
+    (tmp_path / "usb.pcapng").write_bytes(
+        block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        + block(1, struct.pack("<HHI", 249, 0, 0))
+        + block(1, struct.pack("<HHI", last, 0, 0))
+        + block(6, head + bytes(size))
+    )
+    with open_capture(tmp_path / "usb.pcapng") as reader:
+        assert [int(size) for batch in reader for size in batch.caplen] == [size]
