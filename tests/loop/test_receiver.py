@@ -108,14 +108,17 @@ def test_faults_of_the_line_and_the_pulse() -> None:
 
 @pytest.mark.long
 def test_leap_second() -> None:
-    """TAI goes on without a jump; the offset register changes with the leap second."""
+    """TAI goes on without a jump; the offset is 38 from the leap second on, and 37 for times before it."""
     receiver = SimulatedReceiver("f9t", seed=7, faults=[parse_fault("leap@22")])
     world = Fed(seed=23, baud=115_200)
     world.play(receiver, 20)
     assert world.card.field("clock.utc_offset.s") == 37
     epoch = world.card.read("clock.epoch")
     world.play(receiver, 6)
-    assert world.card.field("clock.utc_offset.s") == 38 and world.card.field("clock.utc_offset.valid") == 1
+    offset = world.firmware.counts().utc
+    now_s = world.card.read("clock.now") >> 32
+    assert offset.known and (offset.at(now_s - 6), offset.at(now_s)) == (37, 38)
+    assert offset.leap_tai_s == world.card.read("clock.leap_second") == receiver._leap_tai_s + 1
     assert world.card.read("clock.epoch") == epoch
     assert world.outside() == 0
     assert world.log[-1].output["state"] == LOCKED
