@@ -107,7 +107,9 @@ def test_a_signal_leaves_report_and_captures(net, tmp_path, number):
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host'}:{ROOT / 'gpu_kernels'}"}
     frames = [frame for _, frame in conversation(50, 1)]
     with subprocess.Popen(
-        [sys.executable, "-m", "twinstamp.cli", "run", "--quiet", str(tmp_path / "a.toml")], env=environment
+        [sys.executable, "-m", "twinstamp.cli", "run", "--quiet", str(tmp_path / "a.toml")],
+        env=environment,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored under nohup
     ) as child:
         try:
             until(lambda: (tmp_path / "s0.pcapng").exists(), 20)
