@@ -31,7 +31,7 @@ PROOFS = [
 SEEDS = [
     ("async_fifo", "bmc", "common/async_fifo", "{~rgray_w[P-1:P-2], rgray_w[P-3:0]}",
      "{~rgray_w[P-1], rgray_w[P-2:0]}"),
-    ("stamp_capture", "bmc", "rx/stamp_capture", "waits_q <= waits_q & newer", "waits_q <= waits_q"),
+    ("stamp_capture", "bmc", "rx/stamp_capture", "behind != '0 && behind <=", "behind == '0 && behind <="),
     ("stamp_capture", "bmc", "rx/stamp_capture", "stamps[number] <= stamp_q", "stamps[number_i] <= stamp_q"),
     ("pairing", "bmc", "rx/gmii_rx", "stamp: stamp_q,", "stamp: stamp_next,"),
     ("pairing", "bmc", "rx/gmii_rx", "since_end_q >= 4'(MinStampDistance) && state_q != StFrame",
