@@ -154,6 +154,8 @@ class Window:
         time_ns: int,
         limit: int,
         keep: int,
+        guard: int,
+        ends: bytes,
         workers: int,
     ) -> None: ...
     def process(
@@ -208,6 +210,8 @@ class WindowStatistics:
         delay_max: _UInt64s,
         kept_frames: _UInt64s,
         kept_bytes: _UInt64s,
+        guarded_frames: _UInt64s,
+        guarded_bytes: _UInt64s,
     ) -> None: ...
     def as_dict(self, memory_bytes: int) -> dict[str, Any]: ...
 
@@ -228,6 +232,12 @@ LAYERS: dict[str, int]
 
 CLASSES: dict[str, int]
 
+GUARDS: dict
+
+TAGS: int
+
+MOST_TUNNEL_ENDS: int
+
 MAX_CAPLEN: int
 
 def frame_keys(
@@ -241,6 +251,7 @@ def frame_keys(
     layer: int,
     ignore_bytes: int = 0,
     portable: bool = False,
+    ends: bytes = ...,
 ) -> tuple[memoryview, memoryview, memoryview]: ...
 def frame_digests(
     hash_key: HashKey,
@@ -254,12 +265,25 @@ def frame_digests(
     ignore_bytes: int,
     classes: bool,
     workers: int,
+    ends: bytes = ...,
 ) -> tuple[memoryview | None, memoryview | None, memoryview | None, memoryview | None, memoryview | None]: ...
 def frame_classes(
-    data: _UInt8s, offset: _UInt64s, caplen: _UInt32s, port: _UInt16s, linktypes: _UInt16s, layer: int = 0
+    data: _UInt8s,
+    offset: _UInt64s,
+    caplen: _UInt32s,
+    port: _UInt16s,
+    linktypes: _UInt16s,
+    layer: int = 0,
+    ends: bytes = ...,
 ) -> memoryview: ...
 def frames_identified(
-    data: _UInt8s, offset: _UInt64s, caplen: _UInt32s, port: _UInt16s, linktypes: _UInt16s, layer: int = 0
+    data: _UInt8s,
+    offset: _UInt64s,
+    caplen: _UInt32s,
+    port: _UInt16s,
+    linktypes: _UInt16s,
+    layer: int = 0,
+    ends: bytes = ...,
 ) -> memoryview: ...
 def digest(
     hash_key: HashKey, domain: int, head: _UInt8s, tail: _UInt8s, portable: bool = False

@@ -8,12 +8,21 @@ from collections.abc import Callable, Iterable
 
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.hashkey import SEED_BYTES, expand
-from twinstamp_kernels.verdicts import CLASSES, LAYERS, PROFILES, Digests, Verdicts
+from twinstamp_kernels.verdicts import (
+    CLASSES,
+    GUARDS,
+    LAYERS,
+    PROFILES,
+    Digests,
+    Verdicts,
+    tunnel_ends,
+)
 
-__all__ = ["BACKENDS", "CLASSES", "LAYERS", "MAX_WINDOW", "PROFILES", "Digests", "Verdicts", "Window"]
+__all__ = ["BACKENDS", "CLASSES", "GUARD_NAMES", "LAYERS", "MAX_WINDOW", "PROFILES", "Digests", "Verdicts", "Window"]
 
 MAX_WINDOW = 1_000_000
 BACKENDS = ("cpu", "gpu", "auto")
+GUARD_NAMES = ("none", "ttl")
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
 if TYPE_CHECKING:
@@ -30,7 +39,11 @@ class Window:
     count: N of the count window, the current frame included (0 and 1 find nothing, at most 1,000,000).
     time_ns: T of the time window in ns. With both, one earlier frame must meet both; one must be given.
     limit: frames a time window holds at most. ignore_bytes: first bytes left out of the key (exact only).
-    keep: codes of frame classes that are never judged duplicates. workers: threads, any number gives the
+    keep: codes of frame classes that are never judged duplicates.
+    guard: "ttl" lets a copy go on whose TTL or hop limit is greater than that of the frame it repeats.
+    tunnels (layer inner): the ends of the tunnels that are opened (verdicts.tunnel_ends); where none is named all
+    are, and a copy in fewer tunnels than the frame it repeats goes on.
+    workers: threads, any number gives the
     same verdicts. seed: 32 secret bytes of the key hash, random by default.
 
     backend: "cpu"; "gpu"; or "auto", which measures on the first frames which of them is faster. Where the
@@ -50,6 +63,8 @@ class Window:
         limit: int = MAX_WINDOW,
         ignore_bytes: int = 0,
         keep: Iterable[int] = (),
+        guard: str = "none",
+        tunnels: Iterable[str] = (),
         workers: int = 1,
         seed: bytes | None = None,
         backend: str = "cpu",
@@ -76,6 +91,14 @@ class Window:
             raise ValueError(f"{workers} workers: must be 1 to 256")
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        if guard not in GUARD_NAMES:
+            raise ValueError(f"unknown guard {guard!r}: choose one of {', '.join(GUARD_NAMES)}")
+        self._ends = ends = tunnel_ends(tunnels)
+        if ends and layer != "inner":
+            raise ValueError("tunnels are opened at the layer inner only, not at outer")
+        guards = GUARDS["ttl"] if guard == "ttl" else 0
+        if layer == "inner" and not ends:
+            guards |= GUARDS["tunnel"]
         self._profile, self._layer, self._ignore_bytes = profile, layer, ignore_bytes
         self._workers = workers
         kept = tuple(sorted(set(keep)))
@@ -96,6 +119,8 @@ class Window:
                 -1 if time_ns is None else time_ns,
                 limit,
                 classes,
+                guards,
+                ends,
                 workers,
             )
 
@@ -114,6 +139,8 @@ class Window:
                 "limit": limit,
                 "ignore_bytes": ignore_bytes,
                 "keep": kept,
+                "guard": guards,
+                "ends": ends,
                 "hash_key": words,
             }
             self._window = self._switch = SwitchingWindow(backend, device, on_cpu, options, warn)
@@ -180,6 +207,7 @@ class Window:
                 self._ignore_bytes,
                 self._classes != 0,
                 self._workers,
+                self._ends,
             )
         )
 
@@ -194,6 +222,7 @@ class Window:
             self._switch.close()
 
     def statistics(self) -> dict[str, Any]:
-        """Sums since the start: frames, bytes, by_type (distance, delay quantiles), kept, limit, memory."""
+        """Sums since the start: frames, bytes, by_type (distance, delay quantiles), kept, guarded (ttl, tunnel:
+        frames and bytes that a guard let go on), limit, memory."""
         statistics: dict[str, Any] = self._window.statistics()
         return statistics

@@ -16,7 +16,7 @@ each frame that repeats an earlier one under the profile:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,12 +44,13 @@ class Repeats:
     """Every frame of a feed that repeats an earlier one, as arrays of n entries.
 
     frame u64: number of the frame, from 0. type u8: PROFILES code. class_code u8: CLASSES code.
-    identified bool: see ``is_identified`` in twinstamp/frame_class.h. distance i64: frames back to the
+    identified bool: see ``is_identified`` in twinstamp/frame_class.h. guarded bool: a guard of the window would
+    let it go on (its TTL or hop limit rises; or, inner, the copy before it is in more tunnels). distance i64: frames back to the
     nearest copy. delay_ns i64: since that copy, negative where stamps run backwards. fate u8: NETWORK,
     BY_CLASS, LATE or ANONYMOUS.
     """
 
-    __slots__ = ("class_code", "delay_ns", "distance", "fate", "frame", "identified", "type")
+    __slots__ = ("class_code", "delay_ns", "distance", "fate", "frame", "guarded", "identified", "type")
 
     def __init__(self, columns: list[list[npt.NDArray[Any]]]) -> None:
         def join(index: int, dtype: str) -> npt.NDArray[Any]:
@@ -61,6 +62,7 @@ class Repeats:
         self.identified = join(3, "?")
         self.distance = join(4, "i8")
         self.delay_ns = join(5, "i8")
+        self.guarded = join(6, "?")
         self.fate = judge(self.type, self.class_code, self.identified, self.delay_ns)
 
     def __len__(self) -> int:
@@ -94,6 +96,7 @@ def read_repeats(
     *,
     profile: str = "nat",
     layer: str = "outer",
+    tunnels: Iterable[str] = (),
     reach: int = MAX_WINDOW,
     workers: int = 1,
     backend: str = "cpu",
@@ -103,21 +106,24 @@ def read_repeats(
 ) -> tuple[Repeats, dict[str, Any]]:
     """Reads a capture and finds its repeats.
 
-    reach: frames to look back, at most 1,000,000. backend, device, warn: see twinstamp.dedup.Deduplicator.
-    Memory grows by 27 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
+    reach: frames to look back, at most 1,000,000. tunnels, backend, device, warn: see twinstamp.dedup.Deduplicator.
+    Memory grows by 28 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
     truncated (None, or where the capture was cut), damage (None, or the InputError that ended the capture).
     Raises InputError, ConfigError.
     """
+    tunnels = tuple(tunnels)
     finder = Deduplicator(
         profile=profile,
         layer=layer,
+        tunnels=tunnels,
         window=reach,
+        guard="ttl",  # a guarded copy is kept and has its type all the same
         workers=workers,
         backend=backend,
         device=device,
         warn=warn,
     )
-    columns: list[list[npt.NDArray[Any]]] = [[] for _ in range(6)]
+    columns: list[list[npt.NDArray[Any]]] = [[] for _ in range(7)]
     frames = size = 0
     with finder, open_capture(source) as reader:
 
@@ -132,10 +138,11 @@ def read_repeats(
                 arrays = (part.data, part.offset, part.caplen, part.port, batch.linktypes)
                 columns[0].append(index.astype(np.uint64) + np.uint64(frames))
                 columns[1].append(found[index].copy())
-                columns[2].append(frame_classes(*arrays, layer=layer))
-                columns[3].append(frames_identified(*arrays, layer=layer))
+                columns[2].append(frame_classes(*arrays, layer=layer, tunnels=tunnels))
+                columns[3].append(frames_identified(*arrays, layer=layer, tunnels=tunnels))
                 columns[4].append(np.asarray(verdicts.distance)[index].astype(np.int64))
                 columns[5].append(np.asarray(verdicts.delay_ns)[index].copy())
+                columns[6].append(np.asarray(verdicts.keep)[index] != 0)
             frames += len(batch)
 
         damage = for_each_batch(reader, take, progress)
@@ -161,7 +168,7 @@ def recommend(repeats: Repeats, recall: float) -> dict[str, Any] | None:
 
     The time comes first: the delay that the wanted share of duplicates keeps to; then the count that
     reaches as many of those as needed. Both are rounded up to two digits (at least 1 µs), and what the
-    rounded window catches and costs is counted. None where the network made no duplicates.
+    rounded window catches and costs is counted, and how many of its catch a guard would let go on. None where the network made no duplicates.
     """
     if not 0 < recall <= 1:
         raise ConfigError(
@@ -189,6 +196,7 @@ def recommend(repeats: Repeats, recall: float) -> dict[str, Any] | None:
         "smallest_time_ns": time_ns,
         "caught": int((caught & network).sum()),
         "recall": int((caught & network).sum()) / total,
+        "guarded": int((caught & network & repeats.guarded).sum()),
         "cost": {
             "frames": int(cost.sum()),
             "with_default_keep": int((cost & (repeats.fate != BY_CLASS)).sum()),
@@ -233,6 +241,7 @@ def analyse(
     *,
     profile: str = "nat",
     layer: str = "outer",
+    tunnels: Iterable[str] = (),
     recall: float = 0.999,
     reach: int = MAX_WINDOW,
     workers: int = 1,
@@ -252,10 +261,12 @@ def analyse(
         raise ConfigError(
             f"a recall of {recall} is not possible: give a share above 0, at most 1, e.g. 0.999"
         )
+    tunnels = tuple(tunnels)
     repeats, facts = read_repeats(
         source,
         profile=profile,
         layer=layer,
+        tunnels=tunnels,
         reach=reach,
         workers=workers,
         backend=backend,
@@ -276,7 +287,14 @@ def analyse(
     counts = {name: int((~network & (repeats.class_code == code)).sum()) for name, code in CLASSES.items()}
     damage = facts["damage"]
     report = {
-        "options": {"profile": profile, "layer": layer, "recall": recall, "reach": reach, "late_ns": LATE_NS},
+        "options": {
+            "profile": profile,
+            "layer": layer,
+            "tunnels": list(tunnels),
+            "recall": recall,
+            "reach": reach,
+            "late_ns": LATE_NS,
+        },
         "backend": facts["backend"],
         "frames": facts["frames"],
         "bytes": facts["bytes"],

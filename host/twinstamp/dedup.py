@@ -48,6 +48,8 @@ class Deduplicator:
         limit: int = 1_000_000,
         ignore_bytes: int = 0,
         keep: Iterable[str] = (),
+        guard: str = "none",
+        tunnels: Iterable[str] = (),
         workers: int = 1,
         seed: bytes | None = None,
         backend: str = "cpu",
@@ -69,6 +71,8 @@ class Deduplicator:
                 limit=limit,
                 ignore_bytes=ignore_bytes,
                 keep=[CLASSES[name] for name in keep],
+                guard=guard,
+                tunnels=tunnels,
                 workers=workers,
                 seed=seed,
                 backend=backend,
@@ -138,7 +142,8 @@ class Deduplicator:
 
     def statistics(self) -> dict[str, Any]:
         """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name;
-        without_stamp: of the frames and bytes those that a window with a time lets pass.
+        guarded: copies that a guard let go on, by guard ("ttl", "tunnel"); without_stamp: of the frames and
+        bytes those that a window with a time lets pass.
         """
         raw = self._window.statistics()
         frames, size = self._without_stamp
@@ -149,6 +154,9 @@ class Deduplicator:
         raw["by_type"] = {TYPE_NAMES[code]: count for code, count in raw["by_type"].items()}
         raw["kept"] = {
             names[code]: {"frames": frames, "bytes": size} for code, (frames, size) in raw["kept"].items()
+        }
+        raw["guarded"] = {
+            name: {"frames": frames, "bytes": size} for name, (frames, size) in raw["guarded"].items() if frames
         }
         return raw
 
@@ -192,6 +200,8 @@ def dedup_capture(
     layer: str = "outer",
     ignore_bytes: int = 0,
     keep: Iterable[str] = (),
+    guard: str = "none",
+    tunnels: Iterable[str] = (),
     limit: int = 1_000_000,
     action: str = "drop",
     format: str | None = None,
@@ -205,7 +215,8 @@ def dedup_capture(
 
     source, target: path, "-" or file object (target None with action count: nothing is written). window:
     frames, the current one included; time_ns: ns; at least one of them. action: "drop"; "tag" (all frames
-    are written, duplicates with a comment: pcapng only); "count" (all frames are written unchanged).
+    are written, duplicates with a comment: pcapng only); "count" (all frames are written unchanged). guard,
+    tunnels: see twinstamp_kernels.window.Window.
     format: of the target, see create_capture. backend, device, warn: see Deduplicator. progress: called after
     each batch.
 
@@ -217,6 +228,7 @@ def dedup_capture(
         raise ConfigError(f"unknown action {action!r}: choose one of {', '.join(ACTIONS)}")
     if target is None and action != "count":
         raise ConfigError(f"the action {action} needs an output; only count works without one")
+    keep, tunnels = tuple(keep), tuple(tunnels)
     judge = Deduplicator(
         profile=profile,
         layer=layer,
@@ -225,6 +237,8 @@ def dedup_capture(
         limit=limit,
         ignore_bytes=ignore_bytes,
         keep=keep,
+        guard=guard,
+        tunnels=tunnels,
         workers=workers,
         backend=backend,
         device=device,
@@ -263,6 +277,8 @@ def dedup_capture(
                 "time_ns": time_ns,
                 "ignore_bytes": ignore_bytes,
                 "keep": list(keep),
+                "guard": guard,
+                "tunnels": list(tunnels),
                 "action": action,
                 "workers": workers,
             },
@@ -271,6 +287,7 @@ def dedup_capture(
             "duplicates": {
                 "by_type": statistics["by_type"],
                 "kept_by_class": statistics["kept"],
+                "guarded": statistics["guarded"],
                 "limit_reached": statistics["limit_reached"],
                 "without_stamp": statistics["without_stamp"],
             },

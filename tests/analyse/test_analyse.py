@@ -39,6 +39,7 @@ def udp(serial: int, *, ident: int = 0, ttl: int = 64, mac: int = 1, size: int =
     head = struct.pack(
         ">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), ident, 0, ttl, 17, 0, b"\x0a\0\0\1", b"\x0a\0\0\2"
     )
+    head = head[:10] + (model.ones_sum(head) ^ 0xFFFF).to_bytes(2, "big") + head[12:]
     return (
         bytes(5)
         + bytes([mac])

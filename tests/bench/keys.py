@@ -20,6 +20,8 @@ import numpy as np
 from twinstamp_kernels import _cpu
 from twinstamp_kernels.hashkey import hash_key
 
+from tests.bench.traffic import set_checksums
+
 FRAMES = 1024
 
 
@@ -28,6 +30,7 @@ def batch(size: int) -> tuple[np.ndarray, ...]:
     total = (size - 14).to_bytes(2, "big")
     frames[:, 12:24] = np.frombuffer(b"\x08\0\x45\0" + total + b"\x11\x11\x40\0\x40\x06", np.uint8)
     frames[:, 46] = 0x50
+    set_checksums(frames)
     offset = np.arange(FRAMES, dtype=np.uint64) * np.uint64(size)
     caplen = np.full(FRAMES, size, np.uint32)
     return frames.reshape(-1), offset, caplen, np.zeros(FRAMES, np.uint16), np.array([1], np.uint16)

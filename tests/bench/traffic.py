@@ -142,10 +142,40 @@ def flows_over_rules(
         data[:, 20:22] = 0
         data[:, 46] = 0x50
         data[:, 47] = 0x10
+        udp = data[:, 23] == 17
+        data[udp, 38:40] = np.frombuffer(struct.pack("!H", size - 34), np.uint8)
+        set_checksums(data)
         copies = np.flatnonzero(rng.random(n) < 0.5)
         data[copies] = data[np.maximum(0, copies - rng.integers(1, 400, len(copies)))]
         offset = np.arange(n, dtype=np.int64) * size
         yield _batch(data.reshape(-1), offset, np.full(n, size, np.int64), k * n)
+
+
+def set_checksums(frames: npt.NDArray[np.uint8]) -> None:
+    """Fills in the checksums (RFC 1071) of n Ethernet frames, u8[n, size], that hold IPv4 without options and behind
+    it TCP, UDP, ICMP or what has none; the lengths are right already."""
+
+    def ones(part: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+        if part.shape[1] % 2:
+            part = np.pad(part, ((0, 0), (0, 1)))
+        words = np.ascontiguousarray(part).view(">u2")
+        return words.sum(axis=1, dtype=np.uint32)
+
+    def put(which: npt.NDArray[np.intp], at: int, total: npt.NDArray[np.uint32]) -> None:
+        for _ in range(2):
+            total = (total & 0xFFFF) + (total >> 16)
+        value = (total ^ 0xFFFF).astype(np.uint32)
+        frames[which, at], frames[which, at + 1] = value >> 8, value & 0xFF
+
+    frames[:, 24:26] = 0
+    put(np.arange(len(frames)), 24, ones(frames[:, 14:34]))
+    for protocol, at in ((6, 50), (17, 40), (1, 36)):
+        which = np.flatnonzero(frames[:, 23] == protocol)
+        frames[which, at : at + 2] = 0
+        body = ones(frames[which, 34:])
+        if protocol != 1:
+            body = body + ones(frames[which, 26:34]) + np.uint32(protocol + frames.shape[1] - 34)
+        put(which, at, body)
 
 
 def _ranges(rule: object) -> tuple[int, ...]:

@@ -57,6 +57,8 @@ class FakeDeviceWindow:
         limit: int,
         ignore_bytes: int,
         keep: tuple[int, ...],
+        guard: int,
+        ends: bytes,
         hash_key: bytes,
     ) -> None:
         for _ in range(3):
@@ -64,7 +66,7 @@ class FakeDeviceWindow:
         self._device = device
         self._key = _cpu.HashKey(hash_key)
         self._options = (PROFILES[profile], LAYERS[layer], ignore_bytes)
-        self._keep = keep
+        self._keep, self._guard, self._ends = keep, guard, ends
         self._window = _cpu.Window(
             self._key,
             *self._options,
@@ -72,6 +74,8 @@ class FakeDeviceWindow:
             -1 if time_ns is None else time_ns,
             limit,
             sum(1 << code for code in keep),
+            guard,
+            ends,
             1,
         )
         self._size = min(limit, count or limit) if time_ns is not None else count or 0
@@ -88,7 +92,7 @@ class FakeDeviceWindow:
 
     def _columns(self, data: Any, offset: Any, caplen: Any, port: Any, linktypes: Any) -> dict[str, Any]:
         found = _cpu.frame_digests(
-            self._key, data, offset, caplen, port, linktypes, *self._options, bool(self._keep), 1
+            self._key, data, offset, caplen, port, linktypes, *self._options, bool(self._keep), 1, self._ends
         )
         names = Digests._fields
         return {n: None if c is None else np.asarray(c) for n, c in zip(names, found, strict=True)}
@@ -137,7 +141,7 @@ class FakeDeviceWindow:
         old = self._state
         state: dict[str, Any] = {"index": old["index"] + n}
         held = min(state["index"], self._size - 1)
-        for name, width in (("key", 2), ("second", 2), ("two", 1), ("tags", 3), ("timestamp_ns", 1)):
+        for name, width in (("key", 2), ("second", 2), ("two", 1), ("tags", 4), ("timestamp_ns", 1)):
             new = stamps if name == "timestamp_ns" else columns[name]
             if new is None:
                 state[name] = None
@@ -147,20 +151,27 @@ class FakeDeviceWindow:
             state[name] = part.reshape(-1) if width == 1 else part
         self._device.step()  # from here on the batch is judged
         self._state = state
-        self._count(verdicts, caplen, columns["frame_class"])
+        self._count(verdicts, caplen, columns["frame_class"], old["tags"], columns["tags"])
         keep, kind, distance, delay = (np.array(v) for v in verdicts)
         if self.wrong:
             keep[0] ^= 1
         nothing = np.empty(0)
         return Verdicts(keep, kind, distance if details else nothing, delay if details else nothing)
 
-    def _count(self, verdicts: Verdicts, caplen: Any, classes: Any) -> None:
+    def _count(self, verdicts: Verdicts, caplen: Any, classes: Any, before: Any, tags: Any) -> None:
         counts = self._counts
         counts.frames += len(caplen)
         counts.bytes += int(caplen.sum())
         counts.limit_reached = self._window.statistics()["limit_reached"]
         for i, (keep, kind, distance, delay) in enumerate(zip(*verdicts, strict=True)):
-            if kind and keep:
+            if kind and keep and not (self._keep and classes[i] in self._keep):
+                both = [*np.reshape(before, (-1, 4))[:, 3], *np.reshape(tags, (-1, 4))[:, 3]]
+                mine, other = (int(both[len(both) - len(caplen) + i - back]) for back in (0, distance))
+                assert self._guard & 1 and mine & 0xFF > other & 0xFF or self._guard & 2 and mine >> 8 < other >> 8
+                which = int(bool(self._guard & 2) and mine >> 8 < other >> 8)
+                counts.guarded_frames[which] += np.uint64(1)
+                counts.guarded_bytes[which] += np.uint64(caplen[i])
+            elif kind and keep:
                 counts.kept_frames[classes[i]] += np.uint64(1)
                 counts.kept_bytes[classes[i]] += np.uint64(caplen[i])
             elif kind:

@@ -22,6 +22,7 @@ WINDOWS: list[dict[str, Any]] = [
     {"count": 7, "profile": "vlan", "layer": "inner"},
     {"count": 60, "profile": "routing", "keep": (1, 5)},
     {"count": 50, "profile": "nat"},
+    {"count": 55, "profile": "routing", "guard": "ttl"},
     {"time_ns": 400},
     {"time_ns": 700, "limit": 30, "profile": "nat", "layer": "inner", "keep": (1, 5)},
     {"time_ns": 900, "count": 25, "profile": "routing"},

@@ -69,7 +69,7 @@ def test_digests_are_the_keys_of_frames_on_any_number_of_threads(profile, worker
     if profile == "exact":
         assert digests.tags is None
     else:
-        assert np.array_equal(np.asarray(digests.tags).reshape(-1, 3), tags)
+        assert np.array_equal(np.asarray(digests.tags).reshape(-1, 4), tags)
     if profile == "nat":
         assert np.array_equal(np.asarray(digests.second).reshape(-1, 2), keys[:, 2:])
         assert np.array_equal(np.asarray(digests.two), two)
@@ -95,9 +95,9 @@ def test_digests_without_lengths_count_no_bytes_and_without_details_tell_none():
         ({}, {"key": None}, "key is missing"),
         ({}, {"key": np.zeros(5, np.uint64)}, "key has 5 entries for 3 frames, 6 are needed"),
         ({}, {"key": np.zeros((2, 3), np.uint64)}, "key has 6 entries"),
-        ({}, {"tags": np.zeros((3, 3), np.uint32)}, "tags is given"),
+        ({}, {"tags": np.zeros((3, 4), np.uint32)}, "tags is given"),
         ({"profile": "vlan"}, {}, "tags is missing"),
-        ({"profile": "nat"}, {"tags": np.zeros((3, 3), np.uint32)}, "second is missing"),
+        ({"profile": "nat"}, {"tags": np.zeros((3, 4), np.uint32)}, "second is missing"),
         ({"keep": (1,)}, {}, "frame_class is missing"),
         ({"keep": (1,)}, {"frame_class": np.array([0, 1, 77], np.uint8)}, "frame 2 .* no class 77"),
     ],
@@ -148,6 +148,8 @@ def device_options(options: dict[str, Any]) -> dict[str, Any]:
         "limit": options.get("limit", 1_000_000),
         "ignore_bytes": options.get("ignore_bytes", 0),
         "keep": options.get("keep", ()),
+        "guard": int(options.get("guard") == "ttl") | 2 * int(options.get("layer") == "inner"),
+        "ends": b"",
         "hash_key": expand(SEED),
     }
 

@@ -7,7 +7,7 @@ bytes that raise nothing and lose their end where a capture is cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TAG_TYPES = {0x8100, 0x88A8, 0x9100}
 EXACT, VLAN, ROUTING, NAT = 1, 2, 3, 4
@@ -15,7 +15,8 @@ EXACT, VLAN, ROUTING, NAT = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class View:
-    """What is known of a frame at the layer asked for. l3: the layer-3 packet, up to its own end."""
+    """What is known of a frame at the layer asked for. l3: the layer-3 packet, up to its own end; sound: no
+    header up to here is one that every host refuses."""
 
     link: tuple | None  # (what, bytes before the tags, final type, bytes between it and layer 3)
     kind: str
@@ -23,6 +24,15 @@ class View:
     proto: int = -1
     l4: int | None = None
     fragment: str = "whole"
+    sound: bool = True
+
+
+def ones_sum(b: bytes) -> int:
+    """RFC 1071's sum, 0 to 0xFFFF; 0xFFFF where a checksum in b is right."""
+    total = sum(int.from_bytes(b[i : i + 2].ljust(2, b"\0"), "big") for i in range(0, len(b), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
 
 
 def u16(b: bytes, at: int) -> int:
@@ -38,12 +48,18 @@ def view_ipv4(b: bytes, link) -> View | None:
         return None
     b = b[:total]
     bits = u16(b, 6)
+    sound = b[8] > 0 and ones_sum(b[:ihl]) == 0xFFFF
     if bits & 0x1FFF:
-        return View(link, "ipv4", b, b[9], None, "later")
-    return View(link, "ipv4", b, b[9], ihl, "first" if bits & 0x2000 else "whole")
+        return View(link, "ipv4", b, b[9], None, "later", sound)
+    return View(link, "ipv4", b, b[9], ihl, "first" if bits & 0x2000 else "whole", sound)
 
 
 def view_ipv6(b: bytes, link) -> View | None:
+    view = view_ipv6_chain(b, link)
+    return None if view is None else replace(view, sound=b[7] > 0)
+
+
+def view_ipv6_chain(b: bytes, link) -> View | None:
     if len(b) < 40 or b[0] >> 4 != 6:
         return None
     size = u16(b, 4)
@@ -72,10 +88,23 @@ def view_ip(b: bytes, link) -> View | None:
 
 def view_type(b: bytes, kind: int, before, layer: str) -> View | None:
     """b: what follows type `kind`; before: (name, link bytes), None where there is no link layer."""
+    tags = 0
     while kind in TAG_TYPES:
         if len(b) < 4:
             return None
-        kind, b = u16(b, 2), b[4:]
+        kind, b, tags = u16(b, 2), b[4:], tags + 1
+    view = view_untagged(b, kind, before, layer)
+    return replace(view, sound=False) if view is not None and tags > 3 else view
+
+
+def pppoe_fits(b: bytes, view: View) -> bool:
+    """RFC 2516: version 1, type 1, code 0 for data; room for the packet, and no more than the frame has."""
+    size = u16(b, 2 + 2) - 2
+    claimed = u16(b, 10) if view.kind == "ipv4" else 40 + u16(b, 12) if u16(b, 12) or b[14] == 59 else 0
+    return b[:2] == b"\x11\0" and size >= claimed and (size <= len(b) - 8 or claimed > len(b) - 8)
+
+
+def view_untagged(b: bytes, kind: int, before, layer: str) -> View | None:
     link = None if before is None else (*before, kind, b"")
     if kind < 0x600:
         if kind < 3 or len(b) < 3:
@@ -93,7 +122,8 @@ def view_type(b: bytes, kind: int, before, layer: str) -> View | None:
         if len(b) < 8:
             return None
         inside = {0x21: view_ipv4, 0x57: view_ipv6}.get(u16(b, 6))
-        return inside(b[8:], (*before, kind, b[:8])) if inside else None
+        view = inside(b[8:], (*before, kind, b[:8])) if inside else None
+        return replace(view, sound=view.sound and pppoe_fits(b, view)) if view else None
     if kind in (0x8847, 0x8848) and layer == "inner":
         while True:
             if len(b) < 4:
@@ -185,13 +215,57 @@ def step_into(view: View) -> tuple[bool, View | None]:
 
 
 def view_of(frame: bytes, linktype: int, layer: str) -> View | None:
+    """None: not understood, or behind a header that no host takes."""
     view = view_link(frame, linktype, layer)
-    while layer == "inner" and view is not None:
+    while view is not None and view.sound and layer == "inner":
         tunnel, inside = step_into(view)
         if not tunnel:
             break
         view = inside
-    return view
+    return view if view is not None and view.sound else None
+
+
+def crc32c(b: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in b:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def transport_sums_up(view: View) -> bool:
+    """Whether layer 4's checksum is right, as far as the captured packet tells."""
+    if view.fragment != "whole":
+        return False
+    b, l3 = view.l3[view.l4 :], view.l3
+    v4 = view.kind == "ipv4"
+    claimed = u16(l3, 2) if v4 else 40 + u16(l3, 4) if u16(l3, 4) or l3[6] == 59 else 0
+    if claimed == 0 or claimed > len(l3):
+        return True
+    size = covered = len(b)
+    if view.proto == 17:
+        size = covered = u16(b, 4)
+        if not 8 <= size <= len(b):
+            return False
+        if not u16(b, 6):
+            return v4
+    elif view.proto == 136:
+        covered = u16(b, 4) or len(b)
+        if not 8 <= covered <= len(b):
+            return False
+    elif view.proto == 33:
+        covered = 4 * (b[4] + (b[5] & 15) - 1) if b[5] & 15 else len(b)
+        if not 12 <= covered <= len(b):
+            return False
+    elif view.proto == 132:
+        return crc32c(b[:8] + bytes(4) + b[12:]).to_bytes(4, "little") == b[8:12]
+    elif view.proto == 1:
+        return ones_sum(b) == 0xFFFF
+    elif view.proto not in (6, 58):
+        return True
+    pseudo = (l3[12:20] if v4 else l3[8:40]) + size.to_bytes(4, "big") + bytes([0, view.proto])
+    return ones_sum(pseudo + b[:covered]) == 0xFFFF
 
 
 def routed(view: View) -> bytes:
@@ -210,7 +284,7 @@ def nat_plan(view: View):
     b = view.l3[view.l4 :]
     v4 = view.kind == "ipv4"
     if view.proto == 6:
-        return (0, 2, (16, 18)) if len(b) >= 20 else None
+        return (0, 2, (16, 18)) if len(b) >= 20 and transport_sums_up(view) else None
     size, plan = {
         17: (8, (0, 2, (6, 8))),
         136: (8, (0, 2, (6, 8))),
@@ -230,7 +304,7 @@ def nat_plan(view: View):
         plan = (4 if b[0] in asks else None, 4 if b[0] in answers else None, (2, 4))
     if not (v4 and u16(view.l3, 4)) and len(b) - size < 16:
         return None
-    return plan
+    return plan if transport_sums_up(view) else None
 
 
 def keys_of(frame: bytes, linktype: int, profile: int, layer: str) -> frozenset:

@@ -323,8 +323,10 @@ def usable(spec: dict[str, Any]) -> bool:
 
 def fit_for_nat(spec: dict[str, Any]) -> bool:
     ip = spec["ips"][-1]
-    if spec["l4"] in ("arp", "stp", "error", "later"):
+    if spec["l4"] in ("arp", "stp", "error", "later", "first"):
         return False
+    if ip["version"] == 6 and ip["extra"] == "long" and spec["l4"] != "esp":
+        return False  # a routing header: the checksum is over another destination
     payload = len(spec["payload"]) + (16 if spec["l4"] == "sctp" else 0)
     return spec["l4"] == "tcp" or (ip["version"] == 4 and ip["id"] != 0) or payload >= 16
 

@@ -5,10 +5,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <cstring>
 #include <memory>
 #include <vector>
 
-#include "twinstamp/platform.h"
+#include "twinstamp/parse.h"
 
 namespace nb = nanobind;
 
@@ -32,5 +33,15 @@ void bind_rules(nb::module_& m);
 void bind_window(nb::module_& m);
 void bind_histogram(nb::module_& m);
 void bind_keys(nb::module_& m);
+
+// The bytes of a TunnelEnds (verdicts.tunnel_ends); of none: everybody's tunnels.
+inline TunnelEnds tunnel_ends(const nb::bytes& bytes) {
+    TunnelEnds ends{};
+    if (bytes.size() == 0) return ends;
+    if (bytes.size() != sizeof ends) throw nb::value_error("ends: not the bytes of a TunnelEnds");
+    std::memcpy(&ends, bytes.data(), sizeof ends);
+    if (ends.count > MOST_ENDS) throw nb::value_error("ends: too many networks");
+    return ends;
+}
 
 }  // namespace twinstamp

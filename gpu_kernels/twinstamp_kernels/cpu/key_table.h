@@ -12,16 +12,15 @@
 #include <limits>
 #include <vector>
 
-#include "twinstamp/hash.h"
+#include "twinstamp/key.h"
 
 namespace twinstamp {
-
-constexpr u32 TAGS = 3;
 
 struct Match {
     u32 distance = 0;  // frames back to the matched one, 0: none
     i64 delay_ns = 0;
     u8 equal_tags = 0;  // bit k: tag[k] of both frames is equal
+    u8 guards = 0;      // Guard bits
 };
 
 // Tables of different workers change with every frame: none shares a cache line with another.
@@ -163,8 +162,9 @@ class alignas(128) KeyTable {
                     found = true;
                     match.distance = distance;
                     match.delay_ns = difference(time_ns, hot.entries[hit].time_ns);
-                    match.equal_tags = 0;
+                    match.equal_tags = match.guards = 0;
                     if constexpr (tagged) {
+                        match.guards = guards(tags[GUARD_TAG], hot.tags[hit * TAGS + GUARD_TAG]);
                         for (u32 t = 0; t < TAGS; ++t) {
                             match.equal_tags |= static_cast<u8>((hot.tags[hit * TAGS + t] == tags[t]) << t);
                         }

@@ -68,25 +68,27 @@ void keys_of(const Columns& frames, const HashKey& key, const KeyOptions& option
         digests[4 * i + 2] = keys.second.half[0];
         digests[4 * i + 3] = keys.second.half[1];
         two[i] = keys.two;
-        for (size_t p = 0; p < 3; ++p) tags[3 * i + p] = keys.tag[p];
+        for (size_t p = 0; p < TAGS; ++p) tags[TAGS * i + p] = keys.tag[p];
     }
 }
 
-KeyOptions options_of(int profile, int layer, u32 ignore_bytes) {
+KeyOptions options_of(int profile, int layer, u32 ignore_bytes, const TunnelEnds& ends) {
     if (profile < 1 || profile > 4) throw nb::value_error("profile: 1 to 4");
     if (ignore_bytes != 0 && profile != static_cast<int>(Profile::exact)) {
         throw nb::value_error("ignore_bytes goes with the exact profile only");
     }
-    return {static_cast<Profile>(profile), layer_of(layer), ignore_bytes};
+    return {static_cast<Profile>(profile), layer_of(layer), ignore_bytes, &ends};
 }
 
 nb::tuple frame_keys_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port,
-                        In<u16> linktypes, int profile, int layer, u32 ignore_bytes, bool portable) {
-    const KeyOptions options = options_of(profile, layer, ignore_bytes);
+                        In<u16> linktypes, int profile, int layer, u32 ignore_bytes, bool portable,
+                        nb::bytes ends) {
+    const TunnelEnds named = tunnel_ends(ends);
+    const KeyOptions options = options_of(profile, layer, ignore_bytes, named);
     const Columns frames(data, offset, caplen, port, linktypes);
     std::vector<u64> digests(4 * frames.count);
     std::vector<u8> two(frames.count);
-    std::vector<u32> tags(3 * frames.count);
+    std::vector<u32> tags(TAGS * frames.count);
     {
         nb::gil_scoped_release release;
         if (portable) {
@@ -102,16 +104,17 @@ nb::tuple frame_keys_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32>
 // the profile does not have.
 nb::tuple frame_digests_of(const HashKey& key, In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port,
                            In<u16> linktypes, int profile, int layer, u32 ignore_bytes, bool classes,
-                           unsigned workers) {
+                           unsigned workers, nb::bytes ends) {
     constexpr size_t WORTH_A_THREAD = 2048;  // frames
-    const KeyOptions options = options_of(profile, layer, ignore_bytes);
+    const TunnelEnds named = tunnel_ends(ends);
+    const KeyOptions options = options_of(profile, layer, ignore_bytes, named);
     if (workers < 1 || workers > 256) throw nb::value_error("workers: 1 to 256");
     const Columns frames(data, offset, caplen, port, linktypes);
     const size_t n = frames.count;
     const bool tagged = options.profile != Profile::exact, nat = options.profile == Profile::nat;
     std::vector<u64> digests(2 * n), seconds(nat ? 2 * n : 0);
     std::vector<u8> twos(nat ? n : 0), classed(classes ? n : 0);
-    std::vector<u32> tags(tagged ? 3 * n : 0);
+    std::vector<u32> tags(tagged ? TAGS * n : 0);
     {
         nb::gil_scoped_release release;
         Workers threads(static_cast<unsigned>(std::clamp<size_t>(n / WORTH_A_THREAD, 1, workers)));
@@ -124,12 +127,13 @@ nb::tuple frame_digests_of(const HashKey& key, In<u8> data, In<u64> offset, In<u
                 keys.second = {{0, 0}};
                 frame_keys(key, options, frame, length, frames.linktype(i), keys);
                 std::copy_n(keys.key.half, 2, &digests[2 * i]);
-                if (tagged) std::copy_n(keys.tag, 3, &tags[3 * i]);
+                if (tagged) std::copy_n(keys.tag, TAGS, &tags[TAGS * i]);
                 if (nat) {
                     std::copy_n(keys.second.half, 2, &seconds[2 * i]);
                     twos[i] = keys.two;
                 }
-                if (classes) classed[i] = frame_class(frame, length, frames.linktype(i), options.layer);
+                if (classes)
+                    classed[i] = frame_class(frame, length, frames.linktype(i), options.layer, &named);
             }
         });
     }
@@ -142,29 +146,31 @@ nb::tuple frame_digests_of(const HashKey& key, In<u8> data, In<u64> offset, In<u
 }
 
 auto frame_classes_of(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
-                      int layer) {
+                      int layer, nb::bytes ends) {
     const Layer which = layer_of(layer);
+    const TunnelEnds named = tunnel_ends(ends);
     const Columns frames(data, offset, caplen, port, linktypes);
     std::vector<u8> classes(frames.count);
     {
         nb::gil_scoped_release release;
         for (size_t i = 0; i < frames.count; ++i) {
-            classes[i] = frame_class(frames.frame(i), frames.caplen[i], frames.linktype(i), which);
+            classes[i] = frame_class(frames.frame(i), frames.caplen[i], frames.linktype(i), which, &named);
         }
     }
     return to_view(std::move(classes));
 }
 
 auto frames_identified(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
-                       int layer) {
+                       int layer, nb::bytes ends) {
     const Layer which = layer_of(layer);
+    const TunnelEnds named = tunnel_ends(ends);
     const Columns frames(data, offset, caplen, port, linktypes);
     std::vector<u8> identified(frames.count);
     {
         nb::gil_scoped_release release;
         for (size_t i = 0; i < frames.count; ++i) {
             Layers l;
-            parse_frame(frames.frame(i), frames.caplen[i], frames.linktype(i), which, l);
+            parse_frame(frames.frame(i), frames.caplen[i], frames.linktype(i), which, l, &named);
             identified[i] = is_identified(frames.frame(i), l);
         }
     }
@@ -201,20 +207,29 @@ void bind_keys(nb::module_& m) {
     nb::dict classes;
     for (int i = 0; i < CLASS_COUNT; ++i) classes[names[i]] = i;
     m.attr("CLASSES") = classes;
+    nb::dict guards;
+    guards["ttl"] = static_cast<int>(GUARD_TTL);
+    guards["tunnel"] = static_cast<int>(GUARD_TUNNEL);
+    m.attr("GUARDS") = guards;
+    m.attr("TAGS") = TAGS;
+    m.attr("MOST_TUNNEL_ENDS") = MOST_ENDS;
     m.attr("MAX_CAPLEN") = MAX_CAPLEN;
     m.def("frame_keys", &frame_keys_of, nb::arg("hash_key"), nb::arg("data"), nb::arg("offset"),
           nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("profile"), nb::arg("layer"),
-          nb::arg("ignore_bytes") = 0, nb::arg("portable") = false,
-          "(digests u64[4n]: key, second; two u8[n]; tags u32[3n]) of n frames.");
+          nb::arg("ignore_bytes") = 0, nb::arg("portable") = false, nb::arg("ends") = nb::bytes(""),
+          "(digests u64[4n]: key, second; two u8[n]; tags u32[4n]) of n frames.");
     m.def("frame_digests", &frame_digests_of, nb::arg("hash_key"), nb::arg("data"), nb::arg("offset"),
           nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("profile"), nb::arg("layer"),
           nb::arg("ignore_bytes"), nb::arg("classes"), nb::arg("workers"),
-          "(key u64[2n], second u64[2n], two u8[n], tags u32[3n], frame_class u8[n]); None: not of the "
+          nb::arg("ends") = nb::bytes(""),
+          "(key u64[2n], second u64[2n], two u8[n], tags u32[4n], frame_class u8[n]); None: not of the "
           "profile, or not asked for.");
     m.def("frame_classes", &frame_classes_of, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
-          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, "Class codes u8[n] of n frames.");
+          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0,
+          nb::arg("ends") = nb::bytes(""), "Class codes u8[n] of n frames.");
     m.def("frames_identified", &frames_identified, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
           nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0,
+          nb::arg("ends") = nb::bytes(""),
           "u8[n]: 1 where something in the packet tells two sendings of the same content apart.");
     m.def("digest", &digest_of, nb::arg("hash_key"), nb::arg("domain"), nb::arg("head"), nb::arg("tail"),
           nb::arg("portable") = false, "The two 64-bit halves of the digest of head ++ tail in a domain.");

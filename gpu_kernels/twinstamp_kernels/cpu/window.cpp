@@ -16,6 +16,7 @@ constexpr size_t PARALLEL_CHUNK = 16384;  // frames whose keys stay in the secon
 Window::Window(const WindowOptions& options, const HashKey& key)
     : options_(options), key_(key), workers_(std::max(1u, options.workers)), lanes_(workers_.count()) {
     options_.workers = workers_.count();
+    options_.key.ends = &options_.ends;
     by_time_ = options.time_ns >= 0;
     window_ = by_time_ ? options.limit : options.count;
     if (by_time_ && options.count > 0) window_ = std::min(window_, options.count);
@@ -113,7 +114,7 @@ void Window::compute_keys(const FrameColumns& frames, size_t begin, size_t end, 
     if (classes_) {
         for (size_t i = begin; i < end; ++i) {
             class_[i] = frame_class(frames.data + frames.offset[i], frames.caplen[i], linktype(frames, i),
-                                    options_.key.layer);
+                                    options_.key.layer, &options_.ends);
         }
     }
 }
@@ -137,6 +138,12 @@ void Window::judge(const FrameColumns& frames, size_t i, const Match& match, Win
     if (classes_ && ((options_.keep >> class_[i]) & 1)) {
         ++statistics.kept_frames[class_[i]];
         statistics.kept_bytes[class_[i]] += frames.caplen[i];
+        return;
+    }
+    if (const u8 guarded = match.guards & options_.guard) {
+        const size_t which = guarded & GUARD_TUNNEL ? 1 : 0;
+        ++statistics.guarded_frames[which];
+        statistics.guarded_bytes[which] += frames.caplen[i];
         return;
     }
     out.keep[i] = 0;
@@ -365,6 +372,10 @@ void WindowStatistics::merge(const WindowStatistics& other) {
     for (size_t c = 0; c < kept_frames.size(); ++c) {
         kept_frames[c] += other.kept_frames[c];
         kept_bytes[c] += other.kept_bytes[c];
+    }
+    for (size_t g = 0; g < GUARDS; ++g) {
+        guarded_frames[g] += other.guarded_frames[g];
+        guarded_bytes[g] += other.guarded_bytes[g];
     }
 }
 

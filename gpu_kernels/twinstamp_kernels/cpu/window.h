@@ -26,6 +26,8 @@ struct WindowOptions {
     u32 limit;       // frames a time window holds at most
     KeyOptions key;  // what makes two frames the same
     u64 keep;        // bit c: frames of class c are never judged duplicates
+    u8 guard;        // Guard bits: what lets a copy go on
+    TunnelEnds ends;
     unsigned workers;
 };
 
@@ -68,6 +70,8 @@ struct WindowStatistics {
     std::array<TypeCount, 5> duplicates;         // by Profile
     std::array<u64, CLASS_COUNT> kept_frames{};  // matches kept by class policy
     std::array<u64, CLASS_COUNT> kept_bytes{};
+    std::array<u64, GUARDS> guarded_frames{};  // matches that a guard let go on
+    std::array<u64, GUARDS> guarded_bytes{};
     u64 limit_reached = 0;
 
     void merge(const WindowStatistics& other);

@@ -22,7 +22,7 @@ nb::dict histogram_dict(const Histogram& histogram) {
 }
 
 nb::dict statistics_dict(const WindowStatistics& sum, u64 memory_bytes) {
-    nb::dict result, by_type, kept;
+    nb::dict result, by_type, kept, guarded;
     result["frames"] = sum.frames;
     result["bytes"] = sum.bytes;
     for (u8 type = 1; type < sum.duplicates.size(); ++type) {
@@ -40,6 +40,9 @@ nb::dict statistics_dict(const WindowStatistics& sum, u64 memory_bytes) {
     }
     result["by_type"] = by_type;
     result["kept"] = kept;
+    guarded["ttl"] = nb::make_tuple(sum.guarded_frames[0], sum.guarded_bytes[0]);
+    guarded["tunnel"] = nb::make_tuple(sum.guarded_frames[1], sum.guarded_bytes[1]);
+    result["guarded"] = guarded;
     result["limit_reached"] = sum.limit_reached;
     result["memory_bytes"] = memory_bytes;
     return result;
@@ -100,18 +103,22 @@ void bind_window(nb::module_& m) {
         .def(
             "__init__",
             [](Window* self, const HashKey& key, u8 profile, u8 layer, u32 ignore_bytes, u32 count,
-               i64 time_ns, u32 limit, u64 keep, unsigned workers) {
+               i64 time_ns, u32 limit, u64 keep, u8 guard,
+               nb::bytes ends, unsigned workers) {
                 WindowOptions options{};
                 options.count = count;
                 options.time_ns = time_ns;
                 options.limit = limit;
                 options.key = {static_cast<Profile>(profile), static_cast<Layer>(layer), ignore_bytes};
                 options.keep = keep;
+                options.guard = guard;
+                options.ends = tunnel_ends(ends);
                 options.workers = workers;
                 new (self) Window(options, key);
             },
             nb::arg("key"), nb::arg("profile"), nb::arg("layer"), nb::arg("ignore_bytes"), nb::arg("count"),
-            nb::arg("time_ns"), nb::arg("limit"), nb::arg("keep"), nb::arg("workers"))
+            nb::arg("time_ns"), nb::arg("limit"), nb::arg("keep"), nb::arg("guard"), nb::arg("ends"),
+            nb::arg("workers"))
         .def(
             "process",
             [](Window& self, In<u8> data, In<u64> offset, In<u32> caplen, In<i64> timestamp_ns, In<u16> port,
@@ -183,7 +190,8 @@ void bind_window(nb::module_& m) {
             "__init__",
             [](WindowStatistics* self, u64 frames, u64 bytes, u64 limit_reached, In<u64> type_frames,
                In<u64> type_bytes, In<u64> negative_delays, In<u64> distance_bins, In<u64> distance_max,
-               In<u64> delay_bins, In<u64> delay_max, In<u64> kept_frames, In<u64> kept_bytes) {
+               In<u64> delay_bins, In<u64> delay_max, In<u64> kept_frames, In<u64> kept_bytes,
+               In<u64> guarded_frames, In<u64> guarded_bytes) {
                 WindowStatistics sum;
                 const size_t types = sum.duplicates.size(), bins = Histogram::BINS;
                 const auto by_type = [&](const In<u64>& column, const char* name, size_t each = 1) {
@@ -214,12 +222,17 @@ void bind_window(nb::module_& m) {
                 const u64* bytes_kept = by_class(kept_bytes, "kept_bytes");
                 std::copy_n(frames_kept, sum.kept_frames.size(), sum.kept_frames.begin());
                 std::copy_n(bytes_kept, sum.kept_bytes.size(), sum.kept_bytes.begin());
+                if (guarded_frames.shape(0) != GUARDS || guarded_bytes.shape(0) != GUARDS) {
+                    throw nb::value_error("guarded_frames, guarded_bytes: one for each guard");
+                }
+                std::copy_n(guarded_frames.data(), GUARDS, sum.guarded_frames.begin());
+                std::copy_n(guarded_bytes.data(), GUARDS, sum.guarded_bytes.begin());
                 new (self) WindowStatistics(sum);
             },
             nb::arg("frames"), nb::arg("bytes"), nb::arg("limit_reached"), nb::arg("type_frames"),
             nb::arg("type_bytes"), nb::arg("negative_delays"), nb::arg("distance_bins"),
             nb::arg("distance_max"), nb::arg("delay_bins"), nb::arg("delay_max"), nb::arg("kept_frames"),
-            nb::arg("kept_bytes"))
+            nb::arg("kept_bytes"), nb::arg("guarded_frames"), nb::arg("guarded_bytes"))
         .def("as_dict", &statistics_dict, nb::arg("memory_bytes"));
     m.attr("HISTOGRAM_BINS") = static_cast<u32>(Histogram::BINS);
 }

@@ -27,16 +27,16 @@ extern "C" __global__ void __launch_bounds__(256)
 // All other profiles. ring_second and ring_two: with nat only, else null. tags: TAGS words per slot.
 extern "C" __global__ void __launch_bounds__(256)
     profile_keys(const u8* data, const u64* offset, const u32* caplen, const u16* port, const u16* linktypes,
-                 u64 base, u64 count, const HashKey* hash_key, u64 profile, u64 layer, Digest* ring_key,
+                 u64 base, u64 count, const HashKey* hash_key, u64 profile, u64 layer, const TunnelEnds* ends, Digest* ring_key,
                  Digest* ring_second, u8* ring_two, u32* ring_tags, u64 first, u64 mask) {
     const u64 i = thread_number();
     if (i >= count) return;
-    const KeyOptions options = {static_cast<Profile>(profile), static_cast<Layer>(layer), 0};
+    const KeyOptions options = {static_cast<Profile>(profile), static_cast<Layer>(layer), 0, ends};
     FrameKeys keys;
     frame_keys(*hash_key, options, data + (offset[i] - base), caplen[i], linktypes[port[i]], keys);
     const u64 slot = (first + i) & mask;
     ring_key[slot] = keys.key;
-    for (u32 t = 0; t < 3; ++t) ring_tags[3 * slot + t] = keys.tag[t];
+    for (u32 t = 0; t < TAGS; ++t) ring_tags[TAGS * slot + t] = keys.tag[t];
     if (ring_two != nullptr) {
         ring_two[slot] = keys.two;
         ring_second[slot] = keys.two ? keys.second : Digest{};
@@ -59,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const u64 slot = (first + i) & mask;
     ring_key[slot] = key[i];
     if (tags != nullptr) {
-        for (u32 t = 0; t < 3; ++t) ring_tags[3 * slot + t] = tags[3 * i + t];
+        for (u32 t = 0; t < TAGS; ++t) ring_tags[TAGS * slot + t] = tags[TAGS * i + t];
     }
     if (two != nullptr) {
         ring_two[slot] = two[i] != 0;
@@ -70,8 +70,9 @@ extern "C" __global__ void __launch_bounds__(256)
 // Class of each frame of the chunk, by the headers at `layer`.
 extern "C" __global__ void __launch_bounds__(256)
     frame_classes(const u8* data, const u64* offset, const u32* caplen, const u16* port, const u16* linktypes,
-                  u64 base, u64 count, u64 layer, u8* out) {
+                  u64 base, u64 count, u64 layer, const TunnelEnds* ends, u8* out) {
     const u64 i = thread_number();
     if (i >= count) return;
-    out[i] = frame_class(data + (offset[i] - base), caplen[i], linktypes[port[i]], static_cast<Layer>(layer));
+    out[i] = frame_class(data + (offset[i] - base), caplen[i], linktypes[port[i]], static_cast<Layer>(layer),
+                         ends);
 }

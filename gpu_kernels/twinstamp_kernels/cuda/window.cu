@@ -15,6 +15,7 @@
 #include "twinstamp/grid.h"
 #include "twinstamp/hash.h"
 #include "twinstamp/histogram_bins.h"
+#include "twinstamp/key.h"
 
 using namespace twinstamp;
 
@@ -338,17 +339,18 @@ enum Counter : u32 {
     COUNTERS_PER_TYPE = COUNT_DELAY + HISTOGRAM_BINS,
     COUNT_KEPT = TYPES * COUNTERS_PER_TYPE,    // [class][frames, bytes]
     COUNT_LIMITED = COUNT_KEPT + 2 * CLASSES,  // the two counts of limit_reached
-    COUNTERS = COUNT_LIMITED + 2,
+    COUNT_GUARDED = COUNT_LIMITED + 2,         // [guard][frames, bytes]
+    COUNTERS = COUNT_GUARDED + 2 * GUARDS,
 };
 
 }  // namespace
 
 // Verdicts of the chunk's frames from their distances. tags: null with exact. frame_class: null, or each
-// frame's class, of which bit c of keep_classes says that class c is never judged. delay_out: null where
+// frame's class, of which bit c of keep_classes says that class c is never judged. guard: Guard bits. delay_out: null where
 // not wanted. counters: see Counter.
 extern "C" __global__ void __launch_bounds__(256)
     judge_frames(const u32* distance, const u32* tags, const i64* time, const u32* caplen,
-                 const u8* frame_class, u64 keep_classes, u64 profile, u64 first, u64 mask, u64 carry,
+                 const u8* frame_class, u64 keep_classes, u64 guard, u64 profile, u64 first, u64 mask, u64 carry,
                  u64 count, u8* keep_out, u8* type_out, i64* delay_out, u64* counters) {
     // Frames, negative delays, and the bytes in two words: lengths that come with keys have all 32 bits.
     TS_SHARED(u32, tally, (TYPES * TALLY_WORDS));
@@ -363,6 +365,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const u64 i = thread_number();
     u32 back = 0, type = 0;
     bool kept = false;
+    u32 guarded = 0;
     i64 delay = 0;
     if (i < count) {
         back = distance[i];
@@ -371,18 +374,22 @@ extern "C" __global__ void __launch_bounds__(256)
             delay = difference(time[slot], time[other]);
             type = static_cast<u32>(profile);
             for (u32 t = 0; t + 1 < profile; ++t) {
-                if (tags[3 * slot + t] == tags[3 * other + t]) {
+                if (tags[TAGS * slot + t] == tags[TAGS * other + t]) {
                     type = t + 1;
                     break;
                 }
             }
             kept = frame_class != nullptr && ((keep_classes >> frame_class[i]) & 1);
+            if (!kept && guard != 0) {
+                guarded = guards(tags[TAGS * slot + GUARD_TAG], tags[TAGS * other + GUARD_TAG]) &
+                          static_cast<u32>(guard);
+            }
         }
-        keep_out[i] = back == 0 || kept;
+        keep_out[i] = back == 0 || kept || guarded != 0;
         type_out[i] = static_cast<u8>(type);
         if (delay_out != nullptr) delay_out[i] = delay;
     }
-    const bool counted = back != 0 && !kept;
+    const bool counted = back != 0 && !kept && guarded == 0;
     u64* const of_type = counters + (type - 1ull) * COUNTERS_PER_TYPE;
     if (counted) {
         u32* const mine = tally + TALLY_WORDS * (type - 1);
@@ -396,6 +403,11 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     add_one(counted ? of_type + COUNT_DISTANCE + histogram_bin(back) : nullptr);
     add_one(counted && delay >= 0 ? of_type + COUNT_DELAY + histogram_bin(static_cast<u64>(delay)) : nullptr);
+    if (guarded != 0) {
+        u64* const of_guard = counters + COUNT_GUARDED + (guarded & GUARD_TUNNEL ? 2 : 0);
+        atomicAdd(&of_guard[0], 1ull);
+        atomicAdd(&of_guard[1], static_cast<u64>(caplen[i]));
+    }
     if (kept) {
         atomicAdd(&counters[COUNT_KEPT + 2 * frame_class[i]], 1ull);
         atomicAdd(&counters[COUNT_KEPT + 2 * frame_class[i] + 1], static_cast<u64>(caplen[i]));

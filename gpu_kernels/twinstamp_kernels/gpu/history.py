@@ -18,7 +18,7 @@ class WindowState:
     """The last frames of a window, oldest first: all that later verdicts depend on.
 
     index: frames judged since the start; m = min(index, window − 1) of them are here. key u64[m, 2];
-    second u64[m, 2] and two u8[m]: with nat only, else None; tags u32[m, 3]: with all profiles but exact,
+    second u64[m, 2] and two u8[m]: with nat only, else None; tags u32[m, 4]: with all profiles but exact,
     else None; timestamp_ns i64[m]. As _cpu.Window.restore takes them.
     """
 

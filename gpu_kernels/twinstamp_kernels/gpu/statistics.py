@@ -14,6 +14,7 @@ from twinstamp_kernels import _cpu
 BINS: int = _cpu.HISTOGRAM_BINS  # log-linear bins of cpu/histogram.h: 16 per octave
 TYPES = 1 + len(_cpu.PROFILES)  # rows by type code; row 0 is not used
 CLASSES = len(_cpu.CLASSES)
+GUARDS = len(_cpu.GUARDS)
 
 Counts = npt.NDArray[np.uint64]
 
@@ -29,7 +30,8 @@ class RawStatistics:
     distance_max; delay_max in ns, of delays that are not negative. u64[TYPES, BINS]: distance_bins,
     delay_bins in ns, again without negative delays. By class code (CLASSES), u64[CLASSES]: kept_frames and
     kept_bytes,
-    matches that a class policy kept; they count nowhere else but in frames and bytes.
+    matches that a class policy kept; they count nowhere else but in frames and bytes. By guard (verdicts.GUARDS,
+    in their order), u64[GUARDS]: guarded_frames and guarded_bytes, matches that a guard let go on, likewise.
     """
 
     frames: int
@@ -45,6 +47,8 @@ class RawStatistics:
     delay_max: Counts
     kept_frames: Counts
     kept_bytes: Counts
+    guarded_frames: Counts
+    guarded_bytes: Counts
 
     @classmethod
     def empty(cls) -> RawStatistics:
@@ -67,6 +71,8 @@ class RawStatistics:
             delay_max=zeros(TYPES),
             kept_frames=zeros(CLASSES),
             kept_bytes=zeros(CLASSES),
+            guarded_frames=zeros(GUARDS),
+            guarded_bytes=zeros(GUARDS),
         )
 
     def counts(self) -> _cpu.WindowStatistics:
@@ -87,6 +93,8 @@ class RawStatistics:
             self.delay_max,
             self.kept_frames,
             self.kept_bytes,
+            self.guarded_frames,
+            self.guarded_bytes,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from twinstamp_kernels import _cpu
 from twinstamp_kernels.gpu.device import BLOCK, Device, DeviceFailure
 from twinstamp_kernels.gpu.history import History, StampTail, WindowState
 from twinstamp_kernels.gpu.staging import Chunk, ResidentFrames, Staged, Staging, chunks, column
-from twinstamp_kernels.gpu.statistics import BINS, CLASSES, TYPES, RawStatistics
-from twinstamp_kernels.verdicts import PROFILES, Verdicts
+from twinstamp_kernels.gpu.statistics import BINS, CLASSES, GUARDS, TYPES, RawStatistics
+from twinstamp_kernels.verdicts import PROFILES, TAGS, Verdicts
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,8 @@ _FAN = 32
 _PER_TYPE = 5 + 2 * BINS
 _KEPT = (TYPES - 1) * _PER_TYPE
 _LIMITED = _KEPT + 2 * 16
-_COUNTERS = _LIMITED + 2
+_GUARDED = _LIMITED + 2
+_COUNTERS = _GUARDED + 2 * GUARDS
 
 SLOTS = 3  # chunks in flight: one copied in, one at work, one copied out
 LEAST_CHUNK = 1 << 17
@@ -56,7 +57,7 @@ class DeviceWindow:
 
     hash_key: bytes of a HashKey (hashkey.expand). profile, layer: names as for window.Window; count: N of
     the count window, None: none; time_ns: T of the time window, None: none; limit: frames a time window
-    holds at most; keep: class codes never judged. chunk: frames the device takes at once; verdicts do not
+    holds at most; keep: class codes never judged; guard: bits (verdicts.GUARDS); ends: tunnels opened (verdicts.tunnel_ends), none: all. chunk: frames the device takes at once; verdicts do not
     depend on it.
 
     Raises DeviceFailure where the device fails, at any point. A batch whose process() raised was not
@@ -75,6 +76,8 @@ class DeviceWindow:
         limit: int = 1_000_000,
         ignore_bytes: int = 0,
         keep: tuple[int, ...] = (),
+        guard: int = 0,
+        ends: bytes = b"",
         chunk: int | None = None,
     ) -> None:
         self._device = device
@@ -87,6 +90,7 @@ class DeviceWindow:
         self._window: int = min(bound for bound in bounds if bound is not None)
         self._limit_counts = time_ns is not None and self._window == limit and counted != limit
         self._keep = sum(1 << code for code in set(keep))
+        self._guard = guard if profile != "exact" else 0
         self._tagged = profile != "exact"
         self._nat = profile == "nat"
         if chunk is None:
@@ -102,6 +106,7 @@ class DeviceWindow:
         self._tail = None if time_ns is None else StampTail(self._window - 1, time_ns)
         self._addresses: list[int] = []
         self._device_bytes = 0
+        self._ends_host = np.frombuffer(ends, np.uint8)
         self._closed = False
         try:
             self._open(hash_key)
@@ -126,7 +131,7 @@ class DeviceWindow:
             time=self._allocate(8 * slots),
             second=self._allocate(16 * slots) if self._nat else 0,
             two=self._allocate(slots) if self._nat else 0,
-            tags=self._allocate(12 * slots) if self._tagged else 0,
+            tags=self._allocate(4 * TAGS * slots) if self._tagged else 0,
         )
         self._sorted = [self._allocate(8 * most) for _ in range(2)]
         tiles = -(-most // _TILE)
@@ -140,11 +145,14 @@ class DeviceWindow:
         self._counters = self._allocate(8 * _COUNTERS)
         self._key = self._allocate(len(hash_key))
         self._key_host = np.frombuffer(hash_key, np.uint8)
+        self._ends = self._allocate(len(self._ends_host)) if len(self._ends_host) else 0
         self._staging = Staging(device, frames=chunk, size=0)
         self._slots = [_Slot(device, chunk, self._allocate) for _ in range(SLOTS)]
         self._state_host = device.pinned(self._state_bytes(min(self._window - 1, 4096)))
         self._counters_host = device.pinned(8 * _COUNTERS).view(np.uint64)
         device.upload(self._key, self._key_host, self._compute)
+        if self._ends:
+            device.upload(self._ends, self._ends_host, self._compute)
         device.fill(self._counters, 0, 8 * _COUNTERS, self._compute)
         device.fill(self._flags, 0, 32, self._compute)
 
@@ -238,8 +246,8 @@ class DeviceWindow:
         details: bool = True,
     ) -> Verdicts:
         """Judges the next n frames by their keys: 16 B of key, 8 B of time and, for all profiles but exact,
-        12 B of tags per frame cross to the device; second and two with nat. As _cpu.Window.process_keys:
-        u64[2n], u64[2n] or None, u8[n] or None, u32[3n] or None, u8[n] or None, i64[n], u32[n] or None.
+        16 B of tags per frame cross to the device; second and two with nat. As _cpu.Window.process_keys:
+        u64[2n], u64[2n] or None, u8[n] or None, u32[4n] or None, u8[n] or None, i64[n], u32[n] or None.
 
         Raises ValueError where a column is missing or has another length.
         """
@@ -251,7 +259,7 @@ class DeviceWindow:
             "key": _rows("key", key, np.uint64, n, 2),
             "second": _rows("second", second, np.uint64, n, 2) if self._nat else None,
             "two": _rows("two", two, np.uint8, n, 1) if self._nat else None,
-            "tags": _rows("tags", tags, np.uint32, n, 3) if self._tagged else None,
+            "tags": _rows("tags", tags, np.uint32, n, TAGS) if self._tagged else None,
             "frame_class": _rows("frame_class", frame_class, np.uint8, n, 1) if self._keep else None,
             "caplen": np.zeros(n, np.uint32) if caplen is None else _rows("caplen", caplen, np.uint32, n, 1),
         }
@@ -357,13 +365,13 @@ class DeviceWindow:
         else:
             self._launch(
                 "profile_keys", n, frames.data, frames.offset, frames.caplen, frames.port, frames.linktypes,
-                frames.base, n, self._key, self._profile, self._layer,
+                frames.base, n, self._key, self._profile, self._layer, self._ends,
                 rings.key, rings.second, rings.two, rings.tags, *place,
             )  # fmt: skip
         if self._keep:
             self._launch(
                 "frame_classes", n, frames.data, frames.offset, frames.caplen, frames.port,
-                frames.linktypes, frames.base, n, self._layer, self._class,
+                frames.linktypes, frames.base, n, self._layer, self._ends, self._class,
             )  # fmt: skip
 
     def _enqueue_search(
@@ -414,7 +422,7 @@ class DeviceWindow:
         classes = self._class if frame_class is None else frame_class
         self._launch(
             "judge_frames", n, frames.out.distance, rings.tags, rings.time, frames.caplen,
-            classes if self._keep else 0, self._keep, self._profile, first, mask, carry, n,
+            classes if self._keep else 0, self._keep, self._guard, self._profile, first, mask, carry, n,
             frames.out.keep, frames.out.type, frames.out.delay_ns if details else 0, self._counters,
         )  # fmt: skip
         self._index += n
@@ -452,7 +460,7 @@ class DeviceWindow:
     # What the host keeps
 
     def _state_bytes(self, rows: int) -> int:
-        return rows * (16 + (12 if self._tagged else 0) + (17 if self._nat else 0)) + 64
+        return rows * (16 + (4 * TAGS if self._tagged else 0) + (17 if self._nat else 0)) + 64
 
     def _download_state(self, rows: int) -> list[Array]:
         """Asks for the last `rows` frames' columns: views of page-locked memory that fill in time."""
@@ -461,7 +469,7 @@ class DeviceWindow:
         rings = self._rings
         wanted: list[tuple[int, np.dtype[Any], int]] = [(rings.key, np.dtype(np.uint64), 2)]
         if self._tagged:
-            wanted.append((rings.tags, np.dtype(np.uint32), 3))
+            wanted.append((rings.tags, np.dtype(np.uint32), TAGS))
         if self._nat:
             wanted.insert(1, (rings.second, np.dtype(np.uint64), 2))
             wanted.append((rings.two, np.dtype(np.uint8), 1))
@@ -492,7 +500,7 @@ class DeviceWindow:
             second = columns.pop(0) if columns else np.empty((0, 2), np.uint64)
             two = columns.pop() if columns else np.empty(0, np.uint8)
         if self._tagged:
-            tags = columns.pop() if columns else np.empty((0, 3), np.uint32)
+            tags = columns.pop() if columns else np.empty((0, TAGS), np.uint32)
         return WindowState(self._frames, key, second, two, tags, stamps)
 
     def statistics(self) -> RawStatistics:
@@ -507,6 +515,8 @@ class DeviceWindow:
             raw.distance_bins[code], raw.delay_bins[code] = row[5 : 5 + BINS], row[5 + BINS :]
         kept = counts[_KEPT : _KEPT + 2 * CLASSES].reshape(CLASSES, 2)
         raw.kept_frames[:], raw.kept_bytes[:] = kept[:, 0], kept[:, 1]
+        guarded = counts[_GUARDED : _GUARDED + 2 * GUARDS].reshape(GUARDS, 2)
+        raw.guarded_frames[:], raw.guarded_bytes[:] = guarded[:, 0], guarded[:, 1]
         raw.limit_reached = int(counts[_LIMITED]) if self._limit_counts else 0
         raw.memory_bytes = self.bytes
         return raw

@@ -4,8 +4,9 @@
 //
 //   vlan     MAC addresses, final ethertype, all from there to the end of layer 3
 //   routing  the IPv4 or IPv6 packet with TTL or hop limit, IPv4 checksum, DSCP and ECN zeroed; ARP and LLC as vlan
-// Any number of tags, PPPoE. Where a header is cut short or unknown the frame is not understood: its words are
-// to be forgotten, its key is that of its captured bytes in the domain {profile, 0}.
+// Up to three tags, PPPoE. Where a header is cut short, unknown or such that no host takes it (twinstamp/sound.h: a
+// wrong IPv4 header checksum, TTL or hop limit 0, more tags, PPPoE of another version, type, code or length) the frame is
+// not understood: its words are to be forgotten, its key is that of its captured bytes in the domain {profile, 0}.
 //
 // Clock: clk_i, the port's receive clock, a byte a clock at most; last_i stands alone, behind the last byte, at
 // least 12 clocks before the next frame's first (gmii_rx keeps SFDs that far apart). A frame has the profile of its
@@ -89,12 +90,30 @@ module frame_normaliser (
   logic [7:0]  form_q, form;
   logic [16:0] left_q;          // bytes of layer 3 behind this one; bit 16: up to the frame's end
   logic [9:0]  arp_q;           // bytes of ARP behind this one
+  logic [1:0]  tags_q;
+  logic        refused_q;       // by its TTL or hop limit, or its packet goes on behind PPPoE's payload
+  logic        in_pppoe_q;
+  logic [15:0] pppoe_left_q;    // bytes of PPPoE's payload behind this one
+  logic [15:0] sum_q;           // of the IPv4 header's words (RFC 1071), and the carry that is still to be added
+  logic        carry_q;
   logic [15:0] pair;
   assign state = first_q ? StMac : state_q;
   assign count = first_q ? '0 : count_q;
   assign pair = {previous_q, data_q};
+
+  logic length_known;           // left_q is this packet's
+  assign length_known = state == StBody || (state == StIpv4 && count > 12'd3) || (state == StIpv6 && count > 12'd6);
+
+  // Behind the frame's last byte: whether hosts take it. PPPoE has room for its packet, and no more than the frame
+  // has, unless the capture cut the packet.
+  logic sum_right, pppoe_fits, sound;
+  always_comb begin
+    sum_right = carry_q ? sum_q == 16'hFFFE : sum_q == 16'hFFFF;
+    pppoe_fits = left_q[16] || left_q[15:0] == '0 ? pppoe_left_q == '0 : left_q[15:0] <= pppoe_left_q;
+    sound = understood_q && !refused_q && sum_right && (pppoe_fits || !in_pppoe_q);
+  end
   // Of what is not understood the digest that counts is the other one.
-  assign form = understood_q ? form_q : '0;
+  assign form = sound ? form_q : '0;
 
   // What becomes of this byte, in the next stage: it is a byte of the message, or the MAC addresses and the
   // ethertype that it ends are its first 14.
@@ -138,6 +157,12 @@ module frame_normaliser (
       header_q <= '0;
       left_q <= '0;
       arp_q <= '0;
+      tags_q <= '0;
+      refused_q <= 1'b0;
+      in_pppoe_q <= 1'b0;
+      pppoe_left_q <= '0;
+      sum_q <= '0;
+      carry_q <= 1'b0;
       emit_q <= 1'b0;
       load_q <= 1'b0;
       end_q <= 1'b0;
@@ -146,13 +171,21 @@ module frame_normaliser (
       load_q <= valid_q && load;
       end_q <= last_q;
       if (valid_q) bytes_q <= first_q ? 14'd1 : bytes_q + 14'd1;
-      if (valid_q && first_q) understood_q <= 1'b0;
+      if (valid_q && first_q) begin
+        understood_q <= 1'b0;
+        refused_q <= 1'b0;
+        in_pppoe_q <= 1'b0;
+        tags_q <= '0;
+        {carry_q, sum_q} <= 17'h0FFFF;  // right, until there is a header
+      end
       if (valid_q) begin
         state_q <= state;
         count_q <= count + 12'd1;
         if (first_q) form_q <= FormEthernet;
         // Bytes of layer 3 that are not its header's, or of which nothing has to be known.
         if (!left_q[16] && left_q[15:0] != '0) left_q <= left_q - 17'd1;
+        if (pppoe_left_q != '0) pppoe_left_q <= pppoe_left_q - 16'd1;
+        if (in_pppoe_q && pppoe_left_q == '0 && !left_q[16] && left_q[15:0] != '0 && length_known) refused_q <= 1'b1;
         unique case (state)
           StMac: if (count == 12'd11) begin
             state_q <= StType;
@@ -161,7 +194,10 @@ module frame_normaliser (
 
           StType, StTag: if (ends_type) begin
             count_q <= '0;
-            if (is_tag) state_q <= StTag;
+            if (is_tag) begin
+              tags_q <= tags_q + 2'd1;
+              state_q <= tags_q == '1 ? StUnknown : StTag;
+            end
             else if (pair_is_q.length) begin
               state_q <= pair_is_q.no_llc ? StUnknown : StLlc;
               left_q <= {1'b0, pair};
@@ -173,12 +209,20 @@ module frame_normaliser (
             else state_q <= StUnknown;
           end
 
-          StPppoe: if (count == 12'd7) begin
-            count_q <= '0;
-            if (pair_is_q.ppp_ipv4) state_q <= StIpv4;
-            else if (pair_is_q.ppp_ipv6) state_q <= StIpv6;
-            else state_q <= StUnknown;
-          end
+          StPppoe: unique case (count)
+            12'd1: if (pair != 16'h1100) state_q <= StUnknown;
+            12'd5: begin
+              in_pppoe_q <= 1'b1;
+              pppoe_left_q <= pair;
+            end
+            12'd7: begin
+              count_q <= '0;
+              if (pair_is_q.ppp_ipv4) state_q <= StIpv4;
+              else if (pair_is_q.ppp_ipv6) state_q <= StIpv6;
+              else state_q <= StUnknown;
+            end
+            default: ;
+          endcase
 
           StLlc: if (count == 12'd2) begin
             understood_q <= 1'b1;
@@ -196,8 +240,10 @@ module frame_normaliser (
 
           StIpv4: begin
             if (routing_q) form_q <= FormIpv4;
+            if (count[0]) {carry_q, sum_q} <= 17'(sum_q) + 17'(pair) + 17'(carry_q);
             unique case (count)
               12'd0: begin
+                {carry_q, sum_q} <= '0;
                 header_q <= {data_q[3:0], 2'b00};
                 if (data_q[7:4] != 4'd4 || data_q[3:0] < 4'd5) state_q <= StUnknown;
               end
@@ -206,6 +252,7 @@ module frame_normaliser (
                 left_q <= pair_is_q.zero ? 17'h10000 : {1'b0, pair} - 17'd4;
                 if (!pair_is_q.zero && pair_is_q.in_header) state_q <= StUnknown;
               end
+              12'd8: if (data_q == '0) refused_q <= 1'b1;
               default: ;
             endcase
             if (count == {6'b0, header_q} - 12'd1 && count > 12'd3) begin
@@ -221,6 +268,7 @@ module frame_normaliser (
               12'd5: left_q <= {1'b0, pair} + 17'd34;
               // A jumbogram (RFC 2675), or a segment left to hardware, unless nothing follows; 34 was 0.
               12'd6: if (left_q == 17'd34 && data_q != 8'd59) left_q <= 17'h10000;
+              12'd7: if (data_q == '0) refused_q <= 1'b1;
               default: ;
             endcase
             if (count == 12'd39) begin
@@ -243,7 +291,7 @@ module frame_normaliser (
       if (state == StMac) macs_q <= {data_q, macs_q[95:8]};
     end
     if (last_q) begin
-      end_entry_q <= {bytes_q < Shortest || !understood_q, bytes_q < Shortest, 22'b0,
+      end_entry_q <= {bytes_q < Shortest || !sound, bytes_q < Shortest, 22'b0,
                       {routing_q ? 4'd3 : 4'd2, 4'd0} | form, 16'b0};
     end
   end

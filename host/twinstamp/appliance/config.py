@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from twinstamp_kernels.window import BACKENDS, CLASSES, LAYERS, MAX_WINDOW, PROFILES
+from twinstamp_kernels.window import BACKENDS, CLASSES, GUARD_NAMES, LAYERS, MAX_WINDOW, PROFILES, tunnel_ends
 
 from twinstamp.balance import Classifier, FragmentLimits, Group, Secret, Server
 from twinstamp.dedup import ACTIONS, DEFAULT_KEEP, Deduplicator
@@ -60,6 +60,8 @@ class DuplicatesConfig:
     action: str = "drop"
     tag_vlan: int | None = None
     keep: tuple[str, ...] = DEFAULT_KEEP
+    guard: str = "ttl"
+    tunnels: tuple[str, ...] = ()
     ignore_bytes: int = 0
 
 
@@ -201,6 +203,8 @@ def open_window(window: DuplicatesConfig, **options: Any) -> Deduplicator:
         limit=window.limit,
         ignore_bytes=window.ignore_bytes,
         keep=window.keep,
+        guard=window.guard,
+        tunnels=window.tunnels,
         **options,
     )
 
@@ -372,6 +376,13 @@ def _duplicates(value: Any) -> DuplicatesConfig:
     for name in keep:
         if not isinstance(name, str) or name not in CLASSES:
             raise ConfigError(f"duplicates.keep: {name!r} is no frame class; known are {', '.join(CLASSES)}")
+    tunnels = table.take("tunnels", list, [])
+    if not all(isinstance(name, str) for name in tunnels):
+        raise ConfigError("duplicates.tunnels: give addresses, networks or \"mpls\", each in quotes")
+    try:
+        tunnel_ends(tunnels)
+    except ValueError as error:
+        raise ConfigError(f"duplicates.tunnels: {error}") from None
     result = DuplicatesConfig(
         profile=profile,
         layer=table.take("layer", str, "outer", one_of(tuple(LAYERS))),
@@ -382,9 +393,14 @@ def _duplicates(value: Any) -> DuplicatesConfig:
         action=table.take("action", str, "tag" if profile == "nat" else "drop", one_of(ACTIONS)),
         tag_vlan=table.take("tag_vlan", int, None, between(1, 4094)),
         keep=tuple(keep),
+        # A decoy with a small TTL before the packet it is to hide: the packet's own is larger.
+        guard=table.take("guard", str, "ttl", one_of(GUARD_NAMES)),
+        tunnels=tuple(tunnels),
         ignore_bytes=table.take("ignore_bytes", int, 0, between(0, 262144)),
     )
     table.end()
+    if result.tunnels and result.layer != "inner":
+        raise ConfigError('duplicates.tunnels: tunnels are opened with layer = "inner" only')
     if result.window is None and result.time_ns is None:
         raise ConfigError('duplicates: give window = FRAMES, time = "50ms", or both')
     return result

@@ -381,12 +381,13 @@ class Appliance:
         )
         if self._card is not None:
             pipeline.ledger.dropped_before = self._card.dropped
-        duplicates: dict[str, Any] = {"by_type": {}, "kept_by_class": {}, "limit_reached": 0}
+        duplicates: dict[str, Any] = {"by_type": {}, "kept_by_class": {}, "guarded": {}, "limit_reached": 0}
         if pipeline.deduplicator is not None:
             statistics = pipeline.deduplicator.statistics()
             duplicates = {
                 "by_type": statistics["by_type"],
                 "kept_by_class": statistics["kept"],
+                "guarded": statistics["guarded"],
                 "limit_reached": statistics["limit_reached"],
                 "memory_bytes": statistics["memory_bytes"],
             }

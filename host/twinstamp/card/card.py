@@ -742,10 +742,10 @@ class Card:
         For a Window of the profile of ``set_duplicates`` (exact where none was set), layer outer. Keys are
         of 64 bits, so they go together with those of other batches of this card under the same digest key
         only, not with ``Window.digests``. Two frames that differ have equal keys with a probability of at
-        most 2^-63. A verdict's type is the profile: the card does not tell narrower ones. Kept runts, which
+        most 2^-63. A verdict's type is the profile: the card does not tell narrower ones, and a guard has nothing to compare. Kept runts, which
         have no digest, are nobody's copies.
         """
-        from twinstamp_kernels.window import Digests
+        from twinstamp_kernels.verdicts import TAGS, Digests
 
         n = len(batch)
         number = np.arange(batch.first, batch.first + n, dtype=np.uint64)
@@ -754,8 +754,10 @@ class Card:
         key[runts, 0], key[runts, 1] = number[runts], ~number[runts]
         if self._duplicates in ("", "exact"):
             return Digests(key)
-        # Different in all frames.
-        return Digests(key, tags=np.repeat(number.astype(np.uint32)[:, None], 3, axis=1))
+        # Different in all frames, but for what a guard would compare, which the card does not tell.
+        tags = np.repeat(number.astype(np.uint32)[:, None], TAGS, axis=1)
+        tags[:, -1] = 0
+        return Digests(key, tags=tags)
 
     def load_flow_key(self, key: bytes) -> None:
         """Loads the key of ``CardBatch.flow_hash``: the 96 bytes of FlowHashKey (twinstamp/flow.h).

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from twinstamp.cli.common import (
+    add_tunnel_option,
     add_backend_option,
     deliver,
     refuse_same,
@@ -29,6 +30,7 @@ def register(commands: Any, text: str = "show a feed's duplicates and the window
     parser.add_argument(
         "--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels"
     )
+    add_tunnel_option(parser)
     parser.add_argument(
         "--recall",
         type=float,
@@ -67,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         options.input,
         profile=options.profile,
         layer=options.layer,
+        tunnels=options.tunnel,
         recall=options.recall,
         reach=options.reach,
         workers=options.workers,
@@ -133,6 +136,19 @@ def show(report: dict[str, Any]) -> None:
         f"It costs {cost['frames']:,} legitimate repeats, {cost['with_default_keep']:,} where the appliance "
         f"keeps ARP, ND, STP and such. With the count alone: {window['count_only_cost']:,}; "
         f"with the time alone: {window['time_only_cost']:,}."
+    )
+    console.print(_guard(window["guarded"], window["caught"], options["layer"] == "inner"))
+
+
+def _guard(guarded: int, caught: int, inner: bool) -> str:
+    """Whether the feed obeys the appliance's guard against decoys, and what it costs."""
+    rises = "TTL or hop limit rises" + (", or that is in fewer tunnels than the first," if inner else "")
+    if not guarded:
+        return f"The guard against decoys costs nothing here: there is no copy whose {rises}."
+    return (
+        f"The guard against decoys would let go on {guarded:,} of these duplicates ({100 * guarded / caught:.2f} %): "
+        f"copies whose {rises}. If the feed's mirrors make them (behind a router first), turn it off: "
+        'guard = "none".'
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:
-    """--window, --time, --profile, --layer, --limit, --workers."""
+    """--window, --time, --profile, --layer, --tunnel, --guard, --limit, --workers."""
     parser.add_argument(
         "--window", type=int, metavar="N", help="frames, the current one included (editcap -D)"
     )
@@ -32,11 +32,30 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer", choices=("outer", "inner"), default="outer", help="inner: look into tunnels"
     )
+    add_tunnel_option(parser)
+    parser.add_argument(
+        "--guard",
+        choices=("none", "ttl"),
+        default="none",
+        help="ttl: a copy whose TTL or hop limit rises is no duplicate, as decoys are (docs/duplicates.md)",
+    )
     parser.add_argument(
         "--limit", type=int, default=1_000_000, metavar="N", help="frames that a time window holds at most"
     )
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="threads (same verdicts with any)"
+    )
+
+
+def add_tunnel_option(parser: argparse.ArgumentParser) -> None:
+    """--tunnel."""
+    parser.add_argument(
+        "--tunnel",
+        action="append",
+        default=[],
+        metavar="END",
+        help="with --layer inner: open only tunnels between these addresses or networks (give it for both "
+        'ends), "mpls" for label stacks',
     )
 
 

@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
         layer=options.layer,
         ignore_bytes=options.ignore_bytes,
         keep=[name.strip() for name in options.keep.split(",") if name.strip()],
+        guard=options.guard,
+        tunnels=options.tunnel,
         limit=options.limit,
         action=action,
         format=options.format,
@@ -97,6 +99,11 @@ def _summary(report: dict[str, Any]) -> None:
     if kept:
         listed = ", ".join(f"{name} {count['frames']}" for name, count in kept.items())
         print(f"repeats kept by class: {listed}", file=sys.stderr)
+    guarded = report["duplicates"]["guarded"]
+    if guarded:
+        why = {"ttl": "their TTL or hop limit rises", "tunnel": "the frame they repeat is in more tunnels"}
+        listed = ", ".join(f"{count['frames']} ({why[name]})" for name, count in guarded.items())
+        print(f"copies that may be what a decoy was to hide, let go on: {listed}", file=sys.stderr)
     if report["duplicates"]["limit_reached"]:
         print(
             f"for {report['duplicates']['limit_reached']} frames the time window was cut short by its limit "

@@ -74,9 +74,10 @@ TS_HD bool is_identified(const u8* frame, const Layers& l) {
 }
 
 // Class by the frame's outermost headers, or innermost ones: those that a layer = inner feed repeats.
-TS_HD u8 frame_class(const u8* frame, u32 caplen, u16 linktype, Layer layer = Layer::outer) {
+TS_HD u8 frame_class(const u8* frame, u32 caplen, u16 linktype, Layer layer = Layer::outer,
+                     const TunnelEnds* ends = nullptr) {
     Layers l;
-    parse_frame(frame, caplen, linktype, layer, l);
+    parse_frame(frame, caplen, linktype, layer, l, ends);
     return frame_class(frame, l);
 }
 

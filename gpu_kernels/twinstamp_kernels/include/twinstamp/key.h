@@ -11,14 +11,15 @@
 //   routing  layer 3 with TTL or hop limit, IPv4 checksum, DSCP and ECN zeroed; ARP and LLC as under vlan
 //   nat      two messages: as routing, with one endpoint (address and port or ICMP query id) and the
 //            layer-4 checksum zeroed; what is not fit for that as under routing
-//   any but exact, where a header is cut short or not understood: the captured bytes, own domain
+//   any but exact, where a header is cut short, not understood or such that no host takes it (sound.h): the
+//            captured bytes, own domain
 //
 // A message of a wider profile is a function of that of each narrower one, so it never loses a copy that
 // a narrower profile finds (among frames of one link type).
 #pragma once
 
 #include "twinstamp/message_hash.h"
-#include "twinstamp/parse.h"
+#include "twinstamp/sound.h"
 
 namespace twinstamp {
 
@@ -29,18 +30,37 @@ struct KeyOptions {
     Profile profile;
     Layer layer;
     u32 ignore_bytes;  // only with exact
+    const TunnelEnds* ends = nullptr;
 };
 
 // key: the digest under the profile. two: a nat frame, a copy of another when either key, which has no
 // source endpoint, or second, which has no destination endpoint, is equal.
 // tag[p - 1], for profiles p narrower than the configured one (others 0): given two frames with equal
 // keys, their tags are equal when they are copies under p (always) and when they are not (2^-32).
+// tag[GUARD_TAG]: TTL or hop limit (0 for what has none) in the low byte, tunnels around the packet above: what
+// a guard compares of two copies.
+constexpr u32 TAGS = 4;
+constexpr u32 GUARD_TAG = 3;
 struct FrameKeys {
     Digest key;
     Digest second;
     bool two;
-    u32 tag[3];
+    u32 tag[TAGS];
 };
+
+// Why a copy goes on all the same, as bits: it may be the packet of which the frame it repeats is a decoy.
+enum Guard : u8 {
+    GUARD_TTL = 1,     // its TTL or hop limit is greater: no router makes it so
+    GUARD_TUNNEL = 2,  // it is in fewer tunnels: anybody can put a packet into one
+};
+
+constexpr u32 GUARDS = 2;
+
+// tag, other: GUARD_TAG of a frame and of the earlier one that it is a copy of.
+TS_HD u8 guards(u32 tag, u32 other) {
+    const u32 ttl = (tag & 0xFF) > (other & 0xFF) ? GUARD_TTL : 0;
+    return static_cast<u8>(ttl | (tag >> 8 < other >> 8 ? GUARD_TUNNEL : 0));
+}
 
 namespace detail {
 
@@ -118,7 +138,7 @@ TS_HD bool nat_fields(const u8* frame, const Layers& l, NatFields& out) {
     switch (l.protocol) {
         case IP_TCP:
             out.checksum = 16;
-            return left >= 20;
+            return left >= 20 && transport_sums_up(frame, l);
         case IP_UDP:
         case IP_UDPLITE:
             header = 8;
@@ -155,7 +175,9 @@ TS_HD bool nat_fields(const u8* frame, const Layers& l, NatFields& out) {
     }
     if (left < header) return false;
     const bool identified = l.kind == Network::ipv4 && read_be16(frame + l.network + 4) != 0;
-    return identified || left - header >= 16;
+    if (!identified && left - header < 16) return false;
+    // NAT works the checksum out anew, so the key leaves it out: a packet whose own is wrong must not pass.
+    return transport_sums_up(frame, l);
 }
 
 // Tells frames with equal keys apart by all they have beside the messages of those: everything up to the
@@ -242,13 +264,15 @@ TS_HD void frame_keys(const HashKey& key, const KeyOptions& options, const u8* f
                       const Layers& l, FrameKeys& out) {
     using namespace detail;
     out.two = false;
-    out.tag[0] = out.tag[1] = out.tag[2] = 0;
+    out.tag[0] = out.tag[1] = out.tag[2] = out.tag[GUARD_TAG] = 0;
     const u32 profile = static_cast<u32>(options.profile) << 4;
     if (l.kind == Network::none) {
         out.key = hash_message<portable>(key, profile + FORM_WHOLE, nullptr, 0, frame, caplen);
         return;
     }
     const bool ipv4 = l.kind == Network::ipv4;
+    const u32 hops = ipv4 ? frame[l.network + 8] : l.kind == Network::ipv6 ? frame[l.network + 7] : 0;
+    out.tag[GUARD_TAG] = hops | static_cast<u32>(l.tunnels) << 8;
     if (options.profile == Profile::vlan || (!ipv4 && l.kind != Network::ipv6)) {
         u8 buffer[20];
         const Message m = vlan_message(frame, l, l.network_end, buffer);
@@ -297,7 +321,7 @@ TS_HD void frame_keys(const HashKey& key, const KeyOptions& options, const u8* f
         const bool whole = caplen <= options.ignore_bytes || options.ignore_bytes == 0;
         const u32 skip = whole ? 0 : options.ignore_bytes;
         out.two = false;
-        out.tag[0] = out.tag[1] = out.tag[2] = 0;
+        for (u32 t = 0; t < TAGS; ++t) out.tag[t] = 0;
         out.key = hash_message<portable>(
             key,
             whole ? detail::DOMAIN_EXACT + detail::FORM_WHOLE : detail::DOMAIN_EXACT + detail::FORM_IGNORING,
@@ -305,7 +329,7 @@ TS_HD void frame_keys(const HashKey& key, const KeyOptions& options, const u8* f
         return;
     }
     Layers l;
-    parse_frame(frame, caplen, linktype, options.layer, l);
+    parse_sound_frame(frame, caplen, linktype, options.layer, l, options.ends);
     frame_keys<portable>(key, options, frame, caplen, l, out);
 }
 

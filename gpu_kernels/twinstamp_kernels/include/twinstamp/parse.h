@@ -6,7 +6,7 @@
 // 3032 (MPLS), 2784/2890 (GRE), 7348 (VXLAN), 8926 (Geneve), draft-foschiano-erspan-03.
 #pragma once
 
-#include "twinstamp/platform.h"
+#include "twinstamp/checksum.h"
 
 namespace twinstamp {
 
@@ -76,6 +76,17 @@ enum class Fragment : u8 { none, first, later };
 
 enum class Layer : u8 { outer, inner };
 
+// Whose tunnels are opened at Layer::inner: those between two addresses of these networks. An IPv4 address is
+// the IPv6 one that it maps to. Null or empty: everybody's.
+constexpr u32 MOST_ENDS = 64;
+struct TunnelEnds {
+    u32 count;
+    u32 mpls;  // label stacks, which have no addresses, are opened
+    struct Prefix {
+        u64 high, low, mask_high, mask_low;
+    } prefix[MOST_ENDS];
+};
+
 struct Layers {
     u32 link;          // first byte of the link header whose bytes count as layer 2, NO_OFFSET: none
     u32 link_length;   // bytes of it before any tag (12 for Ethernet: both MAC addresses)
@@ -87,6 +98,7 @@ struct Layers {
     u16 vlan;          // outermost VLAN id (12 bits), NO_VLAN: untagged
     u8 vlan_tags;      // tags passed
     u8 tunnels;        // tunnels passed
+    bool odd;          // a link header on the way is one that no host takes (docs/duplicates.md)
     u8 protocol;       // IP protocol of the transport header (after extension headers)
     Network kind;
     Fragment fragment;
@@ -209,6 +221,26 @@ TS_HD bool parse_arp(const u8* frame, u32 caplen, u32 at, Layers& out) {
     return true;
 }
 
+// More tags than any network stacks: what is behind them is nobody's.
+constexpr u8 MOST_TAGS = 3;
+
+// Bytes that the IP packet at out.network says it has, 0: it does not say (offload, jumbogram).
+TS_HD u32 claimed_length(const u8* frame, const Layers& out) {
+    if (out.kind == Network::ipv4) return read_be16(frame + out.network + 2);
+    const u32 payload = read_be16(frame + out.network + 4);
+    return payload == 0 && frame[out.network + 6] != IP_NO_NEXT ? 0 : 40 + payload;
+}
+
+// Whether a host takes the PPPoE session header at `at`, with the packet `out` behind it: version and type 1,
+// code 0, a length that has room for the packet and that the frame has, as far as it was captured (RFC 2516).
+TS_HD bool pppoe_fits(const u8* frame, u32 caplen, u32 at, const Layers& out) {
+    if (frame[at] != 0x11 || frame[at + 1] != 0) return false;
+    const u32 length = read_be16(frame + at + 4), left = caplen - at - 6;
+    if (out.kind != Network::ipv4 && out.kind != Network::ipv6) return true;
+    const u32 packet = 2 + claimed_length(frame, out);
+    return length >= packet && (packet > left || length <= left);
+}
+
 // An IP packet behind a PPP protocol number (RFC 1332, RFC 5072).
 TS_HD bool parse_ppp_ip(const u8* frame, u32 caplen, u32 at, u16 protocol, Layers& out) {
     start_network(out);
@@ -225,10 +257,7 @@ TS_HD bool surely_ip(const u8* frame, u32 caplen, u32 at) {
     if (frame[at] >> 4 == 4) {
         const u32 header = (frame[at] & 0x0Fu) * 4;
         if (header < 20 || caplen < at + header) return false;
-        u32 sum = 0;
-        for (u32 i = 0; i < header; i += 2) sum += read_be16(frame + at + i);
-        sum = (sum & 0xFFFF) + (sum >> 16);
-        return (sum & 0xFFFF) + (sum >> 16) == 0xFFFF;
+        return sums_up(word_sum(frame + at, header));
     }
     if (frame[at] >> 4 != 6 || caplen < at + 40) return false;
     const u32 length = read_be16(frame + at + 4) + 40u, left = caplen - at;
@@ -247,6 +276,7 @@ TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer 
     }
     out.ethertype = type;
     out.link_payload = at;
+    out.odd |= out.vlan_tags > MOST_TAGS;
     if (type < 0x0600) {
         if (caplen - at < 3 || type < 3) return false;
         out.kind = Network::llc;
@@ -264,7 +294,9 @@ TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer 
         case ETHER_PPPOE:
             if (caplen < at + 8) return false;
             type = read_be16(frame + at + 6);
-            return parse_ppp_ip(frame, caplen, at + 8, type, out);
+            if (!parse_ppp_ip(frame, caplen, at + 8, type, out)) return false;
+            out.odd |= !pppoe_fits(frame, caplen, at, out);
+            return true;
         case ETHER_MPLS:
         case ETHER_MPLS_MULTICAST:
             if (layer == Layer::outer) return false;
@@ -386,6 +418,7 @@ TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 t
 
 TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out) {
     out.tunnels = 0;
+    out.odd = false;
     start_link(out, NO_OFFSET, 0);
     start_network(out);
     switch (linktype) {
@@ -424,15 +457,50 @@ TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, La
     }
 }
 
+TS_HD bool is_end(const TunnelEnds& ends, const u8* address, bool ipv4) {
+    u64 high = 0, low = 0xFFFFull << 32;
+    for (u32 i = 0; i < (ipv4 ? 0u : 8u); ++i) high = high << 8 | address[i];
+    if (ipv4) {
+        low |= read_be32(address);
+    } else {
+        low = static_cast<u64>(read_be32(address + 8)) << 32 | read_be32(address + 12);
+    }
+    for (u32 i = 0; i < ends.count; ++i) {
+        const TunnelEnds::Prefix& p = ends.prefix[i];
+        if (((high ^ p.high) & p.mask_high) == 0 && ((low ^ p.low) & p.mask_low) == 0) return true;
+    }
+    return false;
+}
+
+TS_HD bool are_named(const TunnelEnds* ends) {
+    return ends != nullptr && (ends->count != 0 || ends->mpls != 0);
+}
+
+// Whether the packet that `out` ends in may be opened, should it be a tunnel.
+TS_HD bool may_enter(const TunnelEnds* ends, const u8* frame, const Layers& out) {
+    if (!are_named(ends)) return true;
+    const bool ipv4 = out.kind == Network::ipv4;
+    if (!ipv4 && out.kind != Network::ipv6) return false;
+    const u8* addresses = frame + out.network + (ipv4 ? 12 : 8);
+    return is_end(*ends, addresses, ipv4) && is_end(*ends, addresses + (ipv4 ? 4 : 16), ipv4);
+}
+
+// The layer at which the link layer is parsed: at `inner` MPLS is opened there.
+TS_HD Layer link_layer(const TunnelEnds* ends, Layer layer) {
+    return are_named(ends) && ends->mpls == 0 ? Layer::outer : layer;
+}
+
 }  // namespace detail
 
 // Fills `out` with the frame's outermost or innermost headers. False (kind == Network::none): a header
 // is cut short or not understood, and what was found before it stands in `out`.
-TS_HD bool parse_frame(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out) {
-    bool understood = detail::parse_link(frame, caplen, linktype, layer, out);
+TS_HD bool parse_frame(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out,
+                       const TunnelEnds* ends = nullptr) {
+    bool understood = detail::parse_link(frame, caplen, linktype, detail::link_layer(ends, layer), out);
     if (layer == Layer::inner) {
         // Each step moves forward in the frame, so the loop ends.
-        while (understood && detail::enter_tunnel(frame, out, understood)) {
+        while (understood && detail::may_enter(ends, frame, out) &&
+               detail::enter_tunnel(frame, out, understood)) {
         }
     }
     if (!understood) out.kind = Network::none;

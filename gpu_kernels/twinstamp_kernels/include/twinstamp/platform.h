@@ -4,9 +4,12 @@
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define TS_HD __host__ __device__ __forceinline__
+#define TS_HD_APART TS_HD
 #define TS_DEVICE_ONLY __device__ __forceinline__
 #else
 #define TS_HD inline
+// One function with all that it calls in it: what is in line everywhere makes the compiler leave other things out.
+#define TS_HD_APART [[gnu::noinline, gnu::flatten]] inline
 #define TS_DEVICE_ONLY inline
 #endif
 
@@ -75,6 +78,17 @@ TS_HD u64 read_bytes(const u8* p, u32 n) {
 #else
     u64 value = 0;
     for (u32 i = 0; i < n && i < 8; ++i) value |= static_cast<u64>(p[i]) << (8 * i);
+    return value;
+#endif
+}
+
+// The eight bytes at p as a little-endian word.
+TS_HD u64 read_word(const u8* p) {
+#if defined(TS_DEVICE) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    return read_bytes(p, 8);
+#else
+    u64 value;
+    __builtin_memcpy(&value, p, 8);
     return value;
 #endif
 }
