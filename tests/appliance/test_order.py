@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twinstamp.appliance.config import SourceConfig
-from twinstamp.appliance.run import FileSource
+from twinstamp.appliance.sources import FileSource
 from twinstamp.dedup import Deduplicator
 from twinstamp.frames import FrameBatch
 from twinstamp.io.merge import Merge

@@ -38,9 +38,15 @@ class FlowCount:
 
     def __init__(self) -> None:
         self._seen = np.zeros(1 << _FLOW_BITS, np.bool_)
+        self._marks = 0
 
     def add(self, hashes: npt.NDArray[np.uint64]) -> None:
-        self._seen[(hashes & np.uint64((1 << _FLOW_BITS) - 1)).astype(np.int64)] = True
+        cells = (hashes & np.uint64((1 << _FLOW_BITS) - 1)).astype(np.int64)
+        cells = cells[~self._seen[cells]]
+        if len(cells):
+            self._seen[cells] = True
+            cells.sort()
+            self._marks += 1 + int(np.count_nonzero(cells[1:] != cells[:-1]))
 
     @property
     def memory_bytes(self) -> int:
@@ -48,7 +54,7 @@ class FlowCount:
 
     def estimate(self) -> int:
         size = len(self._seen)
-        free = size - int(np.count_nonzero(self._seen))
+        free = size - self._marks
         return round(-size * math.log(max(free, 1) / size))
 
 
@@ -100,7 +106,7 @@ class Pipeline:
         self.added_delay = Histogram()
         self._action = action
         self._clock_ns = clock_ns
-        self._events = [] if events is None else events
+        self.events = [] if events is None else events
         self._frames = 0
         self._held_tags: dict[int, int] = {}
         self.rule_hits = np.zeros(len(classifier.rules) + 1, np.int64)  # [-1]: no rule matched
@@ -151,7 +157,7 @@ class Pipeline:
                 server.alive = alive
         for server in self.servers:
             if server.output.trouble not in (None, server.trouble):
-                self._events.append(f"server {server.name}: {server.output.trouble}")
+                self.events.append(f"server {server.name}: {server.output.trouble}")
             server.trouble = server.output.trouble
         return [(server.name, alive) for server, alive in changed]
 
@@ -187,7 +193,7 @@ class Pipeline:
     def _break(self, server: ServerState, error: TwinstampError) -> None:
         if server.error is None:
             server.error = error
-            self._events.append(f"server {server.name} is out of the balance: {error}")
+            self.events.append(f"server {server.name} is out of the balance: {error}")
         if server.alive:
             server.alive = False
             self.classifier.set_alive(server.name, False)

@@ -9,70 +9,30 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from twinstamp.appliance.config import (
-    ApplianceConfig,
-    CardConfig,
-    SourceConfig,
-    check_machine,
-    compile_rules,
-    open_window,
-)
+from twinstamp.appliance.config import ApplianceConfig, check_machine, compile_rules, open_window
+from twinstamp.appliance.counters import Snapshot, make_report, take_snapshot
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
 from twinstamp.appliance.pipeline import Output, Pipeline
-from twinstamp.appliance.tap import Tap
+from twinstamp.appliance.sources import Source, by_name, check_sources, open_sources
 from twinstamp.balance import Secret
 from twinstamp.errors import ConfigError, DeviceError, InputError
-from twinstamp.frames import FrameBatch
-from twinstamp.io.files import CaptureReader, open_capture, refuse_input
-from twinstamp.io.live import check_interface
+from twinstamp.io.files import CaptureReader, refuse_input
 from twinstamp.io.merge import Merge
 from twinstamp.paths import lock_file
 from twinstamp.privileges import drop_privileges
 from twinstamp.report_file import ReportFile
 
-if TYPE_CHECKING:
-    from twinstamp.card.source import CardSource
-
 _FLUSH_S = 1.0  # what a power failure may cost of a server's file
-_LINK_CHECK_S = 0.25
+_LOOK_S = 0.25  # from one look at links and counters to the next
 _POLL_S = 0.05  # without frames: how soon a stop, a due fragment or a dead link is seen
-
-
-class FileSource:
-    """A capture as a source for Merge. A damaged capture ends at the damage, which `damage` tells."""
-
-    def __init__(self, config: SourceConfig) -> None:
-        assert config.file is not None
-        self.name = config.file
-        self.reader: CaptureReader = open_capture(config.file)
-        self.ended = False
-        self.damage: str | None = None
-
-    @property
-    def ports(self) -> Any:
-        return self.reader.ports
-
-    def poll(self, timeout_s: float = 0.0) -> FrameBatch | None:
-        if self.ended:
-            return None
-        try:
-            batch = self.reader.read()
-        except InputError as error:
-            self.damage = str(error)
-            self.ended = True
-            return None
-        if batch is None:
-            self.ended = True
-        return batch
-
-    def close(self) -> None:
-        self.reader.close()
 
 
 class Appliance:
     """An appliance with everything open; run() returns the report, stop() (from anywhere) ends it.
+
+    snapshot: the counters, new four times a second while run() lasts; any thread may read it.
 
     Raises ConfigError, InputError or DeviceError where something cannot be opened; nothing stays open then.
     """
@@ -94,12 +54,8 @@ class Appliance:
         config = self.config
         check_machine(config)
         self._lock()
-        self.live = config.card is None and config.sources[0].file is None
-        self._sources: list[Any] = []
-        self._card: CardSource | None = None
-        for source in config.sources:
-            if source.file is None:
-                check_interface(source.interface or "")  # before anything is made or written over
+        self._sources: list[Source] = []
+        check_sources(config)  # before anything is made or written over
         device = self._open_device()
         window = config.duplicates
         deduplicator = None
@@ -138,8 +94,7 @@ class Appliance:
         gc.freeze()
         self._stack.callback(gc.unfreeze)
         self._open_sources()
-        # What comes out of a card has another clock and other ports than what went in.
-        like = self.reader if self._card is None else None
+        like = self._sources[0].like if len(self._sources) == 1 else None
         linktypes = {port.linktype for source in self._sources for port in source.ports}
         for name, output in config.outputs.items():
             if output.file is not None:
@@ -163,6 +118,8 @@ class Appliance:
             clock_ns=time.time_ns if self.live else None,
             events=self.events,
         )
+        self.snapshot: Snapshot
+        self._publish()
         if config.realtime:
             self._become_realtime()
         if config.user is not None:
@@ -206,23 +163,10 @@ class Appliance:
 
     def _open_sources(self) -> None:
         config = self.config
-        for source in config.sources:
-            opened: Any = (
-                Tap(
-                    source.interface or "",
-                    tell=self.events.append,
-                    filter=source.filter,
-                    ring_mib=source.ring_mib,
-                    promiscuous=source.promiscuous,
-                    batch_frames=config.batch_frames,
-                )
-                if self.live
-                else FileSource(source)
-            )
-            self._stack.callback(opened.close)
-            self._sources.append(opened)
-        if config.card is not None:
-            self._sources = self._open_card(config.card)
+        self._sources = open_sources(config, tell=self.events.append)
+        for source in self._sources:
+            self._stack.callback(source.close)
+        self.live = any(source.live for source in self._sources)
         self._merge = Merge(
             self._sources,
             delay_ms=config.reorder_ms,
@@ -231,37 +175,17 @@ class Appliance:
             clock=time.time_ns if self.live else None,
         )
 
-    def _open_card(self, card: CardConfig) -> list[Any]:
-        from twinstamp.card.source import CardSource
-
-        self._card = CardSource(
-            card.play,
-            ports=card.ports,
-            speed=card.speed,
-            longest_gap_ns=card.longest_gap_ns,
-            clocks_ppb=card.clocks_ppb,
-            seed=card.seed,
-            block_log2=card.block_log2,
-            blocks_log2=card.blocks_log2,
-        )
-        self._stack.callback(self._card.close)
-        return self._card.split()
-
     @property
     def reader(self) -> CaptureReader | None:
         """The only capture being read, for a progress bar."""
-        if self._card is not None:
-            return self._card.reader
-        return self._sources[0].reader if not self.live and len(self._sources) == 1 else None
+        readers = {id(source.capture): source.capture for source in self._sources}
+        return readers.popitem()[1] if len(readers) == 1 else None
 
     def stop(self) -> None:
         """Asks run() to end: what the kernel holds for us is still taken, delivered and counted."""
         self._stop = True
         for source in self._sources:
-            if isinstance(source, FileSource):
-                source.reader.cancel()  # it may be waiting for a pipe
-        if self._card is not None:
-            self._card.stop()
+            source.stop()
 
     def run(self, *, progress: Callable[[], None] | None = None) -> dict[str, Any]:
         """Runs until the input ends or stop(). Returns the report and writes it where the file says.
@@ -280,8 +204,8 @@ class Appliance:
                 if failure is None:
                     failure = error
                     self.events.append(f"the run has ended early: {error}")
-        if self._card is not None:
-            self.events += self._card.remarks()
+        for source in by_name(self._sources).values():
+            self.events += source.remarks
         report = self.report()
         unwritten: ConfigError | None = None
         try:
@@ -291,12 +215,10 @@ class Appliance:
         self._stack.close()
         if failure is not None:
             raise failure
-        damaged = [source for source in (self._card, *self._sources) if getattr(source, "damage", None)]
-        if damaged:
-            raise InputError(f"{damaged[0].damage}; the frames before it were delivered")
-        lost = self._lost or next(
-            (s.trouble for s in self._sources if isinstance(s, Tap) and s.trouble), None
-        )
+        damage = next((source.damage for source in self._sources if source.damage), None)
+        if damage:
+            raise InputError(f"{damage}; the frames before it were delivered")
+        lost = self._lost or next((source.trouble for source in self._sources if source.trouble), None)
         if lost is not None:
             raise lost
         broken = self.pipeline.broken
@@ -311,7 +233,7 @@ class Appliance:
 
     def _take_all(self, progress: Callable[[], None] | None) -> None:
         """The loop: until the input ends or stop()."""
-        next_check = next_flush = 0.0
+        next_look = next_flush = 0.0
         stop_ns: int | None = None
         if self.live:
             self._look_around()  # servers that are down from the start
@@ -332,30 +254,28 @@ class Appliance:
                         self.live and stop_ns is not None and len(batch) and batch.timestamp_ns[0] > stop_ns
                     )
                     self.pipeline.process(batch)
-                # Files have no stop time: what is read is delivered, and no more is read. What is on a card's
-                # wires still comes.
-                if late or (stop_ns is not None and not self.live and self._card is None):
+                if late:
                     return
-            elif self._merge.ended or (stop_ns is not None and self._card is None):
-                return
+            elif self._merge.ended or (self.live and stop_ns is not None):
+                return  # what is not live ends by itself once it is stopped
             if self.live:
                 self.pipeline.tick(time.time_ns())
-                now = time.monotonic()
-                if now >= next_check:
-                    next_check = now + _LINK_CHECK_S
-                    self._look_around()
-                    if now >= next_flush:
-                        next_flush = now + _FLUSH_S
-                        self.pipeline.flush()
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + _LOOK_S
+                self._look_around()
+                if self.live and now >= next_flush:
+                    next_flush = now + _FLUSH_S
+                    self.pipeline.flush()
             if progress is not None:
                 progress()
 
     def _look_around(self) -> None:
-        """Four times a second: the servers' links, and the kernel's counters, which have 32 bits."""
-        for name, alive in self.pipeline.check_servers():
-            self.events.append(f"server {name} {'came back' if alive else 'went down'}")
-        for source in self._sources:
-            source.statistics()
+        """Four times a second: the servers' links, and the counters (the kernel's have 32 bits)."""
+        if self.live:
+            for name, alive in self.pipeline.check_servers():
+                self.events.append(f"server {name} {'came back' if alive else 'went down'}")
+        self._publish()
 
     def _take_rest(self) -> None:
         """What the merge still holds."""
@@ -373,102 +293,19 @@ class Appliance:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def snapshot(self) -> dict[str, Any]:
-        """Counters of the moment, for the live view; keys as in the report."""
-        pipeline = self.pipeline
-        pipeline.ledger.dropped_before = sum(
-            source.statistics().kernel_drops for source in self._sources if isinstance(source, Tap)
-        )
-        if self._card is not None:
-            pipeline.ledger.dropped_before = self._card.dropped
-        duplicates: dict[str, Any] = {"by_type": {}, "kept_by_class": {}, "guarded": {}, "limit_reached": 0}
-        if pipeline.deduplicator is not None:
-            statistics = pipeline.deduplicator.statistics()
-            duplicates = {
-                "by_type": statistics["by_type"],
-                "kept_by_class": statistics["kept"],
-                "guarded": statistics["guarded"],
-                "limit_reached": statistics["limit_reached"],
-                "memory_bytes": statistics["memory_bytes"],
-            }
-        delay = pipeline.added_delay
-        seconds = max(time.monotonic() - self._started_s, 1e-9)  # the wall clock may be set meanwhile
-        return {
-            "seconds": round(seconds, 3),
-            "ledger": pipeline.ledger.as_dict(),
-            "duplicates": duplicates,
-            "backend": {
-                "duplicates": None if pipeline.deduplicator is None else pipeline.deduplicator.backend(),
-                "rules": pipeline.classifier.backend(),
-            },
-            "servers": {
-                server.name: {
-                    "frames": server.frames,
-                    "bytes": server.bytes,
-                    "send_errors": server.failed,
-                    "causes": dict(server.output.causes),
-                    "flows": server.flows.estimate(),
-                    "alive": server.alive,
-                    "frames_per_s": round(server.frames / seconds, 1),
-                    "bits_per_s": round(8 * server.bytes / seconds, 1),
-                }
-                for server in pipeline.servers
-            },
-            "added_delay_ns": {
-                "p50": delay.quantile(0.5),
-                "p90": delay.quantile(0.9),
-                "p99": delay.quantile(0.99),
-                "p999": delay.quantile(0.999),
-                "max": delay.maximum,
-            }
-            if self.live
-            else None,
-        }
+    def _publish(self) -> None:
+        self.snapshot = take_snapshot(self.pipeline, self._sources, started_s=self._started_s)
 
     def report(self) -> dict[str, Any]:
         """The whole report (docs/appliance.md lists its keys)."""
-        config = self.config
-        report = {"version": 1, **self.snapshot()}
-        report["sources"] = {} if self._card is None else {self._card.name: self._card.statistics()}
-        report["sources"] |= {
-            source.interface: source.statistics()._asdict() if isinstance(source, Tap) else None
-            for source in self._sources
-            if isinstance(source, Tap)
-        } or {
-            source.name: {
-                "frames": source.reader.frames,
-                "truncated": source.reader.truncated,
-                "damage": source.damage,
-            }
-            for source in self._sources
-            if isinstance(source, FileSource)
+        self._publish()
+        reorder = self._merge.statistics()
+        memory = {
+            "rings": sum(source.memory_bytes for source in by_name(self._sources).values()),
+            "reorder": reorder.memory_bytes,
+            "fragments_at_most": self.config.fragments.hold_bytes,
         }
-        report["reorder"] = self._merge.statistics()._asdict()
-        hits = self.pipeline.rule_hits
-        report["rules"] = {
-            "count": len(hits) - 1,
-            "no_match": int(hits[-1]),
-            "hits": {str(number): int(count) for number, count in enumerate(hits[:-1]) if count},
-        }
-        counts = self.pipeline.classifier.counts()
-        report["fragments"] = {key: value for key, value in counts.items() if key.startswith("fragments_")}
-        report["icmp_followed"] = counts.get("icmp_followed", 0)
-        report["memory_bytes"] = {
-            "rings": self._ring_bytes(),
-            "reorder": self._merge.statistics().memory_bytes,
-            "window": report["duplicates"].get("memory_bytes", 0),
-            "rules": self.pipeline.classifier.table_bytes,
-            "servers": sum(server.memory_bytes for server in self.pipeline.servers),
-            "fragments_at_most": config.fragments.hold_bytes,
-        }
-        report["events"] = list(self.events)
-        return report
-
-    def _ring_bytes(self) -> int:
-        card = self.config.card
-        if card is not None:
-            return 1 << (card.block_log2 + card.blocks_log2)
-        return sum(source.ring_mib << 20 for source in self.config.sources) if self.live else 0
+        return make_report(self.snapshot, self.pipeline, reorder=reorder._asdict(), memory_bytes=memory)
 
 
 def _drop_privileges(user: str) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -130,24 +129,13 @@ def _backends(now: dict[str, Any]) -> dict[str, dict[str, Any]]:
 class LiveView:
     """Draws the screen in a thread of its own until it is left. Nothing is shown off a terminal.
 
-    Calling it, from the thread that runs the pipeline and as often as one likes, takes a snapshot when
-    one is due: no other thread reads counters that are being written.
+    snapshot: gives the counters to be shown, keys as in the report; it is called in that thread.
     """
 
     def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         self._snapshot = snapshot
-        self._due = 0.0
-        self._latest: dict[str, Any] | None = None
-        self._wake = threading.Event()
-        self._done = False
+        self._done = threading.Event()
         self._thread: threading.Thread | None = None
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if self._thread is not None and now >= self._due:
-            self._due = now + _REFRESH_S
-            self._latest = self._snapshot()
-            self._wake.set()
 
     def __enter__(self) -> LiveView:
         if sys.stdout.isatty():
@@ -158,8 +146,7 @@ class LiveView:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._done = True
-        self._wake.set()
+        self._done.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -167,10 +154,8 @@ class LiveView:
         before = None
         console = Console()
         with Live(Text("starting"), console=console, auto_refresh=False, screen=True) as live:
-            while self._wake.wait() and not self._done:
-                self._wake.clear()
-                now = self._latest
-                assert now is not None
+            while not self._done.wait(_REFRESH_S):
+                now = self._snapshot()
                 width, height = console.size  # somebody may have changed it
                 live.update(screen(now, before, width=width, height=height), refresh=True)
                 before = now

@@ -78,8 +78,8 @@ def _run(appliance: Any, quiet: bool) -> dict[str, Any]:
         with Progress("appliance") as progress:
             report = appliance.run(progress=lambda: progress(reader))
     elif sys.stdout.isatty():
-        with LiveView(appliance.snapshot) as view:
-            report = appliance.run(progress=view)
+        with LiveView(lambda: appliance.snapshot.as_dict()):
+            report = appliance.run()
     else:
         report = appliance.run()
     print_report(report)
