@@ -8,6 +8,7 @@ when somebody reads them.
 
 from __future__ import annotations
 
+from _thread import allocate_lock  # threading's, whose import costs a millisecond
 from array import array
 from collections import namedtuple
 
@@ -150,6 +151,28 @@ COLUMNS = (
 )
 
 
+class _SharedLease:
+    """A lease that several batches hold: the last one to release it gives the buffer back."""
+
+    __slots__ = ("_lease", "_lock", "_users")
+
+    def __init__(self, lease: Callable[[], None]) -> None:
+        self._lease = lease
+        self._lock = allocate_lock()
+        self._users = 1
+
+    def add(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self._lease()
+
+
 class FrameBatch:
     """n frames as a struct of arrays over one byte buffer.
 
@@ -222,6 +245,25 @@ class FrameBatch:
             self.raw = (b"",) * len(COLUMNS)
             self.options = None
             lease()
+
+    def share(self) -> FrameBatch:
+        """The same frames once more, without a copy: the buffer goes back when both have been released.
+
+        Either may be released from any thread, and shared again.
+        """
+        if self._lease is not None and not isinstance(self._lease, _SharedLease):
+            self._lease = _SharedLease(self._lease)
+        if isinstance(self._lease, _SharedLease):
+            self._lease.add()
+        return FrameBatch(
+            self.raw,
+            ports=self.ports,
+            clock=self.clock,
+            first=self.first,
+            lease=self._lease,
+            options=self.options,
+            options_big_endian=self.options_big_endian,
+        )
 
     def _column(self, index: int) -> Any:
         name, dtype = COLUMNS[index]

@@ -42,7 +42,8 @@ class Ledger:
     """Accounts of a pipeline. Every stage adds to it; ``check()`` proves that it adds up.
 
     received: what entered. One account per fate in FATES. tagged: a part of forwarded. copies_attempted,
-    copies_sent, copies_failed: per copy to a server, a frame may have several. dropped_before: what the
+    copies_sent, copies_failed: per copy to a server, a frame may have several; copies_waiting: on their way
+    to a server that takes them in its own time. dropped_before: what the
     kernel or card dropped before it was received; it stands beside the ledger.
     """
 
@@ -53,6 +54,7 @@ class Ledger:
         self.copies_attempted = Account()
         self.copies_sent = Account()
         self.copies_failed = Account()
+        self.copies_waiting = Account()
         self.dropped_before = 0
 
     def receive(self, frames: int, bytes: int) -> None:
@@ -81,8 +83,12 @@ class Ledger:
                 raise LedgerError(f"more {unit} tagged than forwarded")
             attempted = getattr(self.copies_attempted, unit)
             sent, failed = getattr(self.copies_sent, unit), getattr(self.copies_failed, unit)
-            if attempted != sent + failed:
-                raise LedgerError(f"{attempted} {unit} of copies attempted, {sent} sent + {failed} failed")
+            waiting = getattr(self.copies_waiting, unit)
+            if attempted != sent + failed + waiting or waiting < 0 or (ended and waiting):
+                raise LedgerError(
+                    f"{attempted} {unit} of copies attempted, {sent} sent + {failed} failed "
+                    f"+ {waiting} waiting"
+                )
 
     def as_dict(self) -> dict[str, Any]:
         result: dict[str, Any] = {"received": self.received.as_dict()}
@@ -93,6 +99,7 @@ class Ledger:
             "attempted": self.copies_attempted.as_dict(),
             "sent": self.copies_sent.as_dict(),
             "send_errors": self.copies_failed.as_dict(),
+            "waiting": self.copies_waiting.as_dict(),
         }
         result["dropped_before_received"] = self.dropped_before
         return result

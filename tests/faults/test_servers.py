@@ -8,9 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import numpy as np
 import pytest
+from twinstamp.appliance.config import OutputConfig
+from twinstamp.appliance.outputs import InterfaceOutput, RetryBudget
+from twinstamp.frames import FrameBatch
 from twinstamp.io import open_capture
 from twinstamp.io.live import LiveSource
 
@@ -125,10 +130,10 @@ def test_a_signal_leaves_report_and_captures(net, tmp_path, number):
     assert (tmp_path / "s0.pcapng").stat().st_size > 50 * 60
 
 
-def file_run(tmp_path, *names: str) -> subprocess.Popen[bytes]:
+def file_run(tmp_path, *names: str, hub_mib: int = 64) -> subprocess.Popen[bytes]:
     """The command on interface vb, with file servers of these names."""
     text = (
-        '[appliance]\nreport = "report.json"\n[[source]]\ninterface = "vb"\n'
+        f'[appliance]\nreport = "report.json"\nhub_mib = {hub_mib}\n[[source]]\ninterface = "vb"\n'
         '[balance]\nsecret_file = "balance.key"\n[[group]]\nname = "dpi"\n'
     )
     text += "".join(f'[[group.server]]\nname = "s{k}"\nfile = "{name}"\n' for k, name in enumerate(names))
@@ -147,7 +152,7 @@ def test_a_fifo_whose_reader_stalls_costs_its_own_server_only(net, tmp_path):
         until(lambda: (tmp_path / "s0.pcapng").exists(), 20)
         time.sleep(1.0)
         for _ in range(4):
-            send("va", frames, 0.002)
+            send("va", frames, 0.02)
         time.sleep(1.5)
         child.send_signal(signal.SIGTERM)
         assert child.wait(10) == 1
@@ -159,9 +164,114 @@ def test_a_fifo_whose_reader_stalls_costs_its_own_server_only(net, tmp_path):
     assert report["ledger"]["received"]["frames"] == 4 * len(frames)
     assert report["ledger"]["dropped_before_received"] == 0
     assert any("does not read" in event for event in report["events"])
+    assert report["added_delay_ns"]["max"] < 200_000_000, "the stall held the forwarding up"
     assert report["servers"]["s1"]["alive"] is False
     with open_capture(tmp_path / "s0.pcapng") as written:
         assert sum(len(batch) for batch in written) == report["servers"]["s0"]["frames"] > 2 * len(frames)
+
+
+def test_a_fifo_that_is_read_slowly_loses_its_own_blocks_only(net, tmp_path):
+    """4 KiB each 20 ms: it never stalls. Its memory is used up, and what it loses is counted to the frame."""
+    os.mkfifo(tmp_path / "s1.pcapng")
+    frames = [frame + bytes(1400 - len(frame)) for _, frame in conversation(50, 20)]
+    child = file_run(tmp_path, "s0.pcapng", "s1.pcapng", hub_mib=4)
+    got, hurry = bytearray(), threading.Event()
+
+    def read_slowly():
+        with (tmp_path / "s1.pcapng").open("rb", buffering=0) as fifo:
+            while part := fifo.read(1 << 20 if hurry.is_set() else 4096):
+                got.extend(part)
+                hurry.wait(0.02)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    try:
+        until(lambda: (tmp_path / "s0.pcapng").exists(), 20)
+        time.sleep(1.0)
+        for _ in range(12):
+            send("va", frames, 0.003)
+        time.sleep(0.5)
+        hurry.set()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0
+    finally:
+        child.kill()
+        child.wait()
+        hurry.set()
+        reader.join(10)
+    report = json.loads((tmp_path / "report.json").read_text())
+    ledger, slow = report["ledger"], report["servers"]["s1"]
+    assert ledger["received"]["frames"] == ledger["forwarded"]["frames"] == 12 * len(frames)
+    assert ledger["dropped_before_received"] == 0
+    with open_capture(tmp_path / "s0.pcapng") as written:
+        assert sum(len(batch) for batch in written) == report["servers"]["s0"]["frames"]
+    assert report["servers"]["s0"]["send_errors"] == 0
+    (tmp_path / "read.pcapng").write_bytes(got)
+    with open_capture(tmp_path / "read.pcapng") as written:
+        assert sum(len(batch) for batch in written) == slow["frames"]
+    assert slow["send_errors"] == slow["causes"]["lost"] > 0 and slow["alive"] is True
+    assert report["servers"]["s0"]["frames"] + slow["frames"] + slow["send_errors"] == 12 * len(frames)
+    assert report["hub"]["missed"]["frames"] == 0
+
+
+def test_a_full_disk_costs_its_own_server_only(net, tmp_path):
+    """A file system of 1 MiB: its file ends with a whole record, the report has the rest as send errors."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
+    try:
+        frames = [frame + bytes(1400 - len(frame)) for _, frame in conversation(50, 20)]
+        child = file_run(tmp_path, "s0.pcapng", "small/s1.pcapng")
+        try:
+            until(lambda: (small / "s1.pcapng").exists(), 20)
+            time.sleep(1.0)
+            for _ in range(6):
+                send("va", frames, 0.02)
+            time.sleep(0.5)
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(20) == 1
+        finally:
+            child.kill()
+            child.wait()
+        report = json.loads((tmp_path / "report.json").read_text())
+        full, other = report["servers"]["s1"], report["servers"]["s0"]
+        with open_capture(small / "s1.pcapng") as written:
+            assert sum(len(batch) for batch in written) == full["frames"] > 100
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert full["alive"] is False and any("No space left" in event for event in report["events"])
+    with open_capture(tmp_path / "s0.pcapng") as written:
+        assert sum(len(batch) for batch in written) == other["frames"]
+    assert other["send_errors"] == 0 and report["ledger"]["dropped_before_received"] == 0
+    copies = report["ledger"]["copies"]
+    assert copies["attempted"]["frames"] == report["ledger"]["forwarded"]["frames"] == 6 * len(frames)
+    assert copies["send_errors"]["frames"] == full["send_errors"] > 0 == copies["waiting"]["frames"]
+    # Its flows have moved: of the last of six rounds the other server has all.
+    assert other["frames"] > 3.2 * len(frames)
+
+
+def test_congested_interfaces_hold_a_batch_up_once(net):
+    """Peers that are down refuse each frame with ENOBUFS: eight servers wait 2 ms, not 16."""
+    for k in range(8):
+        net.pair(f"oa{k}", f"ob{k}")
+    budget, spent = RetryBudget(2.0), []
+    spend = budget.spend
+    budget.spend = lambda ns: (spent.append(ns), spend(ns))  # type: ignore[method-assign]
+    outputs = [InterfaceOutput(OutputConfig(interface=f"oa{k}"), None, budget=budget) for k in range(8)]
+    for k in range(8):
+        ip("link", "set", "dev", f"ob{k}", "down")
+    batch = FrameBatch.from_frames([frame for _, frame in conversation(20, 1)])
+    budget.refill()
+    budget.turns(8)
+    began = time.monotonic()
+    sent = [output.send(batch, np.arange(20, dtype=np.uint32), None) for output in outputs]
+    took_s = time.monotonic() - began
+    for output in outputs:
+        output.close()
+    assert all(part.frames + part.failed_frames == 20 for part in sent)
+    assert sum(part.failed_frames for part in sent) > 0
+    assert 1_000_000 < sum(spent) < 6_000_000, "each sleep ends a little late"
+    assert took_s < 0.012
 
 
 def test_a_fifo_without_a_reader_is_an_error_that_says_so(net, tmp_path, capfd):

@@ -39,7 +39,18 @@ def test_frames_go_out_as_they_are_in_order(net: Net) -> None:
     frames = [many(range(i, i + 1), 4 + 4 * (i % 300))[0] for i in range(1200)]
     got, result = sent_over(None, frames)
     assert got == frames
-    assert result == (1200, sum(map(len, frames)), sum(map(len, frames)), 0, 0, 0, 0, 0, result.retries)
+    assert result == (
+        1200,
+        sum(map(len, frames)),
+        sum(map(len, frames)),
+        0,
+        0,
+        0,
+        0,
+        0,
+        result.retries,
+        result.waited_ns,
+    )
 
 
 def test_selection_by_index(net: Net) -> None:

@@ -98,6 +98,7 @@ class ApplianceConfig:
     user: str | None
     realtime: bool
     backend: str
+    hub_mib: int | None = None  # None: by the number of readers
     path: Path | None = None  # of the appliance file itself
 
     @property
@@ -237,6 +238,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     batch_frames = main.take("batch_frames", int, 1024, between(1, 1 << 20))
     user = main.take("user", str)
     realtime = main.take("realtime", bool, False)
+    hub_mib = main.take("hub_mib", int, None, between(2, 65536))
     backend = main.take("backend", str, "cpu", one_of(BACKENDS))
     main.end()
 
@@ -307,6 +309,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
         user=user,
         realtime=realtime,
         backend=backend,
+        hub_mib=hub_mib,
     )
 
 

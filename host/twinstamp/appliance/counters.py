@@ -31,7 +31,7 @@ class Snapshot:
     """All counters of one moment; nobody changes it.
 
     taken_s: of time.monotonic(). seconds: since the start. ledger, duplicates, backend, added_delay_ns,
-    sources: as in the report (docs/appliance.md). events: how many there were.
+    sources, hub: as in the report (docs/appliance.md). events: how many there were.
     """
 
     taken_s: float
@@ -42,11 +42,12 @@ class Snapshot:
     servers: Mapping[str, ServerCounters]
     added_delay_ns: Mapping[str, int] | None
     sources: Mapping[str, Mapping[str, Any]]
+    hub: Mapping[str, Any] | None
     events: int
 
     def as_dict(self) -> dict[str, Any]:
         """The part that the report has too, under the report's keys."""
-        names = ("seconds", "ledger", "duplicates", "backend", "added_delay_ns", "sources")
+        names = ("seconds", "ledger", "duplicates", "backend", "added_delay_ns", "sources", "hub")
         return {
             **{name: getattr(self, name) for name in names},
             "servers": {name: asdict(server) for name, server in self.servers.items()},
@@ -92,6 +93,7 @@ def take_snapshot(pipeline: Pipeline, sources: Sequence[Source], *, started_s: f
         if any(source.live for source in sources)
         else None,
         sources={name: source.counters() for name, source in found.items()},
+        hub=None if pipeline.hub is None else pipeline.hub.as_dict(),
         events=len(pipeline.events),
     )
 

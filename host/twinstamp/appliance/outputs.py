@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from twinstamp.appliance.config import OutputConfig
+from twinstamp.appliance.hub import Hub, Reader
+from twinstamp.appliance.stages import Clean
 from twinstamp.dedup import TAG_COMMENTS
 from twinstamp.errors import TwinstampError
 from twinstamp.frames import FrameBatch
 from twinstamp.io.files import create_capture
 from twinstamp.io.live import LiveOutput, SendResult, Vlan, check_interface_name
+from twinstamp.ledger import Account
 
 _SIOCGIFFLAGS = 0x8913
 _IFF_UP = 0x1
@@ -49,6 +53,35 @@ def link_is_up(name: str) -> bool:
     return link_flags(name) & _IFF_UP_RUNNING == _IFF_UP_RUNNING
 
 
+class RetryBudget:
+    """The time that the interfaces of one batch may wait for full queues, all of them together.
+
+    Each takes half of what is left, the last one all of it: one that is always full leaves something to those
+    behind it.
+    """
+
+    def __init__(self, total_ms: float = 2.0) -> None:
+        self._total_ns = round(total_ms * 1e6)
+        self._left_ns = self._total_ns
+        self._turns = 1
+
+    def refill(self) -> None:
+        """For a new batch."""
+        self._left_ns = self._total_ns
+
+    def turns(self, outputs: int) -> None:
+        """So many outputs will ask."""
+        self._turns = outputs
+
+    def take(self) -> int:
+        """What the next one may wait, ns."""
+        last, self._turns = self._turns <= 1, self._turns - 1
+        return self._left_ns if last else self._left_ns // 2
+
+    def spend(self, waited_ns: int) -> None:
+        self._left_ns = max(self._left_ns - waited_ns, 0)
+
+
 class InterfaceOutput:
     """A server behind an interface; duplicates that are let through get the VLAN tag `tag_vlan`.
 
@@ -59,10 +92,10 @@ class InterfaceOutput:
 
     memory_bytes = 0  # the kernel has the frames when send() returns
 
-    def __init__(self, config: OutputConfig, tag_vlan: int | None, *, retry_ms: float = 2.0) -> None:
+    def __init__(self, config: OutputConfig, tag_vlan: int | None, *, budget: RetryBudget) -> None:
         self._config = config
         self._tag_vlan = tag_vlan
-        self._retry_ms = retry_ms
+        self._budget = budget
         self._output: LiveOutput | None = None
         self._tagging: LiveOutput | None = None
         self._index = 0
@@ -79,11 +112,11 @@ class InterfaceOutput:
     def _open(self) -> None:
         config = self._config
         index = 0 if self.interface is None else socket.if_nametoindex(self.interface)
-        output = LiveOutput(self.interface, encap=config.encap, retry_ms=self._retry_ms)
+        output = LiveOutput(self.interface, encap=config.encap)
         try:
             if self._tag_vlan is not None:
                 tagged = replace(config.encap, add_vlan=Vlan(vid=self._tag_vlan))
-                self._tagging = LiveOutput(self.interface, encap=tagged, retry_ms=self._retry_ms)
+                self._tagging = LiveOutput(self.interface, encap=tagged)
         except TwinstampError:
             output.close()
             raise
@@ -99,8 +132,11 @@ class InterfaceOutput:
         if self._output is None:
             self.causes["errors"] += len(index)
             return Sent(0, 0, len(index), total)
+        may_wait_ns = self._budget.take()
         for output, part in self._runs(index, tags):
-            result = output.send(batch, part)
+            result = output.send(batch, part, retry_ns=may_wait_ns)
+            may_wait_ns = max(may_wait_ns - result.waited_ns, 0)
+            self._budget.spend(result.waited_ns)
             self._count(result)
             frames += result.sent
             size += result.bytes
@@ -195,3 +231,70 @@ class FileOutput:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class FileSink:
+    """What a reader of the hub does for a file server; tagging: duplicates get a comment."""
+
+    def __init__(self, output: FileOutput, *, tagging: bool) -> None:
+        self._output = output
+        self._tagging = tagging
+
+    def take(self, clean: Clean, index: npt.NDArray[np.uint32] | None) -> None:
+        assert index is not None
+        self._output.send(clean.batch, index, clean.kind if self._tagging else None)
+
+    def tick(self, now_ns: int) -> None:
+        self._output.flush()
+
+    def finish(self) -> None:
+        self._output.close()
+
+    def counters(self) -> Mapping[str, int]:
+        frames, size = self._output.written()
+        return {"frames": frames, "bytes": size}
+
+
+class QueuedOutput:
+    """A file server of a live run: a reader of the hub, so that a slow disk harms this server alone."""
+
+    trouble = None
+
+    def __init__(self, output: FileOutput, reader: Reader) -> None:
+        self._output = output
+        self.reader = reader
+        self.hub: Hub | None = None
+        self.memory_bytes = output.memory_bytes
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Of frames that are not in the file: missed and lost as in Reader; errors: the file's own."""
+        _, failed = self.counts()
+        refused = self.reader.missed.frames + self.reader.lost.frames
+        return {
+            "missed": self.reader.missed.frames,
+            "lost": self.reader.lost.frames,
+            "errors": max(failed.frames - refused, 0),
+        }
+
+    def counts(self) -> tuple[Account, Account]:
+        """Sent and not sent, frames and bytes, since the start."""
+        assert self.hub is not None
+        counters, done, failed = self.hub.now(self.reader)
+        sent = Account(int(counters.get("frames", 0)), int(counters.get("bytes", 0)))
+        failed.add(done.frames - sent.frames, done.bytes - sent.bytes)
+        return sent, failed
+
+    def alive(self) -> bool:
+        return True
+
+    def written(self) -> None:
+        """counts() has it."""
+
+    def flush(self) -> None:
+        """The reader does it each second."""
+
+    def close(self) -> None:
+        """Closes the file, but not that of a reader that is still at it and was left behind."""
+        if self.reader.thread is None or not self.reader.thread.is_alive():
+            self._output.close()

@@ -12,14 +12,15 @@ import numpy.typing as npt
 from twinstamp_kernels._cpu import Histogram
 
 from twinstamp import balance
-from twinstamp.appliance.outputs import FileOutput, InterfaceOutput, Sent
+from twinstamp.appliance.hub import Hub, Reader
+from twinstamp.appliance.outputs import FileOutput, InterfaceOutput, QueuedOutput, RetryBudget, Sent
 from twinstamp.balance import Classifier
 from twinstamp.dedup import Deduplicator
 from twinstamp.errors import TwinstampError
 from twinstamp.frames import FrameBatch
-from twinstamp.ledger import Ledger
+from twinstamp.ledger import Account, Ledger
 
-Output = InterfaceOutput | FileOutput
+Output = InterfaceOutput | FileOutput | QueuedOutput
 
 _FLOW_BITS = 20  # bits of the map that a server's flows are counted with
 
@@ -67,6 +68,7 @@ class ServerState:
         self.frames = 0
         self.bytes = 0
         self.failed = 0
+        self.failed_bytes = 0  # of a queued output
         self.flows = FlowCount()
         self.alive = True
         self.error: TwinstampError | None = None  # its output is broken for good
@@ -83,7 +85,8 @@ class Pipeline:
 
     action: what becomes of duplicates ("drop", "tag" or "count"); clock_ns: () → now, in the timescale of
     the stamps, or None where added delay means nothing (files). events: what a person should know is
-    appended here.
+    appended here. hub: where the clean frames go beside the servers, and those of queued outputs. budget: of
+    the interfaces' waits.
 
     An output that breaks takes its server out of the balance for good: what it was handed counts as send
     errors, its flows move, the other servers go on.
@@ -98,7 +101,11 @@ class Pipeline:
         outputs: Mapping[str, Output],
         clock_ns: Any = None,
         events: list[str] | None = None,
+        hub: Hub | None = None,
+        budget: RetryBudget | None = None,
     ) -> None:
+        self.hub = hub
+        self._budget = RetryBudget() if budget is None else budget
         self.ledger = Ledger()
         self.deduplicator = deduplicator
         self.classifier = classifier
@@ -118,8 +125,10 @@ class Pipeline:
             return
         caplen = batch.caplen
         self.ledger.receive(n, int(caplen.sum(dtype=np.int64)))
+        self._budget.refill()
         keep: npt.NDArray[np.uint8] | None = None
         tags: npt.NDArray[np.uint8] | None = None
+        kind: npt.NDArray[np.uint8] | None = None
         if self.deduplicator is not None:
             verdicts = self.deduplicator.judge(batch)
             judged = np.frombuffer(verdicts.keep, np.uint8)
@@ -129,26 +138,34 @@ class Pipeline:
                 if dropped:
                     size = int(caplen[judged == 0].sum(dtype=np.int64))
                     self.ledger.settle("duplicates_dropped", dropped, size)
-            elif self._action == "tag":
-                tags = np.where(judged == 0, np.frombuffer(verdicts.type, np.uint8), np.uint8(0))
+            elif self._action == "tag" or (self.hub is not None and self.hub.wants_all):
+                kind = np.where(judged == 0, np.frombuffer(verdicts.type, np.uint8), np.uint8(0))
+                tags = kind if self._action == "tag" else None
         out = self.classifier.process(batch, keep, first=self._frames)
         if tags is not None and len(out.held):
             for i in out.held:
                 if tags[i]:
                     self._held_tags[self._frames + i] = int(tags[i])
         self._frames += n
-        self._deliver(batch, out, tags)
+        picks = self._deliver(batch, out, tags)
+        if self.hub is not None:
+            rows = None
+            if keep is not None and self.hub.wants_all:
+                rows = np.flatnonzero(keep).astype(np.uint32)
+            self.hub.push(batch, rows, kind=kind, picks=picks)
         self._take_released()
         self.ledger.check()
 
     def tick(self, now_ns: int) -> None:
         """Between batches: fragments that have waited long enough go on."""
         if self.classifier.held_now:
+            self._budget.refill()
             self.classifier.release_due(now_ns)
             self._take_released()
 
     def check_servers(self) -> list[tuple[str, bool]]:
         """Looks after the servers' links; gives (name, alive) for each that changed. Only its flows move."""
+        self.settle()
         changed = [(server, server.error is None and server.output.alive()) for server in self.servers]
         changed = [(server, alive) for server, alive in changed if alive != server.alive]
         if changed:
@@ -166,7 +183,27 @@ class Pipeline:
         self.classifier.flush()
         self._take_released()
         self.flush()
+        if self.hub is not None:
+            self.hub.finish()
+            self.settle()
+            self.hub.check(ended=True)
         self.ledger.check(ended=True)
+
+    def settle(self) -> None:
+        """Takes over what the readers of the hub have done for the servers behind it."""
+        for server in self.servers:
+            if isinstance(server.output, QueuedOutput):
+                sent, failed = server.output.counts()
+                more = Account(sent.frames - server.frames, sent.bytes - server.bytes)
+                worse = Account(failed.frames - server.failed, failed.bytes - server.failed_bytes)
+                server.frames, server.bytes = sent.frames, sent.bytes
+                server.failed, server.failed_bytes = failed.frames, failed.bytes
+                self.ledger.copies_sent.add(more.frames, more.bytes)
+                self.ledger.copies_failed.add(worse.frames, worse.bytes)
+                waited = more.frames + worse.frames, more.bytes + worse.bytes
+                self.ledger.copies_waiting.add(-waited[0], -waited[1])
+                if server.error is None and server.output.reader.error is not None:
+                    self._break(server, server.output.reader.error)
 
     def flush(self) -> None:
         """What stands in the outputs' buffers goes to their files."""
@@ -179,6 +216,9 @@ class Pipeline:
 
     def close(self) -> None:
         """Closes all outputs, whatever becomes of one of them."""
+        if self.hub is not None:
+            self.hub.finish()  # where finish() did not come so far
+            self.settle()
         for server in self.servers:
             try:
                 server.output.close()
@@ -198,7 +238,8 @@ class Pipeline:
             server.alive = False
             self.classifier.set_alive(server.name, False)
         # What was taken for sent, and is not there: it stood in a buffer.
-        if (written := server.output.written()) is not None:
+        if isinstance(server.output, FileOutput):
+            written = server.output.written()
             self._settle_copies(server, written[0] - server.frames, written[1] - server.bytes)
 
     def _settle_copies(self, server: ServerState, frames: int, size: int) -> None:
@@ -214,9 +255,14 @@ class Pipeline:
             tags = None
             if self._held_tags:
                 tags = np.array([self._held_tags.pop(int(i), 0) for i in released.frame], np.uint8)
-            self._deliver(released.batch, released.verdicts, tags)
+            picks = self._deliver(released.batch, released.verdicts, tags)
+            if self.hub is not None:
+                self.hub.push(released.batch, None, kind=tags, picks=picks, whole=False)
 
-    def _deliver(self, batch: FrameBatch, out: balance.Verdicts, tags: npt.NDArray[np.uint8] | None) -> None:
+    def _deliver(
+        self, batch: FrameBatch, out: balance.Verdicts, tags: npt.NDArray[np.uint8] | None
+    ) -> list[tuple[Reader, npt.NDArray[np.uint32]]]:
+        """Settles the frames and sends their copies; gives those for queued outputs, by reader."""
         fate = np.frombuffer(out.fate, np.uint8)
         caplen = batch.caplen
         for code, name in _FATES.items():
@@ -232,8 +278,9 @@ class Pipeline:
             count = int(np.count_nonzero(tagged))
             if count:
                 self.ledger.tagged.add(count, int(caplen[tagged].sum(dtype=np.int64)))
+        picks: list[tuple[Reader, npt.NDArray[np.uint32]]] = []
         if not len(out.copy_frame):
-            return
+            return picks
         frames = np.frombuffer(out.copy_frame, np.uint32)
         numbers = np.frombuffer(out.copy_server, np.uint16)
         hashes = np.frombuffer(out.hash, np.uint64)
@@ -242,23 +289,42 @@ class Pipeline:
         # Copies sorted by server, frames of one server in their order.
         order = np.argsort(numbers, kind="stable")
         edges = np.flatnonzero(np.diff(numbers[order])) + 1
+        inline: list[tuple[ServerState, npt.NDArray[np.uint32]]] = []
         for part in np.split(order, edges):
             server = self.servers[int(numbers[part[0]])]
             index = frames[part]
-            broken = server.error  # earlier in this batch
-            sent = Sent(0, 0, len(index), int(caplen[index].sum(dtype=np.int64)))
-            if broken is None:
-                try:
-                    sent = server.output.send(batch, index, tags)
-                except TwinstampError as error:
-                    broken = error
-            server.frames += sent.frames
-            server.bytes += sent.bytes
-            server.failed += sent.failed_frames
             server.flows.add(hashes[index])
-            self.ledger.copies_sent.add(sent.frames, sent.bytes)
-            self.ledger.copies_failed.add(sent.failed_frames, sent.failed_bytes)
-            if broken is not None:
-                self._break(server, broken)
+            if isinstance(server.output, QueuedOutput):
+                self.ledger.copies_waiting.add(len(index), int(caplen[index].sum(dtype=np.int64)))
+                picks.append((server.output.reader, index))
+            else:
+                inline.append((server, index))
+        self._budget.turns(len(inline))
+        for server, index in inline:
+            self._send(server, batch, index, tags)
         if self._clock_ns is not None:
             self.added_delay.add(self._clock_ns() - batch.timestamp_ns[frames])
+        return picks
+
+    def _send(
+        self,
+        server: ServerState,
+        batch: FrameBatch,
+        index: npt.NDArray[np.uint32],
+        tags: npt.NDArray[np.uint8] | None,
+    ) -> None:
+        broken = server.error  # earlier in this batch
+        sent = Sent(0, 0, len(index), int(batch.caplen[index].sum(dtype=np.int64)))
+        if broken is None:
+            try:
+                assert not isinstance(server.output, QueuedOutput)
+                sent = server.output.send(batch, index, tags)
+            except TwinstampError as error:
+                broken = error
+        server.frames += sent.frames
+        server.bytes += sent.bytes
+        server.failed += sent.failed_frames
+        self.ledger.copies_sent.add(sent.frames, sent.bytes)
+        self.ledger.copies_failed.add(sent.failed_frames, sent.failed_bytes)
+        if broken is not None:
+            self._break(server, broken)

@@ -5,15 +5,23 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from twinstamp.appliance.config import ApplianceConfig, check_machine, compile_rules, open_window
+from twinstamp.appliance.config import (
+    ApplianceConfig,
+    OutputConfig,
+    check_machine,
+    compile_rules,
+    open_window,
+)
 from twinstamp.appliance.counters import Snapshot, make_report, take_snapshot
-from twinstamp.appliance.outputs import FileOutput, InterfaceOutput
+from twinstamp.appliance.hub import MIB_PER_READER, Hub, Reader
+from twinstamp.appliance.outputs import FileOutput, FileSink, InterfaceOutput, QueuedOutput, RetryBudget
 from twinstamp.appliance.pipeline import Output, Pipeline
 from twinstamp.appliance.sources import Source, by_name, check_sources, open_sources
 from twinstamp.balance import Secret
@@ -26,6 +34,7 @@ from twinstamp.report_file import ReportFile
 
 _FLUSH_S = 1.0  # what a power failure may cost of a server's file
 _LOOK_S = 0.25  # from one look at links and counters to the next
+_SWITCH_S = 0.0002
 _POLL_S = 0.05  # without frames: how soon a stop, a due fragment or a dead link is seen
 
 
@@ -55,6 +64,7 @@ class Appliance:
         check_machine(config)
         self._lock()
         self._sources: list[Source] = []
+        self._queued: list[QueuedOutput] = []
         check_sources(config)  # before anything is made or written over
         device = self._open_device()
         window = config.duplicates
@@ -82,11 +92,10 @@ class Appliance:
             self.events.append(f"no rule sends anything to group {', '.join(unused)}")
         tag_vlan = window.tag_vlan if window is not None and window.action == "tag" else None
         opened: dict[str, Output] = {}
-        links = sum(output.file is None for output in config.outputs.values())
+        budget = RetryBudget()
         for name, output in config.outputs.items():
             if output.file is None:
-                # All of them together hold a batch up for 2 ms at most.
-                opened[name] = InterfaceOutput(output, tag_vlan, retry_ms=2.0 / links)
+                opened[name] = InterfaceOutput(output, tag_vlan, budget=budget)
                 self._stack.callback(opened[name].close)
         # Frames wait in the rings from now until run(), and then while Python collects its garbage, which
         # a process of this size does for tens of milliseconds: all that takes time comes before.
@@ -103,8 +112,8 @@ class Appliance:
                         f"server {name}: the sources have several link types, which pcap cannot hold; "
                         f"name its file .pcapng instead of {output.file}"
                     )
-                opened[name] = FileOutput(output, like, live=self.live)
-                self._stack.callback(opened[name].close)
+                opened[name] = self._open_file(name, output, like)
+        self.hub = self._open_hub()
         outputs = {name: opened[name] for name in config.outputs}
         if config.report is not None:
             refuse_input(os.fspath(config.report), str(config.report))
@@ -117,6 +126,8 @@ class Appliance:
             outputs=outputs,
             clock_ns=time.time_ns if self.live else None,
             events=self.events,
+            hub=self.hub,
+            budget=budget,
         )
         self.snapshot: Snapshot
         self._publish()
@@ -161,6 +172,40 @@ class Appliance:
         else:
             self._stack.callback(os.sched_setscheduler, 0, *before)
 
+    def _open_file(self, name: str, config: OutputConfig, like: Any) -> Output:
+        """A file server: written in step with captures, by a reader of the hub where frames do not wait."""
+        file = FileOutput(config, like, live=self.live)
+        if not self.live:
+            self._stack.callback(file.close)
+            return file
+        tagging = self.config.duplicates is not None and self.config.duplicates.action == "tag"
+        queued = QueuedOutput(file, Reader(f"server {name}", FileSink(file, tagging=tagging)))
+        self._queued.append(queued)
+        self._stack.callback(queued.close)
+        return queued
+
+    def _open_hub(self) -> Hub | None:
+        """The hub, where there is anybody to read from it."""
+        readers = [queued.reader for queued in self._queued]
+        if not readers:
+            return None
+        least = MIB_PER_READER * len(readers)
+        memory_mib = self.config.hub_mib
+        if memory_mib is not None and memory_mib < least:
+            raise ConfigError(
+                f"appliance.hub_mib: {memory_mib} MiB are too little for {len(readers)} file servers and "
+                f"stages: give {least} or more"
+            )
+        hub = Hub(
+            readers,
+            memory_mib=max(64, 2 * least) if memory_mib is None else memory_mib,
+            in_step=not self.live,
+            held=lambda: self._merge.held,
+        )
+        for queued in self._queued:
+            queued.hub = hub
+        return hub
+
     def _open_sources(self) -> None:
         config = self.config
         self._sources = open_sources(config, tell=self.events.append)
@@ -193,6 +238,11 @@ class Appliance:
         Raises InputError for damaged captures after everything before the damage was delivered.
         """
         failure: BaseException | None = None
+        if self.hub is not None and not self.hub.in_step:
+            # A thread that runs Python keeps the others waiting for 5 ms by default.
+            self._stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(_SWITCH_S)
+            self.hub.start()
         # Whatever ends it, what was taken is delivered, all is closed, and a report tells.
         steps: tuple[Callable[[], None], ...] = (
             partial(self._take_all, progress), self._take_rest, self.pipeline.finish, self.pipeline.close,
@@ -294,6 +344,7 @@ class Appliance:
         self.close()
 
     def _publish(self) -> None:
+        self.pipeline.settle()
         self.snapshot = take_snapshot(self.pipeline, self._sources, started_s=self._started_s)
 
     def report(self) -> dict[str, Any]:
@@ -304,6 +355,7 @@ class Appliance:
             "rings": sum(source.memory_bytes for source in by_name(self._sources).values()),
             "reorder": reorder.memory_bytes,
             "fragments_at_most": self.config.fragments.hold_bytes,
+            "hub": 0 if self.hub is None else self.hub.memory_bytes,
         }
         return make_report(self.snapshot, self.pipeline, reorder=reorder._asdict(), memory_bytes=memory)
 

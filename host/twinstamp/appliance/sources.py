@@ -172,6 +172,11 @@ class InterfaceSource:
         self._index = index
         return self._source
 
+    @property
+    def held(self) -> float:
+        """Share of the ring that batches hold, 0.0 to 1.0."""
+        return 0.0 if self._source is None else self._source.held_blocks / self._source.blocks
+
     def fileno(self) -> int:
         """The socket's descriptor; -1 while there is none to wait for."""
         return -1 if self._source is None or self.trouble is not None else self._source.fileno()

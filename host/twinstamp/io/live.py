@@ -128,6 +128,7 @@ class LiveSource:
             raise device_error(error, interface, "receive on") from error
         except ValueError as error:
             raise ConfigError(f"interface {interface}: {error}") from error
+        self.blocks = blocks
         self.ports = (Port(interface, self._ring.linktype, snaplen or 0, 1_000_000_000, interface),)
         self._batch_frames = batch_frames
         self._first = 0
@@ -195,7 +196,7 @@ class SendResult(NamedTuple):
     came from (captured with a snaplen). too_big: over the output's MTU; never sent in pieces. unsendable: no
     Ethernet frame, or shorter than its headers (raw IP packets become one where Encap gives both MAC
     addresses). errors: refused by the kernel, after the bounded retries where its queue was full. retries:
-    waits for a full queue. error: errno of the last refusal, 0 = none.
+    waits for a full queue, waited_ns in all. error: errno of the last refusal, 0 = none.
     """
 
     sent: int
@@ -207,6 +208,7 @@ class SendResult(NamedTuple):
     errors: int
     error: int
     retries: int
+    waited_ns: int
 
     @property
     def attempted(self) -> int:
@@ -349,20 +351,20 @@ class LiveOutput:
             raise ConfigError(f"interface {interface}: {error}") from error
         self._closed = False
 
-    def send(self, batch: FrameBatch, index: Any = None) -> SendResult:
+    def send(self, batch: FrameBatch, index: Any = None, *, retry_ns: int | None = None) -> SendResult:
         """Sends the frames at ``index`` (u32[k], any buffer; None = all) in order.
 
-        Returns when every frame has its fate, at the latest ``retry_ms`` after the kernel's queue was
-        found full. Raises nothing for frames that cannot be sent: they are counted. ValueError where an
-        index lies outside the batch (nothing is sent then).
+        Returns when every frame has its fate, at the latest ``retry_ms`` (or ``retry_ns`` where given) after
+        the kernel's queue was found full. Raises nothing for frames that cannot be sent: they are counted.
+        ValueError where an index lies outside the batch (nothing is sent then).
         """
         if self._closed:
             raise DeviceError(f"interface {self.interface}: this output is closed")
         raw = batch.raw
         if len(raw[2]) == 0:
-            return SendResult(0, 0, 0, 0, 0, 0, 0, 0, 0)
+            return SendResult(*[0] * 10)
         types = linktypes_of(batch.ports)
-        return SendResult(*self._socket.send(raw[0], raw[1], raw[2], raw[3], raw[5], types, index))
+        return SendResult(*self._socket.send(raw[0], raw[1], raw[2], raw[3], raw[5], types, index, retry_ns))
 
     @property
     def mtu(self) -> int:

@@ -167,6 +167,14 @@ class Merge:
             return MergeStatistics(self._first, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         return MergeStatistics(*self._merger.statistics())
 
+    @property
+    def held(self) -> float:
+        """Share of the memory that frames wait in (ring, or reorder buffer) that is in use, 0.0 to 1.0."""
+        if self._single:
+            return float(getattr(self.sources[0], "held", 0.0))
+        now = self.statistics()
+        return now.used_bytes / now.memory_bytes
+
     def fileno(self) -> int:
         """The only source's descriptor; with several there is none to give (poll with a timeout)."""
         if not self._single:

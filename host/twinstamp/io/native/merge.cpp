@@ -11,10 +11,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -25,8 +23,8 @@
 #include <utility>
 #include <vector>
 
+#include "arena.h"
 #include "batch_columns.h"
-#include "os_error.h"
 
 namespace nb = nanobind;
 
@@ -35,65 +33,6 @@ namespace {
 
 constexpr std::int64_t never = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t forever = std::numeric_limits<std::int64_t>::max();
-constexpr std::size_t slab_bytes = 512 * 1024;
-constexpr std::size_t frame_align = 64;  // a cache line per frame start, and a bound on frames per byte
-
-struct Arena {
-    explicit Arena(std::size_t slabs_) : slabs(slabs_), bytes(slabs_ * slab_bytes), users(slabs_) {
-        void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                         -1, 0);
-        if (p == MAP_FAILED) throw OsError("reserving the reorder buffer", errno);
-        base = static_cast<std::uint8_t*>(p);
-        for (std::size_t i = slabs; i-- != 0;) free.push_back(i);
-        for (auto& u : users) u.store(0, std::memory_order_relaxed);
-    }
-    Arena(const Arena&) = delete;
-    Arena& operator=(const Arena&) = delete;
-    ~Arena() { ::munmap(base, bytes); }
-
-    std::optional<std::size_t> take() {
-        std::lock_guard<std::mutex> guard(lock);
-        if (free.empty()) return std::nullopt;
-        std::size_t slab = free.back();  // last in, first out: the slab most likely still in the cache
-        free.pop_back();
-        users[slab].store(1, std::memory_order_relaxed);
-        return slab;
-    }
-    void drop(std::size_t slab, std::uint32_t n) {
-        if (users[slab].fetch_sub(n, std::memory_order_acq_rel) != n) return;
-        std::lock_guard<std::mutex> guard(lock);
-        free.push_back(slab);
-    }
-    std::size_t in_use() {
-        std::lock_guard<std::mutex> guard(lock);
-        return slabs - free.size();
-    }
-
-    std::size_t slabs, bytes;
-    std::uint8_t* base = nullptr;
-    std::vector<std::atomic<std::uint32_t>> users;  // frames in the slab, +1 while it is being filled
-    std::mutex lock;
-    std::vector<std::size_t> free;
-};
-
-class MergeLease {
-  public:
-    MergeLease(std::shared_ptr<Arena> arena, std::vector<std::pair<std::size_t, std::uint32_t>> used)
-        : arena_(std::move(arena)), used_(std::move(used)) {}
-    MergeLease(const MergeLease&) = delete;
-    MergeLease& operator=(const MergeLease&) = delete;
-    ~MergeLease() { release(); }
-    void release() {
-        if (done_.exchange(true)) return;
-        for (auto [slab, n] : used_) arena_->drop(slab, n);
-    }
-
-  private:
-    std::shared_ptr<Arena> arena_;
-    std::vector<std::pair<std::size_t, std::uint32_t>> used_;
-    std::atomic<bool> done_{false};
-};
-
 struct Entry {
     std::int64_t key;
     std::int64_t stamp;
@@ -253,7 +192,7 @@ class Merger {
             for (auto& queue : queues_) queue.trim();
             if (used.size() > 64) compact(used);
         }
-        nb::object lease = nb::cast(new MergeLease(arena_, std::move(used)), nb::rv_policy::take_ownership);
+        nb::object lease = nb::cast(new ArenaLease(arena_, std::move(used)), nb::rv_policy::take_ownership);
         return nb::make_tuple(columns->hand_out(arena_->base, arena_->bytes, lease, n), lease);
     }
 
@@ -359,7 +298,7 @@ class Merger {
 }  // namespace
 
 void bind_merge(nb::module_& m) {
-    nb::class_<MergeLease>(m, "MergeLease").def("release", &MergeLease::release);
+    nb::class_<ArenaLease>(m, "ArenaLease").def("release", &ArenaLease::release);
     nb::class_<Merger>(m, "Merger", "Reorder buffer of several sources; see twinstamp.io.merge.Merge.")
         .def(nb::init<std::size_t, std::int64_t, std::size_t>(), nb::arg("sources"), nb::kw_only(),
              nb::arg("delay_ns"), nb::arg("memory_bytes"))

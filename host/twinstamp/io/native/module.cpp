@@ -11,6 +11,7 @@ void bind_tap(nb::module_& m);
 void bind_transmit(nb::module_& m);
 void bind_capture_reader(nb::module_& m);
 void bind_capture_writer(nb::module_& m);
+void bind_frame_store(nb::module_& m);
 void bind_merge(nb::module_& m);
 void bind_order(nb::module_& m);
 void bind_packet_output(nb::module_& m);
@@ -29,6 +30,7 @@ NB_MODULE(_native, m) {
     twinstamp::bind_capture_writer(m);
     twinstamp::bind_packet_socket(m);
     twinstamp::bind_packet_output(m);
+    twinstamp::bind_frame_store(m);
     twinstamp::bind_merge(m);
     twinstamp::bind_order(m);
 }

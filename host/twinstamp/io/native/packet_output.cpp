@@ -185,10 +185,11 @@ class PacketOutput {
     unsigned mtu() const { return mtu_; }
 
     // Sends frames index[0..k) in order. Returns (sent, bytes, wire_bytes, cut, too_big, unsendable, errors,
-    // errno of the last error, retries). Every frame is in exactly one of sent, too_big, unsendable, errors.
+    // errno of the last error, retries, ns waited). Every frame is in exactly one of sent, too_big,
+    // unsendable, errors. retry_ns: the most to wait for full queues; None: what the constructor was given.
     nb::tuple send(Column<std::uint8_t> data, Column<std::uint64_t> offset, Column<std::uint32_t> caplen,
                    Column<std::uint32_t> length, Column<std::uint16_t> port, Column<std::uint16_t> linktypes,
-                   std::optional<Column<std::uint32_t>> index) {
+                   std::optional<Column<std::uint32_t>> index, std::optional<std::int64_t> retry_ns) {
         if (fd_ < 0) throw std::runtime_error("the output is closed");
         const std::size_t n = offset.size();
         if (caplen.size() != n || length.size() != n || port.size() != n)
@@ -210,7 +211,7 @@ class PacketOutput {
                                                 " has a port outside the batch's table");
             }
             refresh_mtu(totals);
-            budget_ns_ = retry_ns_;
+            budget_ns_ = retry_ns.value_or(retry_ns_);
             std::size_t filled = 0;
             for (std::size_t j = 0; j < k; ++j) {
                 const std::size_t i = index ? index->data()[j] : j;
@@ -226,13 +227,15 @@ class PacketOutput {
             flush(filled, totals);
         }
         return nb::make_tuple(totals.sent, totals.bytes, totals.wire_bytes, totals.cut, totals.too_big,
-                              totals.unsendable, totals.errors, totals.last_error, totals.retries);
+                              totals.unsendable, totals.errors, totals.last_error, totals.retries,
+                              totals.waited_ns);
     }
 
   private:
     struct Totals {
         std::uint64_t sent = 0, bytes = 0, wire_bytes = 0, cut = 0, too_big = 0, unsendable = 0, errors = 0;
         std::uint64_t retries = 0;
+        std::int64_t waited_ns = 0;
         int last_error = 0;
     };
     struct Frame {
@@ -440,7 +443,7 @@ class PacketOutput {
             const bool passing =
                 error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS || error == ENOMEM;
             if (passing && budget_ns_ > 0) {
-                pause(error);
+                totals.waited_ns += pause(error);
                 ++totals.retries;
                 continue;
             }
@@ -458,8 +461,8 @@ class PacketOutput {
         }
     }
 
-    // A full queue somewhere below us: wait a little, out of this call's budget.
-    void pause(int error) {
+    // A full queue somewhere below us: wait a little, out of this call's budget. Returns the ns that it took.
+    std::int64_t pause(int error) {
         timespec before{}, after{};
         ::clock_gettime(CLOCK_MONOTONIC, &before);
         if (error == EAGAIN || error == EWOULDBLOCK) {
@@ -475,6 +478,7 @@ class PacketOutput {
         const std::int64_t spent =
             (after.tv_sec - before.tv_sec) * 1'000'000'000LL + after.tv_nsec - before.tv_nsec;
         budget_ns_ -= std::max<std::int64_t>(spent, 1'000);
+        return spent;
     }
 
     std::string interface_;
@@ -504,7 +508,8 @@ void bind_packet_output(nb::module_& m) {
              nb::arg("strip_tag"), nb::arg("outer"), nb::arg("tunnel"), nb::arg("udp_checksum"),
              nb::arg("qdisc_bypass"), nb::arg("retry_ms"), nb::arg("send_buffer"))
         .def("send", &PacketOutput::send, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
-             nb::arg("length"), nb::arg("port"), nb::arg("linktypes"), nb::arg("index").none())
+             nb::arg("length"), nb::arg("port"), nb::arg("linktypes"), nb::arg("index").none(),
+             nb::arg("retry_ns") = nb::none())
         .def("fileno", &PacketOutput::fileno)
         .def("close", &PacketOutput::close)
         .def_prop_ro("mtu", &PacketOutput::mtu);
