@@ -48,5 +48,9 @@ class OverloadError(TwinstampError):
     """More came in than a configured limit lets the program hold."""
 
 
+class StageError(TwinstampError):
+    """A stage of the user's own raised an exception: whoever wrote it must mend it."""
+
+
 class LedgerError(TwinstampError):
     """The ledger does not add up: a fault in Twinstamp itself. Please report it."""

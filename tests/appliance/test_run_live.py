@@ -25,14 +25,21 @@ pytestmark = pytest.mark.root
 class Running:
     """An appliance in a thread (a namespace belongs to a thread, so it is opened on the caller's)."""
 
-    def __init__(self, document: dict[str, Any], folder: Any) -> None:
+    def __init__(
+        self, document: dict[str, Any], folder: Any, *, fails: type[Exception] | None = None
+    ) -> None:
+        self._fails = fails
         self.appliance = Appliance(parse_appliance(document, folder))
         self.report: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
-        self.report = self.appliance.run()
+        if self._fails is None:
+            self.report = self.appliance.run()
+        else:
+            with pytest.raises(self._fails):
+                self.appliance.run()
 
     def stop(self) -> dict[str, Any]:
         self.appliance.stop()

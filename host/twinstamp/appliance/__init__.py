@@ -3,5 +3,6 @@
 
 from twinstamp.appliance.config import ApplianceConfig, load_appliance, parse_appliance
 from twinstamp.appliance.run import Appliance
+from twinstamp.appliance.stages import Clean, Stage
 
-__all__ = ["Appliance", "ApplianceConfig", "load_appliance", "parse_appliance"]
+__all__ = ["Appliance", "ApplianceConfig", "Clean", "Stage", "load_appliance", "parse_appliance"]

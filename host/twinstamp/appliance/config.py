@@ -13,6 +13,7 @@ from typing import Any
 
 from twinstamp_kernels.window import BACKENDS, CLASSES, GUARD_NAMES, LAYERS, MAX_WINDOW, PROFILES, tunnel_ends
 
+from twinstamp.appliance.stages import load_stage
 from twinstamp.balance import Classifier, FragmentLimits, Group, Secret, Server
 from twinstamp.dedup import ACTIONS, DEFAULT_KEEP, Deduplicator
 from twinstamp.errors import ConfigError, DeviceError
@@ -21,7 +22,7 @@ from twinstamp.io import bpf
 from twinstamp.io.files import open_capture
 from twinstamp.io.live import Encap, Gre, Vlan, Vxlan, check_interface, check_interface_name
 from twinstamp.paths import refuse_same
-from twinstamp.rules import DEFAULT_GROUP, RuleSet, read_rules
+from twinstamp.rules import DEFAULT_GROUP, RuleSet, check_name, read_rules
 from twinstamp.toml_table import Table, between, one_of, read_toml
 
 
@@ -75,6 +76,16 @@ class OutputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """A stage of the user's own (docs/stages.md): a class in a Python file, and what it is made with."""
+
+    name: str
+    file: Path
+    attribute: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ApplianceConfig:
     """All of an appliance file. Paths are relative to the file's folder."""
 
@@ -99,6 +110,7 @@ class ApplianceConfig:
     realtime: bool
     backend: str
     hub_mib: int | None = None  # None: by the number of readers
+    stages: tuple[StageConfig, ...] = ()
     path: Path | None = None  # of the appliance file itself
 
     @property
@@ -114,9 +126,15 @@ class ApplianceConfig:
             self.path,
             self.rules_file,
             self.secret_file or Secret.default_path(),
-            *(source.file for source in self.sources),
-            None if self.card is None else self.card.play,
+            *(stage.file for stage in self.stages),
+            *self.captures,
         ]
+
+    @property
+    def captures(self) -> list[str]:
+        """Captures that a run reads, "-" for standard input."""
+        files = [source.file for source in self.sources if source.file is not None]
+        return files if self.card is None else [self.card.play]
 
 
 def load_appliance(path: str | Path) -> ApplianceConfig:
@@ -173,7 +191,8 @@ def check_machine(config: ApplianceConfig) -> None:
 
 def check_appliance(config: ApplianceConfig) -> None:
     """All that a run would refuse and that can be told without rights and without touching a file's content:
-    check_machine(), the rules with their groups, the window's options, the captures to be read.
+    check_machine(), the rules with their groups, the window's options, the captures to be read, the classes
+    of stages (whose files are run for that).
 
     Raises ConfigError, DeviceError, InputError.
     """
@@ -181,8 +200,10 @@ def check_appliance(config: ApplianceConfig) -> None:
     compile_rules(config, secret=Secret.random()).close()
     if config.duplicates is not None:
         open_window(replace(config.duplicates, limit=2, window=2), workers=1).close()
-    for path in config.read[3:]:
-        if path is not None and path != "-" and not Path(path).is_fifo():
+    for stage in config.stages:
+        load_stage(stage)
+    for path in config.captures:
+        if path != "-" and not Path(path).is_fifo():
             open_capture(path).close()
 
 
@@ -280,6 +301,11 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     balance.end()
 
     groups, outputs = _groups(top.take("group", list, []), folder)
+    stages = tuple(
+        _stage(f"stage[{i}]", table, folder) for i, table in enumerate(top.take("stage", list, []))
+    )
+    if len({stage.name for stage in stages}) != len(stages):
+        raise ConfigError("two stages have the same name: give them names of their own")
     top.end()
     if default_group is None:
         default_group = groups[0].name
@@ -310,6 +336,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
         realtime=realtime,
         backend=backend,
         hub_mib=hub_mib,
+        stages=stages,
     )
 
 
@@ -334,6 +361,21 @@ def _source(where: str, value: Any, folder: Path) -> SourceConfig:
     )
     table.end()
     return source
+
+
+def _stage(where: str, value: Any, folder: Path) -> StageConfig:
+    table = Table(where, value)
+    module = table.need("module", str)
+    file, _, attribute = module.rpartition(":")
+    if not file or not attribute.isidentifier():
+        raise ConfigError(f'{where}.module: {module!r} must be "FILE.py:CLASS"')
+    try:
+        name = check_name(table.take("name", str, attribute), "stage")
+    except ConfigError as error:
+        raise ConfigError(f"{where}.name: {error}") from None
+    options = table.take("options", dict, {})
+    table.end()
+    return StageConfig(name=name, file=folder / file, attribute=attribute, options=options)
 
 
 def _check_name(where: str, interface: str) -> None:
@@ -381,7 +423,7 @@ def _duplicates(value: Any) -> DuplicatesConfig:
             raise ConfigError(f"duplicates.keep: {name!r} is no frame class; known are {', '.join(CLASSES)}")
     tunnels = table.take("tunnels", list, [])
     if not all(isinstance(name, str) for name in tunnels):
-        raise ConfigError("duplicates.tunnels: give addresses, networks or \"mpls\", each in quotes")
+        raise ConfigError('duplicates.tunnels: give addresses, networks or "mpls", each in quotes')
     try:
         tunnel_ends(tunnels)
     except ValueError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from twinstamp.appliance.hub import Hub
 from twinstamp.appliance.pipeline import Pipeline
 from twinstamp.appliance.sources import Source, by_name
 
@@ -27,6 +28,17 @@ class ServerCounters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageCounters:
+    """What a stage of the user's own has seen. lost: frames that it did not get; error: why it stopped."""
+
+    frames: int
+    bytes: int
+    lost: int
+    error: str | None
+    counters: Mapping[str, int | float | str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """All counters of one moment; nobody changes it.
 
@@ -43,6 +55,7 @@ class Snapshot:
     added_delay_ns: Mapping[str, int] | None
     sources: Mapping[str, Mapping[str, Any]]
     hub: Mapping[str, Any] | None
+    stages: Mapping[str, StageCounters]
     events: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,6 +63,7 @@ class Snapshot:
         names = ("seconds", "ledger", "duplicates", "backend", "added_delay_ns", "sources", "hub")
         return {
             **{name: getattr(self, name) for name in names},
+            "stages": {name: asdict(stage) for name, stage in self.stages.items()},
             "servers": {name: asdict(server) for name, server in self.servers.items()},
         }
 
@@ -94,8 +108,24 @@ def take_snapshot(pipeline: Pipeline, sources: Sequence[Source], *, started_s: f
         else None,
         sources={name: source.counters() for name, source in found.items()},
         hub=None if pipeline.hub is None else pipeline.hub.as_dict(),
+        stages={} if pipeline.hub is None else _stages(pipeline.hub),
         events=len(pipeline.events),
     )
+
+
+def _stages(hub: Hub) -> dict[str, StageCounters]:
+    found = {}
+    for reader in hub.readers:
+        if reader.whole:
+            counters, done, refused = hub.now(reader)
+            found[reader.name.removeprefix("stage ")] = StageCounters(
+                frames=done.frames,
+                bytes=done.bytes,
+                lost=refused.frames,
+                error=None if reader.error is None else str(reader.error),
+                counters=counters,
+            )
+    return found
 
 
 def _duplicates(pipeline: Pipeline) -> dict[str, Any]:

@@ -13,6 +13,7 @@ frames and bytes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -255,19 +256,25 @@ class Hub:
                 except Exception as error:
                     reader.fail(error)
             (reader.done if reader.error is None else reader.lost).add(frames, size)
-            reader.counters = reader.sink.counters()
+            self._look(reader)
         if (now := time.monotonic()) >= self._next_tick:
             self._next_tick = now + _IDLE_S
             for reader in self.readers:
                 self._call(reader, lambda reader=reader: reader.sink.tick(time.time_ns()))  # type: ignore[misc]
 
-    @staticmethod
-    def _finish(reader: Reader) -> None:
+    def _finish(self, reader: Reader) -> None:
         try:
             reader.sink.finish()
         except Exception as error:
             reader.fail(error)
-        reader.counters = reader.sink.counters()
+        self._look(reader)
+
+    def _look(self, reader: Reader) -> None:
+        """Publishes the sink's counters."""
+        try:
+            reader.counters = reader.sink.counters()
+        except Exception as error:
+            reader.fail(error)
 
     @staticmethod
     def _call(reader: Reader, what: Callable[[], None]) -> None:
@@ -397,7 +404,9 @@ class Hub:
             if portion is not None:
                 block, index = portion.block, portion.chosen
                 self._call(reader, lambda: reader.sink.take(block.clean, index))  # noqa: B023
-                counters = reader.sink.counters()
+                counters = reader.counters
+                with contextlib.suppress(Exception):  # it says so again at the next call
+                    counters = reader.sink.counters()
                 with self._lock:
                     if reader.abandoned:
                         return

@@ -24,8 +24,9 @@ from twinstamp.appliance.hub import MIB_PER_READER, Hub, Reader
 from twinstamp.appliance.outputs import FileOutput, FileSink, InterfaceOutput, QueuedOutput, RetryBudget
 from twinstamp.appliance.pipeline import Output, Pipeline
 from twinstamp.appliance.sources import Source, by_name, check_sources, open_sources
+from twinstamp.appliance.stages import StageSink
 from twinstamp.balance import Secret
-from twinstamp.errors import ConfigError, DeviceError, InputError
+from twinstamp.errors import ConfigError, DeviceError, InputError, StageError
 from twinstamp.io.files import CaptureReader, refuse_input
 from twinstamp.io.merge import Merge
 from twinstamp.paths import lock_file
@@ -65,6 +66,8 @@ class Appliance:
         self._lock()
         self._sources: list[Source] = []
         self._queued: list[QueuedOutput] = []
+        self._stages: dict[str, Reader] = {}
+        self._stopped: set[str] = set()  # stages that were told of
         check_sources(config)  # before anything is made or written over
         device = self._open_device()
         window = config.duplicates
@@ -187,6 +190,11 @@ class Appliance:
     def _open_hub(self) -> Hub | None:
         """The hub, where there is anybody to read from it."""
         readers = [queued.reader for queued in self._queued]
+        self._stages = {
+            stage.name: Reader(f"stage {stage.name}", StageSink(stage), whole=True)
+            for stage in self.config.stages
+        }
+        readers += self._stages.values()
         if not readers:
             return None
         least = MIB_PER_READER * len(readers)
@@ -254,6 +262,7 @@ class Appliance:
                 if failure is None:
                     failure = error
                     self.events.append(f"the run has ended early: {error}")
+        self._tell_of_stages()
         for source in by_name(self._sources).values():
             self.events += source.remarks
         report = self.report()
@@ -277,6 +286,9 @@ class Appliance:
             raise DeviceError(
                 f"server {name} got less than its share: {cause}; the report says what went where"
             )
+        if self._stopped:
+            name = min(self._stopped)
+            raise StageError(f"stage {name} has stopped: {self._stages[name].error}")
         if unwritten is not None:
             raise unwritten
         return report
@@ -325,7 +337,15 @@ class Appliance:
         if self.live:
             for name, alive in self.pipeline.check_servers():
                 self.events.append(f"server {name} {'came back' if alive else 'went down'}")
+        self._tell_of_stages()
         self._publish()
+
+    def _tell_of_stages(self) -> None:
+        """Of each that has stopped, once."""
+        for name, reader in self._stages.items():
+            if reader.error is not None and name not in self._stopped:
+                self._stopped.add(name)
+                self.events.append(f"stage {name} has stopped: {reader.error}")
 
     def _take_rest(self) -> None:
         """What the merge still holds."""
