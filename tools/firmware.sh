@@ -13,7 +13,12 @@ flags=(-march=rv32im -mabi=ilp32 -std=c11 -Os -g -ffreestanding -fno-builtin-pri
 objects=()
 for source in firmware/start.S firmware/*.c firmware/drivers/*.c firmware/servo/*.c; do
     object=$folder/$(basename "${source%.*}").o
-    $tool-gcc "${flags[@]}" -c "$source" -o "$object"
+    own=()
+    case $source in
+        */fixed.c) own=(-O2) ;;  # what the servo spends its time in
+        */memory.c) own=(-fno-builtin -fno-tree-loop-distribute-patterns -fno-strict-aliasing) ;;  # not by itself
+    esac
+    $tool-gcc "${flags[@]}" "${own[@]}" -c "$source" -o "$object"
     objects+=("$object")
 done
 $tool-gcc "${flags[@]}" -nostartfiles -T firmware/link.ld -Wl,--gc-sections,-Map,"$folder/twinstamp.map" \

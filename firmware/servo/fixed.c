@@ -6,9 +6,36 @@ typedef struct {
 } wide;
 
 static wide multiply(uint64_t a, uint64_t b) {
+    if ((a | b) >> 32 == 0) return (wide){0, a * b};
     const uint64_t a0 = (uint32_t)a, a1 = a >> 32, b0 = (uint32_t)b, b1 = b >> 32;
     const uint64_t low = a0 * b0, cross = a1 * b0 + (low >> 32), other = a0 * b1 + (uint32_t)cross;
     return (wide){a1 * b1 + (cross >> 32) + (other >> 32), other << 32 | (uint32_t)low};
+}
+
+// The next digit of rest, next, ... / divisor, whose highest bit is set; leaves in rest what is left.
+static uint32_t digit(uint64_t* rest, uint32_t next, uint64_t divisor) {
+    const uint64_t top = divisor >> 32, bottom = (uint32_t)divisor;
+    uint64_t guess = *rest / top, left = *rest - guess * top;
+    // By two too large at most.
+    while (guess >> 32 != 0 || guess * bottom > (left << 32 | next)) {
+        guess--;
+        left += top;
+        if (left >> 32 != 0) break;
+    }
+    *rest = (*rest << 32 | next) - guess * divisor;
+    return (uint32_t)guess;
+}
+
+// value / divisor, for value.high < divisor: two digits of 32 bits (Knuth, TAOCP 2, 4.3.1, algorithm D). A
+// bit at a time takes the soft core eight times as long.
+static uint64_t divide(wide value, uint64_t divisor) {
+    const int shift = __builtin_clzll(divisor);
+    divisor <<= shift;
+    uint64_t rest = value.high;
+    if (shift > 0) rest = rest << shift | value.low >> (64 - shift);
+    const uint64_t low = value.low << shift;
+    const uint32_t high_digit = digit(&rest, (uint32_t)(low >> 32), divisor);
+    return (uint64_t)high_digit << 32 | digit(&rest, (uint32_t)low, divisor);
 }
 
 static int64_t with_sign(uint64_t magnitude, bool negative, bool* saturated) {
@@ -39,20 +66,12 @@ int64_t fixed_mul_div(int64_t a, int64_t b, int64_t c, bool* saturated) {
     const bool negative = (a < 0) != (b < 0);
     const uint64_t divisor = (uint64_t)c;
     wide product = multiply(fixed_magnitude(a), fixed_magnitude(b));
+    if (divisor == 1) return with_sign(product.high == 0 ? product.low : UINT64_MAX, negative, saturated);
     product.low += divisor / 2;
     product.high += product.low < divisor / 2;
     if (product.high == 0) return with_sign(product.low / divisor, negative, saturated);
     if (product.high >= divisor) return with_sign(UINT64_MAX, negative, saturated);
-    uint64_t rest = product.high, quotient = product.low;
-    for (int bit = 0; bit < 64; bit++) {  // rest < divisor < 2^63: doubling fits
-        rest = rest << 1 | quotient >> 63;
-        quotient <<= 1;
-        if (rest >= divisor) {
-            rest -= divisor;
-            quotient |= 1;
-        }
-    }
-    return with_sign(quotient, negative, saturated);
+    return with_sign(divide(product, divisor), negative, saturated);
 }
 
 int64_t fixed_mul_shift(int64_t a, int64_t b, unsigned shift, bool* saturated) {
@@ -65,9 +84,9 @@ int64_t fixed_mul_shift(int64_t a, int64_t b, unsigned shift, bool* saturated) {
     return with_sign(product.high << (64 - shift) | product.low >> shift, negative, saturated);
 }
 
-uint32_t fixed_sqrt(uint64_t a) {
-    uint64_t root = 0, bit = UINT64_C(1) << 62;
-    while (bit > a) bit >>= 2;
+// Root of a number of 32 bits, with what is left: a digit at a time.
+static uint32_t small_sqrt(uint32_t a, uint32_t* left) {
+    uint32_t root = 0, bit = a == 0 ? 0 : UINT32_C(1) << ((31 - __builtin_clz(a)) & ~1);
     for (; bit != 0; bit >>= 2) {
         if (a >= root + bit) {
             a -= root + bit;
@@ -76,5 +95,22 @@ uint32_t fixed_sqrt(uint64_t a) {
             root >>= 1;
         }
     }
-    return (uint32_t)root;
+    *left = a;
+    return root;
+}
+
+// Of more: the upper half's root, and the other digits by one division (Zimmermann, Karatsuba Square Root,
+// 1999).
+uint32_t fixed_sqrt(uint64_t a) {
+    uint32_t left;
+    if (a >> 32 == 0) return small_sqrt((uint32_t)a, &left);
+    const int shift = __builtin_clz((uint32_t)(a >> 32)) & ~1;
+    a <<= shift;
+    const uint32_t upper = small_sqrt((uint32_t)(a >> 32), &left), low = (uint32_t)a;
+    // By twice the upper half, so that 32 bits do: left is that at most.
+    const uint32_t part = left << 15 | low >> 17, guess = part / upper;
+    const uint32_t rest = 2 * (part % upper) + (low >> 16 & 1);
+    uint64_t root = ((uint64_t)upper << 16) + guess;
+    if (((uint64_t)rest << 16 | (low & 0xFFFF)) < (uint64_t)guess * guess) root--;
+    return (uint32_t)(root >> (shift / 2));
 }

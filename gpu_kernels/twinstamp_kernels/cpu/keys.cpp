@@ -145,8 +145,8 @@ nb::tuple frame_digests_of(const HashKey& key, In<u8> data, In<u64> offset, In<u
                           wanted(classes, std::move(classed)));
 }
 
-auto frame_classes_of(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
-                      int layer, nb::bytes ends) {
+auto frame_classes_of(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes, int layer,
+                      nb::bytes ends) {
     const Layer which = layer_of(layer);
     const TunnelEnds named = tunnel_ends(ends);
     const Columns frames(data, offset, caplen, port, linktypes);
@@ -220,16 +220,14 @@ void bind_keys(nb::module_& m) {
           "(digests u64[4n]: key, second; two u8[n]; tags u32[4n]) of n frames.");
     m.def("frame_digests", &frame_digests_of, nb::arg("hash_key"), nb::arg("data"), nb::arg("offset"),
           nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("profile"), nb::arg("layer"),
-          nb::arg("ignore_bytes"), nb::arg("classes"), nb::arg("workers"),
-          nb::arg("ends") = nb::bytes(""),
+          nb::arg("ignore_bytes"), nb::arg("classes"), nb::arg("workers"), nb::arg("ends") = nb::bytes(""),
           "(key u64[2n], second u64[2n], two u8[n], tags u32[4n], frame_class u8[n]); None: not of the "
           "profile, or not asked for.");
     m.def("frame_classes", &frame_classes_of, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
-          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0,
-          nb::arg("ends") = nb::bytes(""), "Class codes u8[n] of n frames.");
+          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, nb::arg("ends") = nb::bytes(""),
+          "Class codes u8[n] of n frames.");
     m.def("frames_identified", &frames_identified, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
-          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0,
-          nb::arg("ends") = nb::bytes(""),
+          nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, nb::arg("ends") = nb::bytes(""),
           "u8[n]: 1 where something in the packet tells two sendings of the same content apart.");
     m.def("digest", &digest_of, nb::arg("hash_key"), nb::arg("domain"), nb::arg("head"), nb::arg("tail"),
           nb::arg("portable") = false, "The two 64-bit halves of the digest of head ++ tail in a domain.");

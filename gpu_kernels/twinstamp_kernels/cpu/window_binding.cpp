@@ -103,8 +103,7 @@ void bind_window(nb::module_& m) {
         .def(
             "__init__",
             [](Window* self, const HashKey& key, u8 profile, u8 layer, u32 ignore_bytes, u32 count,
-               i64 time_ns, u32 limit, u64 keep, u8 guard,
-               nb::bytes ends, unsigned workers) {
+               i64 time_ns, u32 limit, u64 keep, u8 guard, nb::bytes ends, unsigned workers) {
                 WindowOptions options{};
                 options.count = count;
                 options.time_ns = time_ns;

@@ -27,8 +27,8 @@ extern "C" __global__ void __launch_bounds__(256)
 // All other profiles. ring_second and ring_two: with nat only, else null. tags: TAGS words per slot.
 extern "C" __global__ void __launch_bounds__(256)
     profile_keys(const u8* data, const u64* offset, const u32* caplen, const u16* port, const u16* linktypes,
-                 u64 base, u64 count, const HashKey* hash_key, u64 profile, u64 layer, const TunnelEnds* ends, Digest* ring_key,
-                 Digest* ring_second, u8* ring_two, u32* ring_tags, u64 first, u64 mask) {
+                 u64 base, u64 count, const HashKey* hash_key, u64 profile, u64 layer, const TunnelEnds* ends,
+                 Digest* ring_key, Digest* ring_second, u8* ring_two, u32* ring_tags, u64 first, u64 mask) {
     const u64 i = thread_number();
     if (i >= count) return;
     const KeyOptions options = {static_cast<Profile>(profile), static_cast<Layer>(layer), 0, ends};

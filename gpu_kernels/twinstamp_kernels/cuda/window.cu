@@ -346,12 +346,12 @@ enum Counter : u32 {
 }  // namespace
 
 // Verdicts of the chunk's frames from their distances. tags: null with exact. frame_class: null, or each
-// frame's class, of which bit c of keep_classes says that class c is never judged. guard: Guard bits. delay_out: null where
-// not wanted. counters: see Counter.
+// frame's class, of which bit c of keep_classes says that class c is never judged. guard: Guard bits.
+// delay_out: null where not wanted. counters: see Counter.
 extern "C" __global__ void __launch_bounds__(256)
     judge_frames(const u32* distance, const u32* tags, const i64* time, const u32* caplen,
-                 const u8* frame_class, u64 keep_classes, u64 guard, u64 profile, u64 first, u64 mask, u64 carry,
-                 u64 count, u8* keep_out, u8* type_out, i64* delay_out, u64* counters) {
+                 const u8* frame_class, u64 keep_classes, u64 guard, u64 profile, u64 first, u64 mask,
+                 u64 carry, u64 count, u8* keep_out, u8* type_out, i64* delay_out, u64* counters) {
     // Frames, negative delays, and the bytes in two words: lengths that come with keys have all 32 bits.
     TS_SHARED(u32, tally, (TYPES * TALLY_WORDS));
     TS_SHARED(u32, distance_max, TYPES);

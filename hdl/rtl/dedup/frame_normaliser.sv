@@ -265,7 +265,10 @@ module frame_normaliser (
             if (routing_q) form_q <= FormIpv6;
             unique case (count)
               12'd0: if (data_q[7:4] != 4'd6) state_q <= StUnknown;
-              12'd5: left_q <= {1'b0, pair} + 17'd34;
+              12'd5: begin
+                left_q <= {1'b0, pair} + 17'd34;  // what has no room in 16 bits has none in a frame, nor in PPPoE
+                if (in_pppoe_q && pair > 16'd65493) refused_q <= 1'b1;
+              end
               // A jumbogram (RFC 2675), or a segment left to hardware, unless nothing follows; 34 was 0.
               12'd6: if (left_q == 17'd34 && data_q != 8'd59) left_q <= 17'h10000;
               12'd7: if (data_q == '0) refused_q <= 1'b1;

@@ -6,8 +6,8 @@
 
 namespace twinstamp {
 
-// The sum of the 16-bit words of the n bytes at p, modulo 2^16 - 1, as a number that is not reduced. The words
-// are little-endian: such a sum is that of big-endian words times 256, so it is 0 where theirs is.
+// The sum of the 16-bit words of the n bytes at p, modulo 2^16 - 1, as a number that is not reduced. The
+// words are little-endian: such a sum is that of big-endian words times 256, so it is 0 where theirs is.
 TS_HD u64 word_sum(const u8* p, u32 n) {
     u64 sum = 0, carries = 0;  // 2^64 is 1 modulo 2^16 - 1
     u32 at = 0;

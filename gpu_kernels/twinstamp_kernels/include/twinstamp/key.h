@@ -37,8 +37,8 @@ struct KeyOptions {
 // source endpoint, or second, which has no destination endpoint, is equal.
 // tag[p - 1], for profiles p narrower than the configured one (others 0): given two frames with equal
 // keys, their tags are equal when they are copies under p (always) and when they are not (2^-32).
-// tag[GUARD_TAG]: TTL or hop limit (0 for what has none) in the low byte, tunnels around the packet above: what
-// a guard compares of two copies.
+// tag[GUARD_TAG]: TTL or hop limit (0 for what has none) in the low byte, tunnels around the packet above:
+// what a guard compares of two copies.
 constexpr u32 TAGS = 4;
 constexpr u32 GUARD_TAG = 3;
 struct FrameKeys {

@@ -8,7 +8,8 @@
 #define TS_DEVICE_ONLY __device__ __forceinline__
 #else
 #define TS_HD inline
-// One function with all that it calls in it: what is in line everywhere makes the compiler leave other things out.
+// One function with all that it calls in it: what is in line everywhere makes the compiler leave other things
+// out.
 #define TS_HD_APART [[gnu::noinline, gnu::flatten]] inline
 #define TS_DEVICE_ONLY inline
 #endif
