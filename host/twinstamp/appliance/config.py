@@ -111,13 +111,14 @@ class ApplianceConfig:
     backend: str
     hub_mib: int | None = None  # None: by the number of readers
     stages: tuple[StageConfig, ...] = ()
+    control: Path | None = None  # the control socket
     path: Path | None = None  # of the appliance file itself
 
     @property
     def written(self) -> dict[str, str | Path | None]:
         """Files that a run writes, by the key that names them."""
         files = {f"server {name}: file": output.file for name, output in self.outputs.items()}
-        return {"appliance.report": self.report, **files}
+        return {"appliance.report": self.report, "appliance.control": self.control, **files}
 
     @property
     def read(self) -> list[str | Path | None]:
@@ -160,8 +161,9 @@ def _check_files(config: ApplianceConfig) -> None:
         written.append(path)
 
 
-def check_machine(config: ApplianceConfig) -> None:
-    """What the file names and this machine must have: the user, libpcap's word on the filters, the secret.
+def check_machine(config: ApplianceConfig, *, secret_too: bool = True) -> None:
+    """What the file names and this machine must have: the user, libpcap's word on the filters, the secret (if
+    secret_too).
 
     Needs no rights and makes nothing. Raises ConfigError naming the key; DeviceError where libpcap is absent.
     """
@@ -185,7 +187,7 @@ def check_machine(config: ApplianceConfig) -> None:
         except ConfigError as error:
             raise ConfigError(f"source[{i}].filter: {error}") from None
     secret = config.secret_file or Secret.default_path()
-    if secret.exists():
+    if secret_too and secret.exists():
         Secret.load(secret)
 
 
@@ -259,6 +261,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     batch_frames = main.take("batch_frames", int, 1024, between(1, 1 << 20))
     user = main.take("user", str)
     realtime = main.take("realtime", bool, False)
+    control = main.take("control", str)
     hub_mib = main.take("hub_mib", int, None, between(2, 65536))
     backend = main.take("backend", str, "cpu", one_of(BACKENDS))
     main.end()
@@ -337,6 +340,7 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
         backend=backend,
         hub_mib=hub_mib,
         stages=stages,
+        control=None if control is None else folder / control,
     )
 
 

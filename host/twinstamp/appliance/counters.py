@@ -95,7 +95,7 @@ def take_snapshot(pipeline: Pipeline, sources: Sequence[Source], *, started_s: f
                 frames_per_s=round(server.frames / seconds, 1),
                 bits_per_s=round(8 * server.bytes / seconds, 1),
             )
-            for server in pipeline.servers
+            for server in (*pipeline.servers, *pipeline.retired)
         },
         added_delay_ns={
             "p50": delay.quantile(0.5),
@@ -153,14 +153,14 @@ def make_report(
         "no_match": int(hits[-1]),
         "hits": {str(number): int(count) for number, count in enumerate(hits[:-1]) if count},
     }
-    counts = pipeline.classifier.counts()
+    counts = pipeline.counts()
     report["fragments"] = {key: value for key, value in counts.items() if key.startswith("fragments_")}
     report["icmp_followed"] = counts.get("icmp_followed", 0)
     report["memory_bytes"] = {
         **memory_bytes,
         "window": report["duplicates"].get("memory_bytes", 0),
         "rules": pipeline.classifier.table_bytes,
-        "servers": sum(server.memory_bytes for server in pipeline.servers),
+        "servers": sum(server.memory_bytes for server in (*pipeline.servers, *pipeline.retired)),
     }
     report["events"] = list(pipeline.events)
     return report

@@ -388,7 +388,7 @@ class Hub:
     # A reader's thread.
 
     def _read(self, reader: Reader) -> None:
-        _become_ordinary()
+        become_ordinary()
         assert reader.wake is not None
         next_tick = time.monotonic() + _IDLE_S
         while True:
@@ -514,7 +514,7 @@ def _within(rows: U32 | None, index: U32) -> U32:
     return index if rows is None else np.searchsorted(rows, index).astype(np.uint32)
 
 
-def _become_ordinary() -> None:
-    """A reader is never more urgent than the forwarding (`realtime` is inherited)."""
+def become_ordinary() -> None:
+    """For threads that are never more urgent than the forwarding, whose `realtime` they inherit."""
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

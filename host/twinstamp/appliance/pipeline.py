@@ -117,6 +117,8 @@ class Pipeline:
         self._frames = 0
         self._held_tags: dict[int, int] = {}
         self.rule_hits = np.zeros(len(classifier.rules) + 1, np.int64)  # [-1]: no rule matched
+        self.retired: list[ServerState] = []  # that a reload took out
+        self._counts_before: dict[str, int] = {}  # of classifiers that a reload took out
 
     def process(self, batch: FrameBatch) -> None:
         """Takes a batch through all stages; it may be released afterwards."""
@@ -163,6 +165,51 @@ class Pipeline:
             self.classifier.release_due(now_ns)
             self._take_released()
 
+    def swap(
+        self, classifier: Classifier, outputs: Mapping[str, Output]
+    ) -> tuple[Classifier, list[InterfaceOutput]]:
+        """Takes another classifier from here on. What the old one holds is delivered.
+
+        outputs: of servers that are new or have another output; the others keep theirs, with all counters. A
+        server that is taken out keeps its counters in the report. Gives back the old classifier and the
+        interfaces that nothing is sent to any more, for another thread to close: the kernel takes 20 ms and
+        more to close a packet socket.
+        """
+        old = self.classifier
+        self._budget.refill()
+        old.flush()
+        self._take_released()
+        known = {server.name: server for server in (*self.servers, *self.retired)}
+        servers, unused = [], []
+        for name in classifier.servers:
+            server = known.pop(name, None)
+            if server is None:
+                server = ServerState(name, outputs[name])
+            elif name in outputs:
+                outputs[name].causes.update(server.output.causes)
+                if isinstance(server.output, InterfaceOutput):
+                    unused.append(server.output)
+                server.output = outputs[name]
+                server.alive, server.trouble, server.error = True, None, None
+            servers.append(server)
+        for server in known.values():
+            server.alive = False
+            if isinstance(server.output, InterfaceOutput):
+                unused.append(server.output)
+        self.servers, self.retired = servers, list(known.values())
+        for key, count in old.counts().items():
+            if isinstance(count, int):
+                self._counts_before[key] = self._counts_before.get(key, 0) + count
+        self.rule_hits = np.zeros(len(classifier.rules) + 1, np.int64)
+        self.classifier = classifier
+        self.classifier.set_states({server.name: False for server in servers if not server.alive})
+        return old, unused
+
+    def counts(self) -> dict[str, int]:
+        """The classifier's counts, with those before a reload."""
+        now = {key: count for key, count in self.classifier.counts().items() if isinstance(count, int)}
+        return {key: count + self._counts_before.get(key, 0) for key, count in now.items()}
+
     def check_servers(self) -> list[tuple[str, bool]]:
         """Looks after the servers' links; gives (name, alive) for each that changed. Only its flows move."""
         self.settle()
@@ -191,7 +238,7 @@ class Pipeline:
 
     def settle(self) -> None:
         """Takes over what the readers of the hub have done for the servers behind it."""
-        for server in self.servers:
+        for server in (*self.servers, *self.retired):
             if isinstance(server.output, QueuedOutput):
                 sent, failed = server.output.counts()
                 more = Account(sent.frames - server.frames, sent.bytes - server.bytes)
@@ -219,7 +266,7 @@ class Pipeline:
         if self.hub is not None:
             self.hub.finish()  # where finish() did not come so far
             self.settle()
-        for server in self.servers:
+        for server in (*self.servers, *self.retired):
             try:
                 server.output.close()
             except TwinstampError as error:
@@ -228,13 +275,13 @@ class Pipeline:
     @property
     def broken(self) -> list[tuple[str, TwinstampError]]:
         """(name, error) of servers whose output broke."""
-        return [(server.name, server.error) for server in self.servers if server.error is not None]
+        return [(server.name, server.error) for server in (*self.servers, *self.retired) if server.error]
 
     def _break(self, server: ServerState, error: TwinstampError) -> None:
         if server.error is None:
             server.error = error
             self.events.append(f"server {server.name} is out of the balance: {error}")
-        if server.alive:
+        if server.alive:  # a retired one is not
             server.alive = False
             self.classifier.set_alive(server.name, False)
         # What was taken for sent, and is not there: it stood in a buffer.

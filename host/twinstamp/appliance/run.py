@@ -7,9 +7,11 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from twinstamp.appliance.config import (
@@ -17,16 +19,26 @@ from twinstamp.appliance.config import (
     OutputConfig,
     check_machine,
     compile_rules,
+    load_appliance,
     open_window,
 )
+from twinstamp.appliance.control import Control
 from twinstamp.appliance.counters import Snapshot, make_report, take_snapshot
 from twinstamp.appliance.hub import MIB_PER_READER, Hub, Reader
 from twinstamp.appliance.outputs import FileOutput, FileSink, InterfaceOutput, QueuedOutput, RetryBudget
 from twinstamp.appliance.pipeline import Output, Pipeline
+from twinstamp.appliance.reload import check_reload
 from twinstamp.appliance.sources import Source, by_name, check_sources, open_sources
 from twinstamp.appliance.stages import StageSink
-from twinstamp.balance import Secret
-from twinstamp.errors import ConfigError, DeviceError, InputError, StageError
+from twinstamp.balance import Classifier, Secret
+from twinstamp.errors import (
+    ConfigError,
+    DeviceError,
+    InputError,
+    OverloadError,
+    StageError,
+    TwinstampError,
+)
 from twinstamp.io.files import CaptureReader, refuse_input
 from twinstamp.io.merge import Merge
 from twinstamp.paths import lock_file
@@ -36,6 +48,8 @@ from twinstamp.report_file import ReportFile
 _FLUSH_S = 1.0  # what a power failure may cost of a server's file
 _LOOK_S = 0.25  # from one look at links and counters to the next
 _SWITCH_S = 0.0002
+_REQUEST_S = 5.0  # how long another thread waits for the loop
+_STATUS_EVENTS = 100
 _POLL_S = 0.05  # without frames: how soon a stop, a due fragment or a dead link is seen
 
 
@@ -54,6 +68,9 @@ class Appliance:
         self.events: list[str] = []
         self._lost: DeviceError | None = None  # a source that broke
         self._started_s = time.monotonic()
+        self._requests: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._reloads = 0
+        self._locked = (0, 0)  # device and number of the file that is locked
         try:
             self._open()
         except BaseException:
@@ -66,9 +83,15 @@ class Appliance:
         self._lock()
         self._sources: list[Source] = []
         self._queued: list[QueuedOutput] = []
-        self._stages: dict[str, Reader] = {}
         self._stopped: set[str] = set()  # stages that were told of
         check_sources(config)  # before anything is made or written over
+        self._control: Control | None = None
+        if config.control is not None:
+            self._control = Control(config.control, {"status": self._status, "reload": self._reload})
+            self._stack.callback(self._control.close)
+        self._stages = {
+            stage.name: Reader(f"stage {stage.name}", StageSink(stage), whole=True) for stage in config.stages
+        }
         device = self._open_device()
         window = config.duplicates
         deduplicator = None
@@ -81,24 +104,21 @@ class Appliance:
                 warn=self.events.append,
             )
             self._stack.callback(deduplicator.close)
+        self._secret = Secret.load(config.secret_file)
         classifier = compile_rules(
             config,
-            secret=Secret.load(config.secret_file),
+            secret=self._secret,
             backend=config.backend,
             device=device,
             warn=self.events.append,
         )
         self._stack.callback(classifier.close)
-        used = classifier.rules.groups
-        unused = [group.name for group in config.groups if group.name not in used]
-        if unused:
-            self.events.append(f"no rule sends anything to group {', '.join(unused)}")
-        tag_vlan = window.tag_vlan if window is not None and window.action == "tag" else None
+        self._tell_unused(config, classifier)
         opened: dict[str, Output] = {}
-        budget = RetryBudget()
+        self._budget = RetryBudget()
         for name, output in config.outputs.items():
             if output.file is None:
-                opened[name] = InterfaceOutput(output, tag_vlan, budget=budget)
+                opened[name] = self._open_interface(output)
                 self._stack.callback(opened[name].close)
         # Frames wait in the rings from now until run(), and then while Python collects its garbage, which
         # a process of this size does for tens of milliseconds: all that takes time comes before.
@@ -130,7 +150,7 @@ class Appliance:
             clock_ns=time.time_ns if self.live else None,
             events=self.events,
             hub=self.hub,
-            budget=budget,
+            budget=self._budget,
         )
         self.snapshot: Snapshot
         self._publish()
@@ -140,15 +160,23 @@ class Appliance:
             _drop_privileges(config.user)
 
     def _lock(self) -> None:
-        """Refuses a second run of the file: it would send all twice and write over the first's captures."""
+        """Refuses a second run of the file: it would send all twice and write over the first's captures.
+
+        Again after a reload: an editor may have made another file of that name.
+        """
         if self.config.path is None:
             return
         try:
             descriptor = os.open(self.config.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise ConfigError(f"{self.config.path}: cannot be read: {error.strerror}") from error
+        status = os.fstat(descriptor)
+        if self._locked == (status.st_dev, status.st_ino):
+            os.close(descriptor)
+            return
         self._stack.callback(os.close, descriptor)
         lock_file(descriptor, str(self.config.path))
+        self._locked = status.st_dev, status.st_ino
 
     def _open_device(self) -> Any:
         """The GPU that all stages share; None: there is none, and none must be."""
@@ -175,6 +203,16 @@ class Appliance:
         else:
             self._stack.callback(os.sched_setscheduler, 0, *before)
 
+    def _open_interface(self, output: OutputConfig) -> InterfaceOutput:
+        window = self.config.duplicates
+        tag_vlan = window.tag_vlan if window is not None and window.action == "tag" else None
+        return InterfaceOutput(output, tag_vlan, budget=self._budget)
+
+    def _tell_unused(self, config: ApplianceConfig, classifier: Classifier) -> None:
+        unused = [group.name for group in config.groups if group.name not in classifier.rules.groups]
+        if unused:
+            self.events.append(f"no rule sends anything to group {', '.join(unused)}")
+
     def _open_file(self, name: str, config: OutputConfig, like: Any) -> Output:
         """A file server: written in step with captures, by a reader of the hub where frames do not wait."""
         file = FileOutput(config, like, live=self.live)
@@ -189,12 +227,7 @@ class Appliance:
 
     def _open_hub(self) -> Hub | None:
         """The hub, where there is anybody to read from it."""
-        readers = [queued.reader for queued in self._queued]
-        self._stages = {
-            stage.name: Reader(f"stage {stage.name}", StageSink(stage), whole=True)
-            for stage in self.config.stages
-        }
-        readers += self._stages.values()
+        readers = [*(queued.reader for queued in self._queued), *self._stages.values()]
         if not readers:
             return None
         least = MIB_PER_READER * len(readers)
@@ -246,11 +279,14 @@ class Appliance:
         Raises InputError for damaged captures after everything before the damage was delivered.
         """
         failure: BaseException | None = None
-        if self.hub is not None and not self.hub.in_step:
+        if self.live and (self.hub is not None or self._control is not None):
             # A thread that runs Python keeps the others waiting for 5 ms by default.
             self._stack.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(_SWITCH_S)
+        if self.hub is not None:
             self.hub.start()
+        if self._control is not None:
+            self._control.start()
         # Whatever ends it, what was taken is delivered, all is closed, and a report tells.
         steps: tuple[Callable[[], None], ...] = (
             partial(self._take_all, progress), self._take_rest, self.pipeline.finish, self.pipeline.close,
@@ -300,6 +336,7 @@ class Appliance:
         if self.live:
             self._look_around()  # servers that are down from the start
         while True:
+            self._do_requests()
             if self._stop and stop_ns is None:
                 stop_ns = time.time_ns()
             try:
@@ -332,13 +369,112 @@ class Appliance:
             if progress is not None:
                 progress()
 
+    def _do_requests(self) -> None:
+        """What another thread wants done between two batches."""
+        while not self._requests.empty():
+            call, future = self._requests.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+
+    def _in_loop(self, call: Callable[[], Any]) -> Any:
+        """Runs call() in the loop's thread, between two batches, and returns what it returns."""
+        future: Future[Any] = Future()
+        self._requests.put((call, future))
+        try:
+            return future.result(_REQUEST_S)
+        except TimeoutError:
+            if future.cancel():
+                raise OverloadError(
+                    f"the appliance has not come to it within {_REQUEST_S:g} s; nothing is changed"
+                ) from None
+            return future.result()  # under way just now
+
+    # Commands of the control socket, in its thread.
+
+    def _status(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        snapshot = self.snapshot
+        return {
+            "version": 1,
+            "file": None if self.config.path is None else str(self.config.path),
+            "pid": os.getpid(),
+            "age_s": round(time.monotonic() - snapshot.taken_s, 3),
+            "reloads": self._reloads,
+            **snapshot.as_dict(),
+            "events": self.events[-_STATUS_EVENTS:],
+        }
+
+    def _reload(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Reads the file again and takes over its rules, groups and interfaces: all of it or nothing."""
+        try:
+            result = self._change()
+        except TwinstampError as error:
+            self.events.append(f"not reloaded: {error}")
+            raise
+        self.events.append(f"reloaded: {result['rules']} rules, {len(result['servers'])} servers")
+        return result
+
+    def _change(self) -> dict[str, Any]:
+        old = self.config
+        if old.path is None:
+            raise ConfigError("this appliance was not started from a file: there is nothing to read again")
+        new = load_appliance(old.path)
+        check_reload(old, new)
+        check_machine(new, secret_too=False)  # it is here, and after `user` it may not be read again
+        self._lock()
+        with ExitStack() as stack:
+            classifier = compile_rules(new, secret=self._secret, backend="cpu", warn=self.events.append)
+            stack.callback(classifier.close)
+            outputs: dict[str, Output] = {}
+            for name, output in new.outputs.items():
+                # One that a reload took out before has been closed.
+                if output.file is None and (output != old.outputs.get(name)):
+                    outputs[name] = self._open_interface(output)
+                    stack.callback(outputs[name].close)
+            began = time.monotonic()
+            replaced, unused, pause_ns = self._in_loop(lambda: self._swap(classifier, outputs))
+            stack.pop_all()
+        replaced.close()
+        for closing in unused:
+            closing.close()
+        self.config = new
+        self._reloads += 1
+        self._tell_unused(new, classifier)
+        return {
+            "rules": len(classifier.rules),
+            "groups": [group.name for group in new.groups],
+            "servers": list(classifier.servers),
+            "pause_ns": pause_ns,
+            "waited_ns": round((time.monotonic() - began) * 1e9) - pause_ns,
+        }
+
+    def _swap(
+        self, classifier: Classifier, outputs: Mapping[str, Output]
+    ) -> tuple[Classifier, list[InterfaceOutput], int]:
+        """In the loop's thread. The last is how long it took, ns."""
+        began = time.monotonic_ns()
+        old, unused = self.pipeline.swap(classifier, outputs)
+        if self.live:
+            self._check_servers()
+        return old, unused, time.monotonic_ns() - began
+
+    def reload_soon(self) -> None:
+        """Asks for a reload; from a signal handler too. What comes of it is an event."""
+        if self._control is not None:
+            self._control.wake("reload")
+
     def _look_around(self) -> None:
         """Four times a second: the servers' links, and the counters (the kernel's have 32 bits)."""
         if self.live:
-            for name, alive in self.pipeline.check_servers():
-                self.events.append(f"server {name} {'came back' if alive else 'went down'}")
+            self._check_servers()
         self._tell_of_stages()
         self._publish()
+
+    def _check_servers(self) -> None:
+        for name, alive in self.pipeline.check_servers():
+            self.events.append(f"server {name} {'came back' if alive else 'went down'}")
 
     def _tell_of_stages(self) -> None:
         """Of each that has stopped, once."""

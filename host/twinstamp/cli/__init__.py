@@ -25,6 +25,8 @@ COMMANDS = {
     "rules": ("twinstamp.cli.rules", "check rule files, match a capture against them"),
     "balance": ("twinstamp.cli.balance", "share a capture's flows among DPI servers"),
     "run": ("twinstamp.cli.run", "run the appliance that a file describes"),
+    "status": ("twinstamp.cli.status", "show the counters of a running appliance"),
+    "reload": ("twinstamp.cli.reload", "let a running appliance take over its changed file"),
     "backends": ("twinstamp.cli.backends", "say where frames can be judged on this machine"),
     "owd": ("twinstamp.cli.owd", "report one-way delay of trains; measure through a reflector"),
     "reflect": ("twinstamp.cli.reflect", "answer STAMP test packets (RFC 8762)"),

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     # Opened first: with `user` there may be no right to open it later.
     with ReportFile(options.json) as json_report, Appliance(config) as appliance:
         stop = {
-            number: signal.signal(number, lambda *_: appliance.stop())
+            number: signal.signal(number, lambda number, _: _hear(appliance, number))
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
             # What the caller ignores (nohup) stays so.
             if signal.getsignal(number) != signal.SIG_IGN or number in (signal.SIGINT, signal.SIGTERM)
@@ -64,6 +64,14 @@ def run(options: argparse.Namespace) -> int:
                 signal.signal(number, handler)
         json_report.write(report)
     return 0
+
+
+def _hear(appliance: Any, number: int) -> None:
+    """A signal: SIGHUP reloads a service, which a control socket makes of it; all others end the run."""
+    if number == signal.SIGHUP and appliance.config.control is not None:
+        appliance.reload_soon()
+    else:
+        appliance.stop()
 
 
 def _run(appliance: Any, quiet: bool) -> dict[str, Any]:
