@@ -183,13 +183,13 @@ def test_a_reader_that_stands_still_loses_its_own_frames_only():
 
 
 def test_a_full_ring_is_missed_and_counted():
+    """More than a quarter of it held, and something in the queue already."""
     sink = Collector()
     reader = Reader("all", sink, whole=True)
     held = [0.0]
     hub = Hub([reader], memory_mib=4, held=lambda: held[0])
-    hub.start()
     for k in range(10):
-        held[0] = 0.3 if k in (3, 4) else 0.1
+        held[0] = 0.3 if k in (0, 3, 4) else 0.1
         _, batch, _ = batch_of(range(10 * k, 10 * k + 10))
         hub.push(batch, None)
         batch.release()

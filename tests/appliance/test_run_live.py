@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 from twinstamp.appliance import Appliance, parse_appliance
 from twinstamp.frames import FrameBatch
 from twinstamp.io import open_capture
 from twinstamp.io.live import LiveOutput, LiveSource
 
-from tests.appliance.test_run_files import conversation, flow_of, routed
+from tests.appliance.test_run_files import conversation, flow_of, routed, write_pcap
 from tests.io_live.conftest import ip, net, netns
 
 __all__ = ["net", "netns"]
@@ -162,6 +165,55 @@ def test_a_servers_death_and_return_move_only_its_own_flows(net, tmp_path):
     report = running.stop()
     assert report["ledger"]["no_live_server"]["frames"] == len(flows)
     assert report["events"][:2] == ["server s1 went down", "server s1 came back"]
+
+
+@pytest.mark.parametrize("action", ["drop", "tag"])
+@pytest.mark.parametrize("sources", [("vb",), ("vb", "wb")], ids=len)
+def test_files_of_a_live_run_hold_what_those_of_a_capture_hold(net, tmp_path, action, sources):
+    """The same frames by interface, through the hub, and as a capture, written in step: flows, duplicates,
+    fragments that come before their first one, tags. Comments are part of what is compared.
+    """
+    if len(sources) == 2:
+        net.pair("wa", "wb")
+    feed = [frame for _, frame in conversation(40, 6)]
+    for flow in range(20):
+        ports = UDP(sport=1000 + flow, dport=53)
+        whole = IP(src="10.0.0.1", dst="10.9.9.9", id=flow + 1) / ports / bytes(3000)
+        parts = [bytes(Ether(src="02:00:00:00:00:01") / part) for part in whole.fragment(1000)]
+        feed += parts[1:] + parts[:1]
+    feed = [frame for k, frame in enumerate(feed) for _ in range(1 + k % 2)]
+    write_pcap(tmp_path / "feed.pcap", [(10**18 + 100_000 * k, frame) for k, frame in enumerate(feed)])
+    servers = {f"s{k}": {"file": f"s{k}.pcapng"} for k in range(3)}
+
+    def shares() -> list[list[list[str]]]:
+        return [
+            sorted(shown(tmp_path / f"s{k}.pcapng", "frame.comment", "frame.len", "ip.id", "udp.srcport"))
+            for k in range(3)
+        ]
+
+    running = Running(document(servers, sources, profile="exact", action=action), tmp_path)
+    send("va", feed, 0.002)
+    until(lambda: running.appliance.pipeline.ledger.received.frames == len(feed))
+    live = running.stop()
+    by_interface = shares()
+    inputs = {**document(servers, (), profile="exact", action=action), "source": [{"file": "feed.pcap"}]}
+    with Appliance(parse_appliance(inputs, tmp_path)) as straight:
+        report = straight.run()
+    assert by_interface == shares()
+    assert all(by_interface), "every server has its share"
+    assert live["ledger"] == report["ledger"]
+    assert live["fragments"] == report["fragments"] and report["fragments"]["fragments_held"] > 0
+    assert live["hub"]["missed"]["frames"] == 0
+
+
+def shown(path: Any, *fields: str) -> list[list[str]]:
+    """What tshark reads of each frame."""
+    options = [word for field in fields for word in ("-e", field)]
+    told = subprocess.run(
+        ["tshark", "-r", path, "-o", "ip.defragment:false", "-T", "fields", *options],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    return [line.split("\t") for line in told.split("\n")[:-1]]
 
 
 def test_stop_delivers_what_the_kernel_holds(net, tmp_path):

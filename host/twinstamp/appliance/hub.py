@@ -226,7 +226,8 @@ class Hub:
                 reader.offered.add(frames, length)
             self._run_in_step(batch, rows, kind, number, dict(picks), shares)
             return
-        room = len(self._pushed) < _QUEUE_BATCHES and self._held() <= _MOST_HELD
+        # With nothing in the queue there is room: what is held is then this batch itself.
+        room = not self._pushed or (len(self._pushed) < _QUEUE_BATCHES and self._held() <= _MOST_HELD)
         with self._lock:
             for reader, frames, length in shares:
                 reader.offered.add(frames, length)

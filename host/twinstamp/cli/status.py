@@ -32,6 +32,9 @@ def run(options: argparse.Namespace) -> int:
 
     print_report(found)
     for name, stage in found["stages"].items():
-        counters = ", ".join(f"{key} {value}" for key, value in stage["counters"].items())
-        print(f"stage {name}: {stage['frames']:,} frames, {stage['lost']:,} lost; {counters}")
+        parts = [f"{stage['frames']:,} frames", f"{stage['lost']:,} lost"]
+        parts += [f"{key} {value}" for key, value in stage["counters"].items()]
+        if stage["error"] is not None:
+            parts.append(f"stopped: {stage['error']}")
+        print(f"stage {name}: {', '.join(parts)}")
     return 0
