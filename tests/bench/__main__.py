@@ -26,7 +26,7 @@ from typing import Any
 from tests.bench import traffic
 from tests.conftest import CORPUS, ROOT
 
-SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "card", "live", "linux", "owd")
+SECTIONS = ("startup", "dedup", "window", "cores", "pipeline", "card", "live", "linux", "owd", "hub")
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -66,6 +66,19 @@ def startup(tiny: bool) -> dict[str, Any]:
     python = [wall([sys.executable, "-c", "pass"]) for _ in range(3 if tiny else 11)]
     row("twinstamp --help (peer: python -c pass)", summary(times), "s", summary(python))
     return {"help_s": summary(times), "python_s": summary(python)}
+
+
+def hub(tiny: bool) -> dict[str, Any]:
+    """Readers beside the forwarding (docs/appliance.md): batches of 1024 frames, all to each reader."""
+    from tests.bench import hub as section
+
+    say("The hub: the forwarding thread's CPU µs a batch; CPU ns a frame, all threads; Mpps")
+    results = {}
+    for name, figures in section.measure(tiny).items():
+        results[name] = {unit: summary(values) for unit, values in figures.items()}
+        for unit, found in results[name].items():
+            row(f"{name}: {unit}", found, unit.rpartition("_")[2])
+    return results
 
 
 def dedup(tiny: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 @pytest.mark.corpus
 def test_each_section_runs(corpus, editcap, tmp_path):
     report = tmp_path / "bench.json"
-    sections = ["startup", "dedup", "window", "cores", "pipeline", "card", "owd"]
+    sections = ["startup", "dedup", "window", "cores", "pipeline", "card", "owd", "hub"]
     environment = {**os.environ, "TWINSTAMP_CORPUS": str(corpus)}
     subprocess.run(
         [sys.executable, "-m", "tests.bench", "--tiny", "--only", *sections, "--json", report],
@@ -32,4 +32,5 @@ def test_each_section_runs(corpus, editcap, tmp_path):
     assert results["window"]["64 B, window 600, half duplicates"]["median"] > 0
     assert results["card"]["records"]["median"] > 0
     assert results["card"]["sent_60"]["median"] > 0
+    assert results["hub"]["60 B, 4 readers"]["mpps"]["median"] > 0
     assert "acl1_1k, every packet a new flow, all" in results["pipeline"]
