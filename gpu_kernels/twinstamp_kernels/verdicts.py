@@ -14,14 +14,15 @@ CLASSES: dict[str, int] = _cpu.CLASSES  # frame classes, for ``keep``
 GUARDS: dict[str, int] = _cpu.GUARDS  # why a copy goes on, as bits
 TAGS: int = _cpu.TAGS  # columns of Digests.tags
 
-MPLS = "mpls"  # among the tunnel ends: label stacks, which have no addresses
+# Among the tunnel ends: what has no addresses of its own (Opening in twinstamp/parse.h).
+OPENINGS = {"mpls": 2, "mac-in-mac": 4}
 
 
 def tunnel_ends(names: Iterable[str]) -> bytes:
     """The tunnels that the layer inner opens: the bytes of a TunnelEnds (twinstamp/parse.h).
 
     names: addresses or networks ("192.0.2.1", "2001:db8::/32"), between two of which a tunnel runs, and
-    "mpls". None of them: b"", everybody's tunnels are opened. Raises ValueError for what is neither, and for
+    "mpls" (label stacks) or "mac-in-mac" (PBB, FabricPath). None of them: b"", everybody's tunnels are opened. Raises ValueError for what is neither, and for
     more than 64 networks.
     """
     names = tuple(names)
@@ -30,15 +31,15 @@ def tunnel_ends(names: Iterable[str]) -> bytes:
     import ipaddress
     import struct
 
-    rows, mpls = b"", 0
+    rows, opened = b"", 0
     for name in names:
-        if name == MPLS:
-            mpls = 1
+        if name in OPENINGS:
+            opened |= OPENINGS[name]
             continue
         try:
             network = ipaddress.ip_network(name)
         except ValueError as error:
-            raise ValueError(f"tunnel {name!r}: neither an address nor a network nor {MPLS} ({error})") from error
+            raise ValueError(f"tunnel {name!r}: neither an address nor a network nor {' nor '.join(OPENINGS)} ({error})") from error
         address, length = int(network.network_address), network.prefixlen
         if network.version == 4:  # as the IPv6 address that it maps to
             address, length = address | 0xFFFF << 32, length + 96
@@ -47,7 +48,7 @@ def tunnel_ends(names: Iterable[str]) -> bytes:
     most: int = _cpu.MOST_TUNNEL_ENDS
     if len(rows) > 32 * most:
         raise ValueError(f"{len(rows) // 32} tunnel networks: {most} at most")
-    return struct.pack("=2I", len(rows) // 32, mpls) + rows.ljust(32 * most, b"\0")
+    return struct.pack("=2I", len(rows) // 32, opened) + rows.ljust(32 * most, b"\0")
 
 
 TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time

@@ -88,13 +88,26 @@ def view_ip(b: bytes, link) -> View | None:
 
 def view_type(b: bytes, kind: int, before, layer: str) -> View | None:
     """b: what follows type `kind`; before: (name, link bytes), None where there is no link layer."""
-    tags = 0
-    while kind in TAG_TYPES:
-        if len(b) < 4:
-            return None
-        kind, b, tags = u16(b, 2), b[4:], tags + 1
+    tags, many = 0, False
+    while True:
+        if kind in TAG_TYPES:
+            if len(b) < 4:
+                return None
+            kind, b, tags = u16(b, 2), b[4:], tags + 1
+        elif kind == 0x8926 and layer == "inner":  # VN-Tag
+            if len(b) < 6:
+                return None
+            kind, b, tags = u16(b, 4), b[6:], tags + 1
+        elif kind in (0x88E7, 0x8903) and layer == "inner":  # MAC in MAC: PBB, FabricPath
+            b = b[4 if kind == 0x88E7 else 2 :]
+            if len(b) < 14:
+                return None
+            many, tags = many or tags > 3, 0
+            kind, before, b = u16(b, 12), ("ethernet", b[:12]), b[14:]
+        else:
+            break
     view = view_untagged(b, kind, before, layer)
-    return replace(view, sound=False) if view is not None and tags > 3 else view
+    return replace(view, sound=False) if view is not None and (tags > 3 or many) else view
 
 
 def pppoe_fits(b: bytes, view: View) -> bool:
@@ -157,6 +170,27 @@ def view_cooked(b: bytes, what: str, before: bytes, hardware: int, kind: int, la
     return view_type(b, kind, (what, before), layer) if kind >= 0x600 else None
 
 
+def view_family(b: bytes, family: int) -> View | None:
+    if not b:
+        return None
+    return view_ipv4(b, None) if family == 2 else view_ipv6(b, None) if family in (10, 24, 28, 30) else None
+
+
+def view_nflog(b: bytes) -> View | None:
+    if len(b) < 4 or b[1]:
+        return None
+    family, b = b[0], b[4:]
+    while len(b) >= 4:
+        little = b[3] == 0
+        size, kind = (int.from_bytes(b[i : i + 2], "little" if little else "big") for i in (0, 2))
+        if size < 4 or (size > len(b) and kind & 0xFF != 9):
+            return None
+        if kind & 0xFF == 9:
+            return view_family(b[4:size], family)
+        b = b[(size + 3) & ~3 :]
+    return None
+
+
 def view_link(b: bytes, linktype: int, layer: str) -> View | None:
     if linktype == 1:
         return view_ethernet(b, layer)
@@ -164,6 +198,12 @@ def view_link(b: bytes, linktype: int, layer: str) -> View | None:
         return view_cooked(b[16:], "sll", b[:14], u16(b, 2), u16(b, 14), layer)
     if linktype == 276 and len(b) >= 20:
         return view_cooked(b[20:], "sll2", b[2:20], u16(b, 8), u16(b, 0), layer)
+    if linktype in (0, 108):
+        return view_family(b[4:], min(int.from_bytes(b[:4], e) for e in ("big", "little"))) if len(b) >= 4 else None
+    if linktype == 239:
+        return view_nflog(b)
+    if linktype == 104 or (linktype == 50 and b[:1] in (b"\x0f", b"\x8f")):
+        return view_type(b[4:], u16(b, 2), None, layer) if len(b) >= 4 and u16(b, 2) >= 0x600 else None
     if linktype in (101, 12, 14, 228, 229):
         return view_ip(b, None)
     if linktype in (9, 50):
@@ -176,6 +216,40 @@ def view_link(b: bytes, linktype: int, layer: str) -> View | None:
         if kind in (0x281, 0x283):
             return view_type(b, 0x8847, None, layer)
     return None
+
+
+def gtp_packet(b: bytes) -> bytes:
+    """The packet in a GTP-U message, empty where there is none."""
+    if b[0] & 0xF0 != 0x30 or b[1] != 0xFF:
+        return b""
+    size = 8
+    if b[0] & 7:
+        size = 12
+        if len(b) < size:
+            return b""
+        following = b[11] if b[0] & 4 else 0
+        while following:
+            if len(b) <= size or b[size] == 0 or len(b) < size + 4 * b[size]:
+                return b""
+            size += 4 * b[size]
+            following = b[size - 1]
+    return b[size:] if b[size : size + 1] and b[size] >> 4 in (4, 6) else b""
+
+
+def tzsp_frame(b: bytes) -> int:
+    """Where the Ethernet frame in a TZSP message begins, 0: there is none."""
+    if b[0] != 1 or b[1] > 1 or u16(b, 2) != 1:
+        return 0
+    at = 4
+    while at < len(b):
+        tag, at = b[at], at + 1
+        if tag == 1:
+            return at
+        if tag:
+            if at >= len(b):
+                return 0
+            at += 1 + b[at]
+    return 0
 
 
 def step_into(view: View) -> tuple[bool, View | None]:
@@ -203,6 +277,12 @@ def step_into(view: View) -> tuple[bool, View | None]:
         return False, None
     if view.proto == 17 and len(b) >= 16:
         port, inside = u16(b, 2), b[8:]
+        if port == 2152:
+            packet = gtp_packet(inside)
+            return (True, view_ip(packet, None)) if packet else (False, None)
+        if port == 37008:
+            at = tzsp_frame(inside)
+            return (True, view_ethernet(inside[at:], "inner")) if at else (False, None)
         if port in (4789, 8472) and inside[0] & 8:
             return True, view_ethernet(inside[8:], "inner")
         if port == 6081 and inside[0] >> 6 == 0 and len(inside) >= 8 + 4 * (inside[0] & 63):

@@ -9,7 +9,9 @@ from typing import Any
 
 from scapy.contrib.erspan import ERSPAN, ERSPAN_II, ERSPAN_III, ERSPAN_PlatformSpecific
 from scapy.contrib.geneve import GENEVE
+from scapy.contrib.gtp import GTP_U_Header, GTPPDUSessionContainer
 from scapy.contrib.mpls import MPLS
+from scapy.contrib.tzsp import TZSP, TZSPTagEnd, TZSPTagPadding, TZSPTagRawRSSIByte
 from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP, IPOption_RR, IPOption_Timestamp
 from scapy.layers.inet6 import (
     ICMPv6EchoReply,
@@ -28,7 +30,9 @@ from scapy.layers.sctp import SCTP, SCTPChunkData
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 
-LINKTYPES = {"eth": 1, "sll": 113, "sll2": 276, "raw": 101, "ppp": 9}
+LINKTYPES = {
+    "eth": 1, "sll": 113, "sll2": 276, "raw": 101, "ppp": 9, "null": 0, "loop": 108, "cisco": 104, "nflog": 239
+}  # fmt: skip
 EXACT, VLAN, ROUTING, NAT, NEVER = 1, 2, 3, 4, 5
 ETHERNET_TUNNELS = (
     "vxlan",
@@ -39,8 +43,9 @@ ETHERNET_TUNNELS = (
     "erspan3o",
     "geneve",
     "geneve-options",
+    "tzsp",
 )
-IP_TUNNELS = ("gre", "gre-ksc", "ipip", "geneve-ip", "mpls-gre")
+IP_TUNNELS = ("gre", "gre-ksc", "ipip", "geneve-ip", "mpls-gre", "gtpu", "gtpu-extended")
 TUNNELS = ETHERNET_TUNNELS + IP_TUNNELS
 
 
@@ -69,7 +74,7 @@ def make_ip(rng: random.Random) -> dict[str, Any]:
 
 
 def make_spec(rng: random.Random) -> dict[str, Any]:
-    link = rng.choice(["eth"] * 6 + ["sll", "sll2", "raw", "ppp"])
+    link = rng.choice(["eth"] * 6 + ["sll", "sll2", "raw", "ppp", rng.choice(["null", "loop", "cisco", "nflog"])])
     tunnels = rng.choices([0, 1, 2], [5, 4, 1])[0]
     return {
         "link": link,
@@ -251,6 +256,16 @@ def build(spec: dict[str, Any]) -> bytes:
             carried = UDP(dport=6081, **udp) / Raw(head) / inside
         elif kind == "geneve-ip":
             carried = UDP(dport=6081, **udp) / GENEVE(vni=t["vni"], proto=ether) / inside
+        elif kind == "tzsp":
+            head = TZSP(type=0, encapsulated_protocol=1) / TZSPTagRawRSSIByte(raw_rssi=7) / TZSPTagPadding() / TZSPTagEnd()
+            carried = UDP(dport=37008, **udp) / Raw(bytes(head)) / inside
+        elif kind in ("gtpu", "gtpu-extended"):
+            gtp = GTP_U_Header(teid=t["vni"], gtp_type=255, length=len(bytes(inside)))
+            if kind == "gtpu-extended":  # with a sequence number and a PDU session container
+                gtp = GTP_U_Header(
+                    teid=t["vni"], gtp_type=255, E=1, S=1, seq=t["sequence"] & 0xFFFF, next_ex=0x85
+                ) / GTPPDUSessionContainer(type=1, QFI=9)
+            carried = UDP(dport=2152, **udp) / Raw(bytes(gtp)) / inside
         elif kind == "gre":
             carried = GRE(proto=ether) / inside
         elif kind == "gre-ksc":
@@ -285,6 +300,13 @@ def build(spec: dict[str, Any]) -> bytes:
     if link == "raw":
         return body
     kind = 0x0806 if isinstance(packet, ARP) else 4 if dot3 else 0x0800 if packet.version == 4 else 0x86DD
+    if link in ("null", "loop"):
+        return (2 if kind == 0x0800 else 30).to_bytes(4, "little" if link == "null" else "big") + body
+    if link == "cisco":
+        return b"\x0f\0" + kind.to_bytes(2, "big") + body
+    if link == "nflog":
+        head = bytes([2 if kind == 0x0800 else 10, 0, 0, 0]) + b"\x08\0\x01\0\0\0\x01\0"
+        return head + (len(body) + 4).to_bytes(2, "little") + b"\x09\0" + body
     if link == "ppp":
         return b"\xff\x03" + (b"\0\x21" if kind == 0x0800 else b"\0\x57") + body
     sender = bytes.fromhex(spec["macs"][0].replace(":", "")) + b"\0\0"
@@ -302,6 +324,8 @@ def usable(spec: dict[str, Any]) -> bool:
     """Whether the parts go together: ARP and STP want a link layer, odd trailers a layer 3 with an end."""
     if spec["shim"] == "mpls" and len(spec["trailer"]) not in (0, 4):
         return False
+    if spec["l4"] == "esp" and not spec["payload"] and spec["ips"][-1]["version"] == 6:
+        return False  # a payload length of 0 does not say where the packet ends
     around = (
         spec["tunnels"][-1]["kind"] in ETHERNET_TUNNELS
         if spec["tunnels"]
@@ -325,7 +349,7 @@ def fit_for_nat(spec: dict[str, Any]) -> bool:
     ip = spec["ips"][-1]
     if spec["l4"] in ("arp", "stp", "error", "later", "first"):
         return False
-    if ip["version"] == 6 and ip["extra"] == "long" and spec["l4"] != "esp":
+    if ip["version"] == 6 and ip["extra"] == "long" and spec["l4"] not in ("esp", "sctp"):
         return False  # a routing header: the checksum is over another destination
     payload = len(spec["payload"]) + (16 if spec["l4"] == "sctp" else 0)
     return spec["l4"] == "tcp" or (ip["version"] == 4 and ip["id"] != 0) or payload >= 16

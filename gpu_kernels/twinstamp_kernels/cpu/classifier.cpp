@@ -68,7 +68,7 @@ bool read_plain(const u8* frame, u32 caplen, Layer layer, Plain& out) {
     out.l4_kind = tcp ? L4_TCP : L4_NONE;
     out.l4 = static_cast<u16>(tcp ? (frame[47] << 8) | (frame[46] & 0x0F) : 0);
     const u32 port = out.ports & 0xFFFF;
-    const bool tunnel = (port == 4789) | (port == 8472) | (port == 6081);
+    const bool tunnel = (port == 4789) | (port == 8472) | (port == 6081) | (port == 2152) | (port == 37008);
     return (left >= 34) & (tcp | ((out.protocol == IP_UDP) & !((layer == Layer::inner) & tunnel)));
 }
 
@@ -363,6 +363,17 @@ void Classifier::judge_slice(Worker& worker, const Frames& batch, u64 low, u64 h
     }
 }
 
+// A fragment within a tunnel's first fragment: it is a datagram of its own, of which nothing is held.
+void Classifier::follow_inside(const u8* frame, const Layers& layers, FlowKey& key) {
+    FragmentSpan span;
+    const FragmentKey datagram = fragment_key(frame, layers, key, span);
+    if (key.fragment == Fragment::first) {
+        table_.first(datagram, key, span, false);
+    } else {
+        table_.peek(datagram, key);
+    }
+}
+
 // In stream order and alone: what a fragment learns depends on those before it. False: frame i is held.
 bool Classifier::judge_listed(const Frames& frames, u64 i, Judged& out) {
     Worker& worker = *workers_[0];
@@ -376,7 +387,20 @@ bool Classifier::judge_listed(const Frames& frames, u64 i, Judged& out) {
         FragmentSpan span;
         const FragmentKey datagram = fragment_key(frame, layers, key, span);
         if (key.fragment == Fragment::first) {
-            table_.first(datagram, key, span);
+            // A tunnel's first fragment shows the headers inside: the others follow those.
+            bool tunnel = false;
+            if (options_.layer == Layer::inner) {
+                Layers inside;
+                parse_frame(frame, caplen, frames.linktypes[frames.port[i]], options_.layer, inside, nullptr,
+                            true);
+                tunnel = inside.kind != Network::none && inside.network != layers.network;
+                if (tunnel) {
+                    layers = inside;
+                    flow_key(frame, caplen, layers, key);
+                }
+            }
+            table_.first(datagram, key, span, tunnel);
+            if (tunnel && key.fragment != Fragment::none) follow_inside(frame, layers, key);
         } else {
             const auto answer = table_.later(datagram, key, span, caplen, [&] {
                 HeldFrame held;

@@ -145,6 +145,7 @@ class Classifier {
     bool judge_plain(Worker& worker, const u8* frame, const Layers& layers, const FlowKey& key, Judged& out,
                      const FragmentTable* table) const;
     JudgeOptions judge_options() const { return {options_.mode, options_.follow_icmp}; }
+    void follow_inside(const u8* frame, const Layers& layers, FlowKey& key);
     bool judge_listed(const Frames& frames, u64 i, Judged& out);
     void judge_fragments(const Frames& frames, Verdicts& out);
     u64 choose_servers(Counts& counts, const u32* caplen, u64 low, u64 high, Verdicts& out, u32* at_frame,

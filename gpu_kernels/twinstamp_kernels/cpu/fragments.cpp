@@ -23,6 +23,12 @@ bool before(i64 stamp, i64 now, i64 by) {
     return stamp < limit;
 }
 
+bool says_else(const FlowKey& a, const FlowKey& b) {
+    return a.src[0] != b.src[0] || a.src[1] != b.src[1] || a.dst[0] != b.dst[0] || a.dst[1] != b.dst[1] ||
+           a.ports_known != b.ports_known || a.sport != b.sport || a.dport != b.dport || a.l4 != b.l4 ||
+           a.l4_kind != b.l4_kind || a.protocol != b.protocol;
+}
+
 u64 random_word() {
     std::random_device device;
     return (static_cast<u64>(device()) << 32) | device();
@@ -71,13 +77,19 @@ FragmentTable::FragmentTable(const FragmentLimits& limits)
     : limits_(limits), entries_(64, Hash{{random_word(), random_word()}}) {}
 
 void FragmentTable::take(const Entry& entry, FlowKey& key) {
-    key.ports_known = entry.ports_known;
-    key.sport = entry.sport;
-    key.dport = entry.dport;
-    key.l4 = entry.l4;
-    key.l4_kind = entry.l4_kind;
+    if (entry.tunnel) {
+        const Fragment fragment = key.fragment;
+        key = entry.key;
+        key.fragment = fragment;
+        return;
+    }
+    key.ports_known = entry.key.ports_known;
+    key.sport = entry.key.sport;
+    key.dport = entry.key.dport;
+    key.l4 = entry.key.l4;
+    key.l4_kind = entry.key.l4_kind;
     // Behind a first fragment's extension headers stands the protocol that later ones do not show.
-    key.protocol = entry.protocol;
+    key.protocol = entry.key.protocol;
 }
 
 bool FragmentTable::peek(const FragmentKey& datagram, FlowKey& key) const {
@@ -150,24 +162,19 @@ void FragmentTable::release(std::list<HeldFrame>::iterator frame, const Entry* e
     released.splice(released.end(), held_, frame);
 }
 
-void FragmentTable::first(const FragmentKey& datagram, const FlowKey& key, const FragmentSpan& span) {
+void FragmentTable::first(const FragmentKey& datagram, const FlowKey& key, const FragmentSpan& span,
+                          bool tunnel) {
     ++counters.first;
     Entry& entry = entry_for(datagram);
     if (over(entry)) restart(entry);
     note(entry, span);
     if (entry.known) {
-        counters.conflicting += entry.ports_known != key.ports_known || entry.sport != key.sport ||
-                                entry.dport != key.dport || entry.l4 != key.l4 ||
-                                entry.l4_kind != key.l4_kind || entry.protocol != key.protocol;
+        counters.conflicting += entry.tunnel != tunnel || says_else(entry.key, key);
         return;
     }
     entry.known = true;
-    entry.ports_known = key.ports_known;
-    entry.sport = key.sport;
-    entry.dport = key.dport;
-    entry.l4 = key.l4;
-    entry.l4_kind = key.l4_kind;
-    entry.protocol = key.protocol;
+    entry.tunnel = tunnel;
+    entry.key = key;
     for (const auto& frame : entry.waiting) release(frame, &entry);
     entry.waiting.clear();
 }

@@ -70,9 +70,10 @@ class FragmentTable {
     void tick(i64 stamp);
     // As tick() for many frames of which none is a fragment.
     void tick_range(const i64* stamps, u64 count);
-    // A first fragment: later ones take ports and flags of `key`. One of a datagram that has one already
-    // changes nothing: a sender could move the rest of a datagram to another rule or server with it.
-    void first(const FragmentKey& datagram, const FlowKey& key, const FragmentSpan& span);
+    // A first fragment: later ones take ports and flags of `key`, or, where it is that of a packet in a tunnel, all of
+    // it. One of a datagram that has one already changes nothing: a sender could move the rest of a datagram to
+    // another rule or server with it.
+    void first(const FragmentKey& datagram, const FlowKey& key, const FragmentSpan& span, bool tunnel);
 
     enum class Answer { followed, held, alone };
     // A later fragment: fills in ports and flags, or says that it is held or must go alone. `copy` makes
@@ -115,11 +116,9 @@ class FragmentTable {
     static constexpr u64 HELD_OVERHEAD = 256;  // bookkeeping per held frame, counted in the budget
 
     struct Entry {
-        bool known = false;  // the first fragment was seen
-        u8 ports_known = 0;
-        L4Kind l4_kind = L4_NONE;
-        u16 sport = 0, dport = 0, l4 = 0;
-        u8 protocol = 0;
+        bool known = false;   // the first fragment was seen
+        bool tunnel = false;  // and what it says is of the packet inside it
+        FlowKey key{};
         i64 expires = 0;
         // Offsets, in units of eight bytes, of the fragments seen so far, and the bytes they have together;
         // those of the whole datagram, once its last fragment was seen.

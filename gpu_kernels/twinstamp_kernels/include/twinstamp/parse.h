@@ -3,7 +3,8 @@
 //
 // Every read is checked against the captured length; each loop is bounded by it. Nothing is copied:
 // the result is offsets into the frame. Formats: IEEE 802.3/802.1Q, RFC 791, 8200, 4302, 1661, 2516,
-// 3032 (MPLS), 2784/2890 (GRE), 7348 (VXLAN), 8926 (Geneve), draft-foschiano-erspan-03.
+// 3032 (MPLS), 2784/2890 (GRE), 7348 (VXLAN), 8926 (Geneve), draft-foschiano-erspan-03, 3GPP TS 29.281 (GTP-U);
+// IEEE 802.1ah (PBB), VN-Tag, FabricPath and TZSP as Wireshark has them.
 #pragma once
 
 #include "twinstamp/checksum.h"
@@ -15,15 +16,19 @@ constexpr u16 NO_VLAN = 0xFFFFu;
 
 // https://www.tcpdump.org/linktypes.html; DLT_RAW is 12 or 14 in files of some systems.
 enum LinkType : u16 {
+    LINK_NULL = 0,  // a BSD address family in the byte order of the machine that captured
     LINK_ETHERNET = 1,
     LINK_PPP = 9,
     LINK_RAW_BSD = 12,
     LINK_RAW_OPENBSD = 14,
     LINK_PPP_HDLC = 50,
     LINK_RAW = 101,
+    LINK_C_HDLC = 104,
+    LINK_LOOP = 108,  // as LINK_NULL, big-endian
     LINK_SLL = 113,
     LINK_IPV4 = 228,
     LINK_IPV6 = 229,
+    LINK_NFLOG = 239,
     LINK_SLL2 = 276,
 };
 
@@ -38,6 +43,9 @@ enum EtherType : u16 {
     ETHER_MPLS_MULTICAST = 0x8848,
     ETHER_PPPOE = 0x8864,
     ETHER_QINQ = 0x88A8,
+    ETHER_PBB = 0x88E7,
+    ETHER_FABRICPATH = 0x8903,
+    ETHER_VNTAG = 0x8926,
     ETHER_ERSPAN = 0x88BE,
     ETHER_ERSPAN_III = 0x22EB,
 };
@@ -76,12 +84,15 @@ enum class Fragment : u8 { none, first, later };
 
 enum class Layer : u8 { outer, inner };
 
+// What is opened at the link layer, as bits: VN-Tags; label stacks (MPLS); MAC in MAC (PBB, FabricPath).
+enum Opening : u32 { OPEN_NOTHING = 0, OPEN_TAGS = 1, OPEN_LABELS = 2, OPEN_MACS = 4, OPEN_ALL = 7 };
+
 // Whose tunnels are opened at Layer::inner: those between two addresses of these networks. An IPv4 address is
 // the IPv6 one that it maps to. Null or empty: everybody's.
 constexpr u32 MOST_ENDS = 64;
 struct TunnelEnds {
     u32 count;
-    u32 mpls;  // label stacks, which have no addresses, are opened
+    u32 open;  // Opening bits of what has no such addresses
     struct Prefix {
         u64 high, low, mask_high, mask_low;
     } prefix[MOST_ENDS];
@@ -264,15 +275,33 @@ TS_HD bool surely_ip(const u8* frame, u32 caplen, u32 at) {
     return length == left || length + 4 == left || (left <= 46 && length < left);
 }
 
-// What follows ethertype `type` at `at`: tags, PPPoE, MPLS (where wanted), then the network layer.
-TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer layer, Layers& out) {
+// What follows ethertype `type` at `at`: tags, PPPoE, what `open` (Opening bits) asks for, then the network layer.
+TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, u32 open, Layers& out) {
     start_network(out);
-    while (is_tag(type)) {
-        if (caplen < at + 4) return false;
-        if (out.vlan_tags == 0) out.vlan = read_be16(frame + at) & 0x0FFF;
-        if (out.vlan_tags < 255) ++out.vlan_tags;
-        type = read_be16(frame + at + 2);
-        at += 4;
+    // Each turn moves forward in the frame.
+    while (true) {
+        if (is_tag(type)) {
+            if (caplen < at + 4) return false;
+            if (out.vlan == NO_VLAN) out.vlan = read_be16(frame + at) & 0x0FFF;
+            if (out.vlan_tags < 255) ++out.vlan_tags;
+            type = read_be16(frame + at + 2);
+            at += 4;
+        } else if (type == ETHER_VNTAG && (open & OPEN_TAGS) != 0) {
+            if (caplen < at + 6) return false;
+            if (out.vlan_tags < 255) ++out.vlan_tags;
+            type = read_be16(frame + at + 4);
+            at += 6;
+        } else if ((type == ETHER_PBB || type == ETHER_FABRICPATH) && (open & OPEN_MACS) != 0) {
+            out.odd |= out.vlan_tags > MOST_TAGS;
+            at += type == ETHER_PBB ? 4 : 2;
+            if (caplen < at + 14) return false;
+            ++out.tunnels;
+            start_link(out, at, 12);
+            type = read_be16(frame + at + 12);
+            at += 14;
+        } else {
+            break;
+        }
     }
     out.ethertype = type;
     out.link_payload = at;
@@ -299,7 +328,7 @@ TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer 
             return true;
         case ETHER_MPLS:
         case ETHER_MPLS_MULTICAST:
-            if (layer == Layer::outer) return false;
+            if ((open & OPEN_LABELS) == 0) return false;
             while (true) {
                 if (caplen < at + 4) return false;
                 const bool bottom = frame[at + 2] & 1;
@@ -315,17 +344,50 @@ TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, Layer 
     }
 }
 
-TS_HD bool parse_ethernet(const u8* frame, u32 caplen, u32 at, Layer layer, Layers& out) {
+TS_HD bool parse_ethernet(const u8* frame, u32 caplen, u32 at, u32 open, Layers& out) {
     start_link(out, at, 12);
     start_network(out);
     if (caplen < at + 14) return false;
-    return parse_ethertype(frame, caplen, at + 14, read_be16(frame + at + 12), layer, out);
+    return parse_ethertype(frame, caplen, at + 14, read_be16(frame + at + 12), open, out);
+}
+
+// Where the packet in a GTP-U message begins (3GPP TS 29.281, section 5), `at` its header. 0: there is none.
+TS_HD u32 gtp_payload(const u8* frame, u32 end, u32 at) {
+    const u8 flags = frame[at];
+    if ((flags & 0xF0) != 0x30 || frame[at + 1] != 0xFF) return 0;  // version 1, GTP; G-PDU
+    at += 8;
+    if ((flags & 7) != 0) {  // a sequence number, an N-PDU number and the type of an extension header
+        at += 4;
+        if (end < at) return 0;
+        u8 next = (flags & 4) != 0 ? frame[at - 1] : u8{0};
+        while (next != 0) {
+            if (end <= at || frame[at] == 0 || end - at < frame[at] * 4u) return 0;
+            at += frame[at] * 4u;
+            next = frame[at - 1];
+        }
+    }
+    return at < end && (frame[at] >> 4 == 4 || frame[at] >> 4 == 6) ? at : 0;
+}
+
+// Where the Ethernet frame in a TZSP message begins, `at` its header. 0: there is none.
+TS_HD u32 tzsp_payload(const u8* frame, u32 end, u32 at) {
+    if (frame[at] != 1 || frame[at + 1] > 1 || read_be16(frame + at + 2) != 1) return 0;
+    at += 4;
+    while (at < end) {  // tagged fields: 0 is padding, 1 the end
+        const u8 tag = frame[at++];
+        if (tag == 1) return at;
+        if (tag == 0) continue;
+        if (at >= end) return 0;
+        at += 1u + frame[at];
+    }
+    return 0;
 }
 
 // Steps into the tunnel that `out` ends in. False: `out` is not a tunnel and unchanged.
-// `understood` says whether what is inside could be parsed.
-TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
-    if (out.transport == NO_OFFSET || out.fragment != Fragment::none) return false;
+// `understood` says whether what is inside could be parsed. in_fragments: into a first fragment too.
+TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood, bool in_fragments = false) {
+    if (out.transport == NO_OFFSET) return false;
+    if (out.fragment != Fragment::none && !(in_fragments && out.fragment == Fragment::first)) return false;
     if (out.kind != Network::ipv4 && out.kind != Network::ipv6) return false;
     // What lies behind the outer packet's own end is padding, not payload.
     const u32 end = out.network_end;
@@ -357,13 +419,13 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
                        type == ETHER_MPLS_MULTICAST) {
                 ++out.tunnels;
                 start_link(out, NO_OFFSET, 0);
-                understood = parse_ethertype(frame, end, at, type, Layer::inner, out);
+                understood = parse_ethertype(frame, end, at, type, OPEN_ALL, out);
                 return true;
             } else {
                 return false;
             }
             ++out.tunnels;
-            understood = parse_ethernet(frame, end, at, Layer::inner, out);
+            understood = parse_ethernet(frame, end, at, OPEN_ALL, out);
             return true;
         }
         case IP_UDP: {
@@ -374,7 +436,22 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
                 // The I flag; all else is reserved and ignored on receipt (RFC 7348, section 5).
                 if ((frame[at] & 0x08) == 0) return false;
                 ++out.tunnels;
-                understood = parse_ethernet(frame, end, at + 8, Layer::inner, out);
+                understood = parse_ethernet(frame, end, at + 8, OPEN_ALL, out);
+                return true;
+            }
+            if (port == 2152) {  // GTP-U
+                const u32 inside = gtp_payload(frame, end, at);
+                if (inside == 0) return false;
+                ++out.tunnels;
+                start_link(out, NO_OFFSET, 0);
+                understood = parse_ip(frame, end, inside, out);
+                return true;
+            }
+            if (port == 37008) {  // TZSP
+                const u32 inside = tzsp_payload(frame, end, at);
+                if (inside == 0) return false;
+                ++out.tunnels;
+                understood = parse_ethernet(frame, end, inside, OPEN_ALL, out);
                 return true;
             }
             if (port == 6081) {  // Geneve
@@ -383,13 +460,13 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
                 if ((frame[at] >> 6) != 0 || end - at < header) return false;
                 if (type == ETHER_TEB) {
                     ++out.tunnels;
-                    understood = parse_ethernet(frame, end, at + header, Layer::inner, out);
+                    understood = parse_ethernet(frame, end, at + header, OPEN_ALL, out);
                     return true;
                 }
                 if (type == ETHER_IPV4 || type == ETHER_IPV6) {
                     ++out.tunnels;
                     start_link(out, NO_OFFSET, 0);
-                    understood = parse_ethertype(frame, end, at + header, type, Layer::inner, out);
+                    understood = parse_ethertype(frame, end, at + header, type, OPEN_ALL, out);
                     return true;
                 }
             }
@@ -402,13 +479,13 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood) {
 
 // What follows a Linux cooked header. Its protocol field is an ethertype, or one of the kernel's ETH_P_
 // numbers below 0x0600, of which 4 is 802.2 without a length; for some ARPHRD_ types it is neither.
-TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 type, Layer layer,
+TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 type, u32 open,
                         Layers& out) {
     constexpr u16 frad = 770, radiotap = 803, netlink = 824;
     out.ethertype = type;
     out.link_payload = at;
     if (hardware == frad || hardware == radiotap || hardware == netlink) return false;
-    if (type >= 0x0600) return parse_ethertype(frame, caplen, at, type, layer, out);
+    if (type >= 0x0600) return parse_ethertype(frame, caplen, at, type, open, out);
     if (type != 4 || caplen - at < 3) return false;
     out.kind = Network::llc;
     out.network = at;
@@ -416,22 +493,60 @@ TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 t
     return true;
 }
 
-TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out) {
+// The IP packet behind a BSD address family: 2 is IPv4; IPv6 is 24, 28 or 30, and 10 on Linux.
+TS_HD bool parse_family(const u8* frame, u32 caplen, u32 at, u32 family, Layers& out) {
+    out.link_payload = at;
+    if (at >= caplen) return false;
+    if (family == 2) return parse_ipv4(frame, caplen, at, out);
+    const bool ipv6 = family == 24 || family == 28 || family == 30 || family == 10;
+    return ipv6 && parse_ipv6(frame, caplen, at, out);
+}
+
+// What follows a Cisco HDLC header: address, control, ethertype.
+TS_HD bool parse_cisco(const u8* frame, u32 caplen, u32 open, Layers& out) {
+    if (caplen < 4) return false;
+    const u16 type = read_be16(frame + 2);
+    if (type < 0x0600) return false;
+    return parse_ethertype(frame, caplen, 4, type, open, out);
+}
+
+// The packet in a message of Linux' nflog: attributes behind a header of 4 bytes, in the byte order of the machine
+// that captured, which their types tell (there are a few dozen).
+TS_HD bool parse_nflog(const u8* frame, u32 caplen, Layers& out) {
+    if (caplen < 4 || frame[1] != 0) return false;
+    u32 at = 4;
+    while (caplen - at >= 4) {
+        const bool little = frame[at + 3] == 0;
+        const u32 type = little ? frame[at + 2] : frame[at + 3];
+        const u32 length = little ? frame[at] | frame[at + 1] << 8 : read_be16(frame + at);
+        if (length < 4 || length > caplen - at) {
+            // The capture may have been cut within the packet, the last of them.
+            if (type != 9 || length < 4) return false;
+            return parse_family(frame, caplen, at + 4, frame[0], out);
+        }
+        if (type == 9) return parse_family(frame, at + length, at + 4, frame[0], out);
+        at += (length + 3) & ~3u;
+        if (at > caplen) return false;
+    }
+    return false;
+}
+
+TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, u32 open, Layers& out) {
     out.tunnels = 0;
     out.odd = false;
     start_link(out, NO_OFFSET, 0);
     start_network(out);
     switch (linktype) {
         case LINK_ETHERNET:
-            return parse_ethernet(frame, caplen, 0, layer, out);
+            return parse_ethernet(frame, caplen, 0, open, out);
         case LINK_SLL:
             if (caplen < 16) return false;
             start_link(out, 0, 14);
-            return parse_cooked(frame, caplen, 16, read_be16(frame + 2), read_be16(frame + 14), layer, out);
+            return parse_cooked(frame, caplen, 16, read_be16(frame + 2), read_be16(frame + 14), open, out);
         case LINK_SLL2:
             if (caplen < 20) return false;
             start_link(out, 2, 18);
-            return parse_cooked(frame, caplen, 20, read_be16(frame + 8), read_be16(frame), layer, out);
+            return parse_cooked(frame, caplen, 20, read_be16(frame + 8), read_be16(frame), open, out);
         case LINK_RAW:
         case LINK_RAW_BSD:
         case LINK_RAW_OPENBSD:
@@ -439,8 +554,21 @@ TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, La
         case LINK_IPV6:
             out.link_payload = 0;
             return parse_ip(frame, caplen, 0, out);
+        case LINK_NULL:
+        case LINK_LOOP: {
+            if (caplen < 4) return false;
+            const u32 family = read_be32(frame);
+            const u32 other = frame[0] | frame[1] << 8 | frame[2] << 16 | static_cast<u32>(frame[3]) << 24;
+            return parse_family(frame, caplen, 4, family < other ? family : other, out);
+        }
+        case LINK_NFLOG:
+            return parse_nflog(frame, caplen, out);
+        case LINK_C_HDLC:
+            return parse_cisco(frame, caplen, open, out);
         case LINK_PPP:
         case LINK_PPP_HDLC: {
+            if (linktype == LINK_PPP_HDLC && caplen >= 1 && (frame[0] == 0x0F || frame[0] == 0x8F))
+                return parse_cisco(frame, caplen, open, out);
             u32 at = caplen >= 2 && frame[0] == 0xFF && frame[1] == 0x03 ? 2 : 0;
             if (caplen < at + 2) return false;
             const u16 protocol = read_be16(frame + at);
@@ -449,7 +577,7 @@ TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, Layer layer, La
             if (protocol == 0x0281 || protocol == 0x0283)
                 return parse_ethertype(frame, caplen, at,
                                        protocol == 0x0281 ? u16{ETHER_MPLS} : u16{ETHER_MPLS_MULTICAST},
-                                       layer, out);
+                                       open, out);
             return parse_ppp_ip(frame, caplen, at, protocol, out);
         }
         default:
@@ -473,7 +601,7 @@ TS_HD bool is_end(const TunnelEnds& ends, const u8* address, bool ipv4) {
 }
 
 TS_HD bool are_named(const TunnelEnds* ends) {
-    return ends != nullptr && (ends->count != 0 || ends->mpls != 0);
+    return ends != nullptr && (ends->count != 0 || ends->open != 0);
 }
 
 // Whether the packet that `out` ends in may be opened, should it be a tunnel.
@@ -485,22 +613,24 @@ TS_HD bool may_enter(const TunnelEnds* ends, const u8* frame, const Layers& out)
     return is_end(*ends, addresses, ipv4) && is_end(*ends, addresses + (ipv4 ? 4 : 16), ipv4);
 }
 
-// The layer at which the link layer is parsed: at `inner` MPLS is opened there.
-TS_HD Layer link_layer(const TunnelEnds* ends, Layer layer) {
-    return are_named(ends) && ends->mpls == 0 ? Layer::outer : layer;
+// Opening bits of the link layer.
+TS_HD u32 link_opening(const TunnelEnds* ends, Layer layer) {
+    if (layer == Layer::outer) return OPEN_NOTHING;
+    return are_named(ends) ? OPEN_TAGS | ends->open : u32{OPEN_ALL};
 }
 
 }  // namespace detail
 
 // Fills `out` with the frame's outermost or innermost headers. False (kind == Network::none): a header
-// is cut short or not understood, and what was found before it stands in `out`.
+// is cut short or not understood, and what was found before it stands in `out`. in_fragments: goes into a tunnel's
+// first fragment too, whose inner packet goes on in the others.
 TS_HD bool parse_frame(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out,
-                       const TunnelEnds* ends = nullptr) {
-    bool understood = detail::parse_link(frame, caplen, linktype, detail::link_layer(ends, layer), out);
+                       const TunnelEnds* ends = nullptr, bool in_fragments = false) {
+    bool understood = detail::parse_link(frame, caplen, linktype, detail::link_opening(ends, layer), out);
     if (layer == Layer::inner) {
         // Each step moves forward in the frame, so the loop ends.
         while (understood && detail::may_enter(ends, frame, out) &&
-               detail::enter_tunnel(frame, out, understood)) {
+               detail::enter_tunnel(frame, out, understood, in_fragments)) {
         }
     }
     if (!understood) out.kind = Network::none;

@@ -23,7 +23,7 @@ TS_HD bool is_sound(const u8* frame, const Layers& l) {
 // As parse_frame, but nothing is understood (kind == Network::none) that lies behind a header no host takes.
 TS_HD_APART bool parse_sound_frame(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out,
                                    const TunnelEnds* ends = nullptr) {
-    bool understood = detail::parse_link(frame, caplen, linktype, detail::link_layer(ends, layer), out);
+    bool understood = detail::parse_link(frame, caplen, linktype, detail::link_opening(ends, layer), out);
     understood = understood && is_sound(frame, out);
     if (layer == Layer::inner) {
         while (understood && detail::may_enter(ends, frame, out) &&
