@@ -23,7 +23,7 @@ SIM := build/hdl/libtwinstamp_sim.so
 SIM_TRACE := build/hdl/libtwinstamp_sim_trace.so
 TRACED := $(if $(filter 1,$(TRACE)),$(SIM_TRACE))
 
-CXX_FILES := $(shell find host gps gpu_kernels firmware/servo tests/emulation tests/servo hdl/sim -name '*.cpp' -o -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find host gps gpu_kernels firmware/servo firmware/drivers tests/emulation tests/servo hdl/sim -name '*.cpp' -o -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The folders too: a source that is added or taken away makes its folder newer.
 CXX_FOLDERS := $(sort $(dir $(CXX_FILES)))
 KERNEL_EXTENSION := $(wildcard gpu_kernels/twinstamp_kernels/_cpu*.so)

@@ -43,6 +43,7 @@ RESULTS = {
     "CardRing.departures": "memoryview",
     "CardRing.drops": "tuple[int, int, int, int]",
     "StampedSender.departures": "tuple[Any, Any, Any]",
+    "record_read": "bytes | None",
     "tap_write": "tuple[int, int]",
     "tap_read": "tuple[int, int]",
     "CaptureReader.read": f"tuple[{_COLUMNS}, Lease, int, tuple[memoryview, memoryview] | None, bool] | None",

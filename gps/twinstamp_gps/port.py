@@ -37,6 +37,48 @@ class Arrival(NamedTuple):
     reason: str = ""
 
 
+def _opened(address: str, baud: int, timeout_s: float) -> Any:
+    if baud not in BAUD_RATES:
+        raise SettingError(f"a rate of {baud} baud: give one of {', '.join(map(str, BAUD_RATES))}")
+    try:
+        # Two readers would each get half of the bytes: a device is opened for this process alone.
+        exclusive = {} if "://" in address else {"exclusive": True}
+        return serial.serial_for_url(
+            address, baudrate=baud, timeout=timeout_s, write_timeout=2.0, **exclusive
+        )
+    except (ValueError, *_FAILURES) as error:
+        raise ReceiverError(f"receiver {address}: cannot be opened: {_why(error)}") from error
+
+
+class Line:
+    """A receiver's bytes as they come; arguments and errors as of Receiver."""
+
+    def __init__(self, address: str, *, baud: int = 38400) -> None:
+        self.address = address
+        self._port: Any = _opened(address, baud, 0.0)
+
+    def fileno(self) -> int | None:
+        """To wait for bytes by select(2); None where the port has no file."""
+        try:
+            return int(self._port.fileno())
+        except (AttributeError, OSError, ValueError):
+            return None
+
+    def read(self) -> bytes:
+        """What has come; perhaps nothing. ReceiverError when the port closes."""
+        try:
+            return bytes(self._port.read(4096))
+        except _FAILURES as error:
+            raise ReceiverError(f"receiver {self.address}: gone: {_why(error)}") from error
+
+    def close(self) -> None:
+        """Closes the port."""
+        try:
+            self._port.close()
+        except _FAILURES:
+            return  # gone already
+
+
 class Receiver:
     """A receiver on an open port; use it in a ``with`` block.
 
@@ -48,20 +90,11 @@ class Receiver:
     """
 
     def __init__(self, address: str, *, baud: int = 38400) -> None:
-        if baud not in BAUD_RATES:
-            raise SettingError(f"a rate of {baud} baud: give one of {', '.join(map(str, BAUD_RATES))}")
         self.address = address
         self._splitter = StreamSplitter()
         self._last_ns = time.monotonic_ns()
         self._judge = Judge()
-        try:
-            # Two readers would each get half of the bytes: a device is opened for this process alone.
-            exclusive = {} if "://" in address else {"exclusive": True}
-            self._port: Any = serial.serial_for_url(
-                address, baudrate=baud, timeout=_READ_S, write_timeout=2.0, **exclusive
-            )
-        except (ValueError, *_FAILURES) as error:
-            raise ReceiverError(f"receiver {address}: cannot be opened: {_why(error)}") from error
+        self._port: Any = _opened(address, baud, _READ_S)
 
     @property
     def counts(self) -> StreamCounts:

@@ -17,6 +17,7 @@ extern "C" {
 #include "fixed.h"
 }
 #include "card.h"
+#include "course.h"
 #include "noise.h"
 #include "servo.h"
 #include "simulate.h"
@@ -67,6 +68,31 @@ Config values_of(const servo_config& config) {
     return values;
 }
 
+nb::dict dict_of(const servo_output& out) {
+    nb::dict result;
+    result["increment_q72"] = out.increment_q72;
+    result["load_delta_q32"] = out.load_delta_q32;
+    result["slew_amount_q64"] = out.slew_amount_q64;
+    result["slew_step_q64"] = out.slew_step_q64;
+    result["bound_ns"] = out.bound_ns;
+    result["flags"] = out.flags;
+    result["state"] = out.state;
+    result["events"] = out.events;
+    result["offset_ps"] = out.offset_ps;
+    result["innovation_ps"] = out.innovation_ps;
+    result["frequency_ppt"] = out.frequency_ppt;
+    result["ageing_ppt_day"] = out.ageing_ppt_day;
+    result["sigma_ps"] = out.sigma_ps;
+    result["frequency_sigma_ppt"] = out.frequency_sigma_ppt;
+    result["white_ppt"] = out.white_ppt;
+    result["flicker_ppt"] = out.flicker_ppt;
+    result["walk_ppt"] = out.walk_ppt;
+    result["qerr_use"] = out.qerr_use;
+    result["holdover_s"] = out.holdover_s;
+    result["expected_q32"] = out.expected_q32;
+    return result;
+}
+
 class Servo {
   public:
     explicit Servo(const Config& values) {
@@ -89,34 +115,42 @@ class Servo {
                              .reserved = 0};
         servo_output out;
         servo_step(&state_, &in, &out);
-        nb::dict result;
-        result["increment_q72"] = out.increment_q72;
-        result["load_delta_q32"] = out.load_delta_q32;
-        result["slew_amount_q64"] = out.slew_amount_q64;
-        result["slew_step_q64"] = out.slew_step_q64;
-        result["bound_ns"] = out.bound_ns;
-        result["flags"] = out.flags;
-        result["state"] = out.state;
-        result["events"] = out.events;
-        result["offset_ps"] = out.offset_ps;
-        result["innovation_ps"] = out.innovation_ps;
-        result["frequency_ppt"] = out.frequency_ppt;
-        result["ageing_ppt_day"] = out.ageing_ppt_day;
-        result["sigma_ps"] = out.sigma_ps;
-        result["frequency_sigma_ppt"] = out.frequency_sigma_ppt;
-        result["white_ppt"] = out.white_ppt;
-        result["flicker_ppt"] = out.flicker_ppt;
-        result["walk_ppt"] = out.walk_ppt;
-        result["qerr_use"] = out.qerr_use;
-        result["holdover_s"] = out.holdover_s;
-        result["expected_q32"] = out.expected_q32;
-        return result;
+        return dict_of(out);
     }
     nb::bytes state() const { return nb::bytes(reinterpret_cast<const char*>(&state_), sizeof state_); }
 
   private:
     servo_state state_;
 };
+
+constexpr const char* kCounts[RECEIVER_COUNTS] = {
+    "ubx",      "nmea",       "rtcm",      "skipped",  "bad checksum", "no checksum", "cut short",
+    "too long", "bad length", "bad value", "fraction", "time base",    "not valid",   "no room",
+};
+
+nb::dict step_of(gps::Course& course, std::uint64_t now_q32, std::int64_t slew_left_q64) {
+    nb::dict result = dict_of(course.step(now_q32, slew_left_q64));
+    const servo_input& in = course.input();
+    const second& names = course.names();
+    result["pulse"] = (in.flags & SERVO_IN_PULSE) != 0;
+    result["in_flags"] = in.flags;
+    result["pulse_q32"] = in.pulse_q32;
+    result["named_tai_s"] = in.tai_s;
+    result["qerr_ps"] = in.qerr_ps;
+    result["accuracy_ns"] = in.accuracy_ns;
+    result["utc_source"] = names.source;
+    result["utc_offset_s"] = names.published.offset_s;
+    result["leap_s"] = names.published.leap_s;
+    result["leap_tai_s"] = names.published.leap_tai_s;
+    result["utc_until_tai_s"] = names.published.until_s;
+    return result;
+}
+
+nb::dict counts_of(const gps::Course& course) {
+    nb::dict result;
+    for (int i = 0; i < RECEIVER_COUNTS; i++) result[kCounts[i]] = course.heard().counts[i];
+    return result;
+}
 
 gps::OscillatorModel oscillator_of(const std::map<std::string, double>& values) {
     gps::OscillatorModel model;
@@ -224,6 +258,32 @@ NB_MODULE(_servo, m) {
              "tai_s"_a = 0, "qerr_ps"_a = 0, "accuracy_ns"_a = 0, "flags"_a = 0, "other_q32"_a = 0,
              "moves"_a = 0)
         .def("state", &Servo::state);
+    nb::class_<gps::Course>(m, "Course")
+        .def(
+            "__init__",
+            [](gps::Course* self, const Config& values) { new (self) gps::Course(config_of(values)); },
+            "config"_a = Config{})
+        .def("start", &gps::Course::start, "now_q32"_a)
+        .def("edge", &gps::Course::edge, "at_q32"_a)
+        .def(
+            "bytes",
+            [](gps::Course& self, const nb::bytes& data, std::uint64_t now_q32) {
+                self.bytes(reinterpret_cast<const std::uint8_t*>(data.c_str()), data.size(), now_q32);
+            },
+            "data"_a, "now_q32"_a)
+        .def("silence", &gps::Course::silence, "now_q32"_a)
+        .def("until_step_q32", &gps::Course::until_step_q32, "now_q32"_a)
+        .def("moved", &gps::Course::moved, "now_q32"_a)
+        .def("name", &gps::Course::name, "tai_s"_a, "accuracy_ns"_a)
+        .def("accept", &gps::Course::accept)
+        .def("tell", &gps::Course::tell, "offset_s"_a, "until_s"_a)
+        .def("tell_leap", &gps::Course::tell_leap, "change_s"_a, "leap_tai_s"_a)
+        .def("step", &step_of, "now_q32"_a, "slew_left_q64"_a = 0)
+        .def("loaded", &gps::Course::loaded, "delta_q32"_a)
+        .def("counts", &counts_of)
+        .def_prop_ro("cold", &gps::Course::cold)
+        .def_prop_ro("pulses", &gps::Course::pulses)
+        .def_prop_ro("extra_pulses", &gps::Course::extra_pulses);
     nb::class_<gps::Oscillator>(m, "Oscillator")
         .def(
             "__init__",

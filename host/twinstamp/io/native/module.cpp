@@ -6,6 +6,7 @@ namespace nb = nanobind;
 
 namespace twinstamp {
 void bind_card_ring(nb::module_& m);
+void bind_shared_record(nb::module_& m);
 void bind_stamped_sender(nb::module_& m);
 void bind_tap(nb::module_& m);
 void bind_transmit(nb::module_& m);
@@ -23,6 +24,7 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);
     m.doc() = "Twinstamp's compiled record walks: capture files, packet sockets, merging.";
     twinstamp::bind_card_ring(m);
+    twinstamp::bind_shared_record(m);
     twinstamp::bind_stamped_sender(m);
     twinstamp::bind_tap(m);
     twinstamp::bind_transmit(m);
