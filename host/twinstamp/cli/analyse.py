@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from twinstamp.cli.common import (
-    add_tunnel_option,
     add_backend_option,
+    add_tunnel_option,
     deliver,
     refuse_same,
     warner,
