@@ -111,7 +111,10 @@ def frame_classes(
     """Class codes (``window.CLASSES``) of n frames, u8[n], by their outermost or innermost headers."""
     import numpy as np
 
-    return np.asarray(_cpu.frame_classes(data, offset, caplen, port, linktypes, LAYERS[layer], tunnel_ends(tunnels)), np.uint8)
+    return np.asarray(
+        _cpu.frame_classes(data, offset, caplen, port, linktypes, LAYERS[layer], tunnel_ends(tunnels)),
+        np.uint8,
+    )
 
 
 def frames_identified(
@@ -130,4 +133,7 @@ def frames_identified(
     """
     import numpy as np
 
-    return np.asarray(_cpu.frames_identified(data, offset, caplen, port, linktypes, LAYERS[layer], tunnel_ends(tunnels)), np.bool_)
+    return np.asarray(
+        _cpu.frames_identified(data, offset, caplen, port, linktypes, LAYERS[layer], tunnel_ends(tunnels)),
+        np.bool_,
+    )

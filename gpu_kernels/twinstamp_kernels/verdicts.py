@@ -21,9 +21,9 @@ OPENINGS = {"mpls": 2, "mac-in-mac": 4}
 def tunnel_ends(names: Iterable[str]) -> bytes:
     """The tunnels that the layer inner opens: the bytes of a TunnelEnds (twinstamp/parse.h).
 
-    names: addresses or networks ("192.0.2.1", "2001:db8::/32"), between two of which a tunnel runs, and
-    "mpls" (label stacks) or "mac-in-mac" (PBB, FabricPath). None of them: b"", everybody's tunnels are opened. Raises ValueError for what is neither, and for
-    more than 64 networks.
+    names: addresses or networks ("192.0.2.1", "2001:db8::/32"), between two of which a tunnel runs; "mpls"
+    (label stacks) or "mac-in-mac" (PBB, FabricPath). None of them: b"", everybody's tunnels are opened.
+    Raises ValueError for what is neither, and for more than 64 networks.
     """
     names = tuple(names)
     if not names:
@@ -39,7 +39,9 @@ def tunnel_ends(names: Iterable[str]) -> bytes:
         try:
             network = ipaddress.ip_network(name)
         except ValueError as error:
-            raise ValueError(f"tunnel {name!r}: neither an address nor a network nor {' nor '.join(OPENINGS)} ({error})") from error
+            raise ValueError(
+                f"tunnel {name!r}: neither an address nor a network nor {' nor '.join(OPENINGS)} ({error})"
+            ) from error
         address, length = int(network.network_address), network.prefixlen
         if network.version == 4:  # as the IPv6 address that it maps to
             address, length = address | 0xFFFF << 32, length + 96
@@ -72,7 +74,8 @@ else:
     Verdicts.__doc__ = """Per frame, as buffers that NumPy takes without a copy:
 
     keep u8[n]: 0 where the frame is a duplicate, else 1. type u8[n]: of the match (PROFILES), 0: none; a
-    frame that a class policy keeps, or a guard lets go on, has a type and keep = 1. distance u32[n]: frames back to the matched
+    frame that a class policy keeps, or a guard lets go on, has a type and keep = 1. distance u32[n]: frames
+    back to the matched
     frame. delay_ns i64[n]: its stamp's distance, negative where stamps run backwards.
     """
     Digests = namedtuple("Digests", "key second two tags frame_class", defaults=(None, None, None, None))
@@ -82,7 +85,8 @@ else:
     only): a second key, which counts where two is set; frames are copies where either is equal.
     tags u32[n, 4] (all profiles but exact): of copies, tag p - 1 is equal where they are copies under the
     narrower profile p too, which tells a verdict's type; the last holds the TTL or hop limit in its low byte
-    and the number of tunnels above, for the guards (0: none). frame_class u8[n] (windows with ``keep``): codes
+    and the number of tunnels above, for the guards (0: none). frame_class u8[n] (windows with ``keep``):
+    codes
     (CLASSES).
 
     None: a column that the profile does not have. All keys of one stream are computed under one secret.

@@ -18,7 +18,17 @@ from twinstamp_kernels.verdicts import (
     tunnel_ends,
 )
 
-__all__ = ["BACKENDS", "CLASSES", "GUARD_NAMES", "LAYERS", "MAX_WINDOW", "PROFILES", "Digests", "Verdicts", "Window"]
+__all__ = [
+    "BACKENDS",
+    "CLASSES",
+    "GUARD_NAMES",
+    "LAYERS",
+    "MAX_WINDOW",
+    "PROFILES",
+    "Digests",
+    "Verdicts",
+    "Window",
+]
 
 MAX_WINDOW = 1_000_000
 BACKENDS = ("cpu", "gpu", "auto")
@@ -41,7 +51,8 @@ class Window:
     limit: frames a time window holds at most. ignore_bytes: first bytes left out of the key (exact only).
     keep: codes of frame classes that are never judged duplicates.
     guard: "ttl" lets a copy go on whose TTL or hop limit is greater than that of the frame it repeats.
-    tunnels (layer inner): the ends of the tunnels that are opened (verdicts.tunnel_ends); where none is named all
+    tunnels (layer inner): the ends of the tunnels that are opened (verdicts.tunnel_ends); where none is
+    named all
     are, and a copy in fewer tunnels than the frame it repeats goes on.
     workers: threads, any number gives the
     same verdicts. seed: 32 secret bytes of the key hash, random by default.
@@ -222,7 +233,8 @@ class Window:
             self._switch.close()
 
     def statistics(self) -> dict[str, Any]:
-        """Sums since the start: frames, bytes, by_type (distance, delay quantiles), kept, guarded (ttl, tunnel:
+        """Sums since the start: frames, bytes, by_type (distance, delay quantiles), kept, guarded (ttl,
+        tunnel:
         frames and bytes that a guard let go on), limit, memory."""
         statistics: dict[str, Any] = self._window.statistics()
         return statistics

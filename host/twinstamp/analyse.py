@@ -44,8 +44,10 @@ class Repeats:
     """Every frame of a feed that repeats an earlier one, as arrays of n entries.
 
     frame u64: number of the frame, from 0. type u8: PROFILES code. class_code u8: CLASSES code.
-    identified bool: see ``is_identified`` in twinstamp/frame_class.h. guarded bool: a guard of the window would
-    let it go on (its TTL or hop limit rises; or, inner, the copy before it is in more tunnels). distance i64: frames back to the
+    identified bool: see ``is_identified`` in twinstamp/frame_class.h. guarded bool: a guard of the window
+    would
+    let it go on (its TTL or hop limit rises; or, inner, the copy before it is in more tunnels). distance
+    i64: frames back to the
     nearest copy. delay_ns i64: since that copy, negative where stamps run backwards. fate u8: NETWORK,
     BY_CLASS, LATE or ANONYMOUS.
     """
@@ -106,7 +108,8 @@ def read_repeats(
 ) -> tuple[Repeats, dict[str, Any]]:
     """Reads a capture and finds its repeats.
 
-    reach: frames to look back, at most 1,000,000. tunnels, backend, device, warn: see twinstamp.dedup.Deduplicator.
+    reach: frames to look back, at most 1,000,000. tunnels, backend, device, warn: see
+    twinstamp.dedup.Deduplicator.
     Memory grows by 28 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
     truncated (None, or where the capture was cut), damage (None, or the InputError that ended the capture).
     Raises InputError, ConfigError.
@@ -168,7 +171,8 @@ def recommend(repeats: Repeats, recall: float) -> dict[str, Any] | None:
 
     The time comes first: the delay that the wanted share of duplicates keeps to; then the count that
     reaches as many of those as needed. Both are rounded up to two digits (at least 1 µs), and what the
-    rounded window catches and costs is counted, and how many of its catch a guard would let go on. None where the network made no duplicates.
+    rounded window catches and costs is counted, and how many of its catch a guard would let go on. None
+    where the network made no duplicates.
     """
     if not 0 < recall <= 1:
         raise ConfigError(

@@ -156,7 +156,9 @@ class Deduplicator:
             names[code]: {"frames": frames, "bytes": size} for code, (frames, size) in raw["kept"].items()
         }
         raw["guarded"] = {
-            name: {"frames": frames, "bytes": size} for name, (frames, size) in raw["guarded"].items() if frames
+            name: {"frames": frames, "bytes": size}
+            for name, (frames, size) in raw["guarded"].items()
+            if frames
         }
         return raw
 

@@ -152,7 +152,8 @@ def flows_over_rules(
 
 
 def set_checksums(frames: npt.NDArray[np.uint8]) -> None:
-    """Fills in the checksums (RFC 1071) of n Ethernet frames, u8[n, size], that hold IPv4 without options and behind
+    """Fills in the checksums (RFC 1071) of n Ethernet frames, u8[n, size], that hold IPv4 without options
+    and behind
     it TCP, UDP, ICMP or what has none; the lengths are right already."""
 
     def ones(part: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:

@@ -167,7 +167,9 @@ class FakeDeviceWindow:
             if kind and keep and not (self._keep and classes[i] in self._keep):
                 both = [*np.reshape(before, (-1, 4))[:, 3], *np.reshape(tags, (-1, 4))[:, 3]]
                 mine, other = (int(both[len(both) - len(caplen) + i - back]) for back in (0, distance))
-                assert self._guard & 1 and mine & 0xFF > other & 0xFF or self._guard & 2 and mine >> 8 < other >> 8
+                assert (self._guard & 1 and mine & 0xFF > other & 0xFF) or (
+                    self._guard & 2 and mine >> 8 < other >> 8
+                )
                 which = int(bool(self._guard & 2) and mine >> 8 < other >> 8)
                 counts.guarded_frames[which] += np.uint64(1)
                 counts.guarded_bytes[which] += np.uint64(caplen[i])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A decoy in front of the packet it is to hide, through the commands and the appliance.
 
-What each profile is said to hide stands in docs/duplicates.md; tests/kernels/test_evasion.py has every row of it.
+What each profile is said to hide stands in docs/duplicates.md; tests/kernels/test_evasion.py has every row
+of it.
 tshark, an inspector that nobody here wrote, must still find the request.
 """
 
@@ -36,7 +37,9 @@ def ether(inside: IP) -> Ether:
 
 
 def tunnelled() -> Ether:
-    return ether(IP(src="198.51.100.7", dst="203.0.113.1", ttl=1) / UDP(dport=8472) / VXLAN(flags=8) / ether(packet()))
+    return ether(
+        IP(src="198.51.100.7", dst="203.0.113.1", ttl=1) / UDP(dport=8472) / VXLAN(flags=8) / ether(packet())
+    )
 
 
 def pcap(path: Path, frames: list[Ether], step_us: int = 1000) -> Path:
@@ -141,7 +144,9 @@ def appliance(tmp_path: Path, lines: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("lines", "ttls"), [("", [1, 64]), ('guard = "none"', [1]), ('guard = "ttl"', [1, 64])])
+@pytest.mark.parametrize(
+    ("lines", "ttls"), [("", [1, 64]), ('guard = "none"', [1]), ('guard = "ttl"', [1, 64])]
+)
 def test_the_appliance_guards_by_default(lines: str, ttls: list[int], tmp_path: Path) -> None:
     pcap(tmp_path / "in.pcap", [ether(packet(ttl=t)) for t in (1, 64, 63)])
     with Appliance(load_appliance(appliance(tmp_path, lines))) as running:
@@ -179,7 +184,9 @@ def test_wrong_options_are_named(lines: str, words: str, tmp_path: Path) -> None
 def test_analyse_says_what_the_guard_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     obeys, breaks = [], []
     for i in range(50):
-        first, second = (ether(IP(src="10.0.0.1", dst="192.0.2.9", id=i + 1, ttl=t) / GRE()) for t in (64, 63))
+        first, second = (
+            ether(IP(src="10.0.0.1", dst="192.0.2.9", id=i + 1, ttl=t) / GRE()) for t in (64, 63)
+        )
         obeys += [first, second]
         breaks += [first, second] if i % 5 else [second.copy(), first.copy()]
     for name, frames, guarded in (("obeys", obeys, 0), ("breaks", breaks, 10)):

@@ -199,7 +199,11 @@ def view_link(b: bytes, linktype: int, layer: str) -> View | None:
     if linktype == 276 and len(b) >= 20:
         return view_cooked(b[20:], "sll2", b[2:20], u16(b, 8), u16(b, 0), layer)
     if linktype in (0, 108):
-        return view_family(b[4:], min(int.from_bytes(b[:4], e) for e in ("big", "little"))) if len(b) >= 4 else None
+        return (
+            view_family(b[4:], min(int.from_bytes(b[:4], e) for e in ("big", "little")))
+            if len(b) >= 4
+            else None
+        )
     if linktype == 239:
         return view_nflog(b)
     if linktype == 104 or (linktype == 50 and b[:1] in (b"\x0f", b"\x8f")):

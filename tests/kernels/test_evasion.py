@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decoy first, the packet it is to hide 1 ms later: what an outsider can hide under each profile, and what not.
+"""A decoy first, the packet it is to hide 1 ms later: what an outsider can hide under each profile, and
+what not.
 
 The table that these tests hold is docs/duplicates.md, "What an outsider can hide". Which frames no host takes
-is the RFCs' word: 791 and 1812 (header checksum), 1812 and 8200 (TTL, hop limit 0), 2516 (PPPoE), 1071 (sums).
+is the RFCs' word: 791 and 1812 (header checksum), 1812 and 8200 (TTL, hop limit 0), 2516 (PPPoE), 1071
+(sums).
 """
 
 from __future__ import annotations
@@ -125,7 +127,8 @@ def around(inside: Packet) -> dict[str, bytes]:
 
 
 REAL_OPTIONS = ether(IP(bytes(packet(options=[IPOption_Router_Alert()]))))
-# What hosts do take, or routers carry: the decoy, the frame it hides, and the profiles under which it does. With the
+# What hosts do take, or routers carry: the decoy, the frame it hides, and the profiles under which it does.
+# With the
 # guard a row with a mark hides nothing.
 MAY_HIDE = {
     "nothing": (REAL, REAL, "exact vlan routing nat", False),
@@ -180,7 +183,9 @@ def test_what_no_host_takes_hides_nothing_in_a_tunnel(name: str) -> None:
 
 def test_a_tunnel_no_host_takes_is_not_opened() -> None:
     inside = Raw(ether(packet()))
-    sound, other = (ether(IP(src="192.0.2.1", dst=d) / GRE(proto=0x6558) / inside) for d in ("1.1.1.1", "2.2.2.2"))
+    sound, other = (
+        ether(IP(src="192.0.2.1", dst=d) / GRE(proto=0x6558) / inside) for d in ("1.1.1.1", "2.2.2.2")
+    )
     assert hides(sound, other, profile="routing", layer="inner")
     assert not hides(flipped(sound, 24), other, profile="routing", layer="inner")
 
@@ -200,7 +205,11 @@ def test_sound_frames_are_still_copies(copy: str) -> None:
 
 def transports(version: int) -> dict[str, tuple[Packet, int]]:
     """Packets, and where in layer 4 their checksum stands."""
-    ip = IP(src="10.0.0.1", dst="192.0.2.9", id=7) if version == 4 else IPv6(src="2001:db8::1", dst="2001:db8::9")
+    ip = (
+        IP(src="10.0.0.1", dst="192.0.2.9", id=7)
+        if version == 4
+        else IPv6(src="2001:db8::1", dst="2001:db8::9")
+    )
     data = Raw(bytes(range(33)))
     echo = ICMP(type=8, id=9) if version == 4 else ICMPv6EchoRequest(id=9, data=bytes(range(33)))
     return {
@@ -244,7 +253,9 @@ def test_translated_packets_are_still_copies_under_nat(name: str, version: int) 
 
 def test_a_first_fragment_is_compared_as_under_routing() -> None:
     """Its checksum cannot be told; a decoy of it would keep the datagram from being put together."""
-    first = IP(src="10.0.0.1", dst="192.0.2.9", id=7, flags="MF") / UDP(sport=1, dport=2, chksum=7) / bytes(64)
+    first = (
+        IP(src="10.0.0.1", dst="192.0.2.9", id=7, flags="MF") / UDP(sport=1, dport=2, chksum=7) / bytes(64)
+    )
     real = ether(first)
     assert hides(real, ether(IP(bytes(first).replace(b"\x40\x11", b"\x3f\x11", 1))), profile="exact") is False
     first.src = "10.0.0.2"
@@ -305,7 +316,9 @@ def test_the_guard_lets_a_rising_ttl_go_on(version: int, profile: str) -> None:
     # The decoy, the real one, its copies behind a router; the decoy again, which falls; the real one again.
     assert keep == [1, 1, 0, 0, 0, 1]
     assert counts["guarded"] == {"ttl": (2, 2 * len(frames[0])), "tunnel": (0, 0)}
-    assert counts["by_type"][3]["frames"] + counts["by_type"][2]["frames"] + counts["by_type"][1]["frames"] == 3
+    assert (
+        counts["by_type"][3]["frames"] + counts["by_type"][2]["frames"] + counts["by_type"][1]["frames"] == 3
+    )
     keep, counts = judged(frames, profile=profile, guard="none")
     assert keep == [1, 0, 0, 0, 0, 0]
     assert counts["guarded"]["ttl"] == (0, 0)

@@ -251,7 +251,13 @@ def udp(
     payload: bytes, *, ident: int = 0, ttl: int = 64, src: bytes = b"\x0a\0\0\1", sport: int = 1000
 ) -> bytes:
     head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), ident, 0, ttl, 17, 0, src, b"\x0a\0\0\2")
-    return bytes(12) + b"\x08\0" + summed(head) + struct.pack(">HHHH", sport, 2000, 8 + len(payload), 0) + payload
+    return (
+        bytes(12)
+        + b"\x08\0"
+        + summed(head)
+        + struct.pack(">HHHH", sport, 2000, 8 + len(payload), 0)
+        + payload
+    )
 
 
 def test_nat_wants_something_that_separates() -> None:

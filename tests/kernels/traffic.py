@@ -31,7 +31,8 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 
 LINKTYPES = {
-    "eth": 1, "sll": 113, "sll2": 276, "raw": 101, "ppp": 9, "null": 0, "loop": 108, "cisco": 104, "nflog": 239
+    "eth": 1, "sll": 113, "sll2": 276, "raw": 101, "ppp": 9, "null": 0, "loop": 108, "cisco": 104,
+    "nflog": 239,
 }  # fmt: skip
 EXACT, VLAN, ROUTING, NAT, NEVER = 1, 2, 3, 4, 5
 ETHERNET_TUNNELS = (
@@ -74,7 +75,9 @@ def make_ip(rng: random.Random) -> dict[str, Any]:
 
 
 def make_spec(rng: random.Random) -> dict[str, Any]:
-    link = rng.choice(["eth"] * 6 + ["sll", "sll2", "raw", "ppp", rng.choice(["null", "loop", "cisco", "nflog"])])
+    link = rng.choice(
+        ["eth"] * 6 + ["sll", "sll2", "raw", "ppp", rng.choice(["null", "loop", "cisco", "nflog"])]
+    )
     tunnels = rng.choices([0, 1, 2], [5, 4, 1])[0]
     return {
         "link": link,
@@ -257,7 +260,12 @@ def build(spec: dict[str, Any]) -> bytes:
         elif kind == "geneve-ip":
             carried = UDP(dport=6081, **udp) / GENEVE(vni=t["vni"], proto=ether) / inside
         elif kind == "tzsp":
-            head = TZSP(type=0, encapsulated_protocol=1) / TZSPTagRawRSSIByte(raw_rssi=7) / TZSPTagPadding() / TZSPTagEnd()
+            head = (
+                TZSP(type=0, encapsulated_protocol=1)
+                / TZSPTagRawRSSIByte(raw_rssi=7)
+                / TZSPTagPadding()
+                / TZSPTagEnd()
+            )
             carried = UDP(dport=37008, **udp) / Raw(bytes(head)) / inside
         elif kind in ("gtpu", "gtpu-extended"):
             gtp = GTP_U_Header(teid=t["vni"], gtp_type=255, length=len(bytes(inside)))

@@ -30,7 +30,8 @@ class RawStatistics:
     distance_max; delay_max in ns, of delays that are not negative. u64[TYPES, BINS]: distance_bins,
     delay_bins in ns, again without negative delays. By class code (CLASSES), u64[CLASSES]: kept_frames and
     kept_bytes,
-    matches that a class policy kept; they count nowhere else but in frames and bytes. By guard (verdicts.GUARDS,
+    matches that a class policy kept; they count nowhere else but in frames and bytes. By guard
+    (verdicts.GUARDS,
     in their order), u64[GUARDS]: guarded_frames and guarded_bytes, matches that a guard let go on, likewise.
     """
 

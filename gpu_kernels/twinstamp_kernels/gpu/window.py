@@ -57,7 +57,8 @@ class DeviceWindow:
 
     hash_key: bytes of a HashKey (hashkey.expand). profile, layer: names as for window.Window; count: N of
     the count window, None: none; time_ns: T of the time window, None: none; limit: frames a time window
-    holds at most; keep: class codes never judged; guard: bits (verdicts.GUARDS); ends: tunnels opened (verdicts.tunnel_ends), none: all. chunk: frames the device takes at once; verdicts do not
+    holds at most; keep: class codes never judged; guard: bits (verdicts.GUARDS); ends: tunnels opened
+    (verdicts.tunnel_ends), none: all. chunk: frames the device takes at once; verdicts do not
     depend on it.
 
     Raises DeviceFailure where the device fails, at any point. A batch whose process() raised was not

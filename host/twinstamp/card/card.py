@@ -742,7 +742,8 @@ class Card:
         For a Window of the profile of ``set_duplicates`` (exact where none was set), layer outer. Keys are
         of 64 bits, so they go together with those of other batches of this card under the same digest key
         only, not with ``Window.digests``. Two frames that differ have equal keys with a probability of at
-        most 2^-63. A verdict's type is the profile: the card does not tell narrower ones, and a guard has nothing to compare. Kept runts, which
+        most 2^-63. A verdict's type is the profile: the card does not tell narrower ones, and a guard has
+        nothing to compare. Kept runts, which
         have no digest, are nobody's copies.
         """
         from twinstamp_kernels.verdicts import TAGS, Digests

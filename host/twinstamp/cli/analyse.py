@@ -146,7 +146,8 @@ def _guard(guarded: int, caught: int, inner: bool) -> str:
     if not guarded:
         return f"The guard against decoys costs nothing here: there is no copy whose {rises}."
     return (
-        f"The guard against decoys would let go on {guarded:,} of these duplicates ({100 * guarded / caught:.2f} %): "
+        f"The guard against decoys would let go on {guarded:,} of these duplicates "
+        f"({100 * guarded / caught:.2f} %): "
         f"copies whose {rises}. If the feed's mirrors make them (behind a router first), turn it off: "
         'guard = "none".'
     )
