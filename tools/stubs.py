@@ -73,6 +73,7 @@ RESULTS = {
     "PROFILES": "dict[str, int]",
     "LAYERS": "dict[str, int]",
     "CLASSES": "dict[str, int]",
+    "GUARDS": "dict[str, int]",
 }
 
 

@@ -232,7 +232,7 @@ LAYERS: dict[str, int]
 
 CLASSES: dict[str, int]
 
-GUARDS: dict
+GUARDS: dict[str, int]
 
 TAGS: int
 

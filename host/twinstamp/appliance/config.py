@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from twinstamp_kernels.window import BACKENDS, CLASSES, GUARD_NAMES, LAYERS, MAX_WINDOW, PROFILES, tunnel_ends
+from twinstamp_kernels.verdicts import tunnel_ends
+from twinstamp_kernels.window import BACKENDS, CLASSES, GUARD_NAMES, LAYERS, MAX_WINDOW, PROFILES
 
 from twinstamp.appliance.stages import load_stage
 from twinstamp.balance import Classifier, FragmentLimits, Group, Secret, Server
