@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from twinstamp.appliance import Appliance, load_appliance
 from twinstamp.appliance.control import Control, ask
+from twinstamp.appliance.events import Events
 from twinstamp.cli import main
 from twinstamp.errors import ConfigError, DeviceError, TwinstampError
 
@@ -217,3 +218,36 @@ def test_status_without_an_appliance(tmp_path, capsys):
     path.write_text(path.read_text().replace("[appliance]", '[appliance]\ncontrol = "c.sock"'))
     assert main(["status", str(path)]) == 1
     assert "no appliance answers there" in capsys.readouterr().err
+
+
+def test_what_comes_when_the_run_has_ended_is_refused_at_once(tmp_path):
+    write_pcap(tmp_path / "feed.pcap", conversation(2, 2))
+    running = Appliance(load_appliance(appliance(tmp_path, files=["feed.pcap"])))
+    outcome: list[str] = []
+
+    def ask_it() -> None:
+        try:
+            running._in_loop(lambda: outcome.append("done"))
+        except TwinstampError as error:
+            outcome.append(str(error))
+
+    running.run()
+    began = time.monotonic()
+    asking = threading.Thread(target=ask_it)
+    asking.start()
+    asking.join(10)
+    assert outcome == ["the run has ended; nothing is changed"] and time.monotonic() - began < 1
+
+
+def test_events_of_a_year_fit_into_memory():
+    events = Events()
+    for k in range(5000):
+        events.append(str(k))
+    assert len(events) == 2000 and events.left_out == 3000
+    told = events.told()
+    assert told[:1000] == [str(k) for k in range(1000)]
+    assert told[1000] == "3000 events are left out here"
+    assert told[1001:] == [str(k) for k in range(4000, 5000)]
+    few = Events()
+    few.append("one")
+    assert few.told() == ["one"]

@@ -261,17 +261,22 @@ def test_congested_interfaces_hold_a_batch_up_once(net):
     for k in range(8):
         ip("link", "set", "dev", f"ob{k}", "down")
     batch = FrameBatch.from_frames([frame for _, frame in conversation(20, 1)])
-    budget.refill()
-    budget.turns(8)
-    began = time.monotonic()
-    sent = [output.send(batch, np.arange(20, dtype=np.uint32), None) for output in outputs]
-    took_s = time.monotonic() - began
+    took_s, waited_ns = [], []
+    for _ in range(10):  # the machine has other things to do: the best of ten
+        spent.clear()
+        budget.refill()
+        budget.turns(8)
+        began = time.monotonic()
+        sent = [output.send(batch, np.arange(20, dtype=np.uint32), None) for output in outputs]
+        took_s.append(time.monotonic() - began)
+        waited_ns.append(sum(spent))
+        assert all(part.frames + part.failed_frames == 20 for part in sent)
+        assert sum(part.failed_frames for part in sent) > 0
     for output in outputs:
         output.close()
-    assert all(part.frames + part.failed_frames == 20 for part in sent)
-    assert sum(part.failed_frames for part in sent) > 0
-    assert 1_000_000 < sum(spent) < 6_000_000, "each sleep ends a little late"
-    assert took_s < 0.012
+    assert min(waited_ns) > 1_000_000
+    assert min(waited_ns) < 4_000_000, "each sleep ends a little late"
+    assert min(took_s) < 0.008
 
 
 def test_a_fifo_without_a_reader_is_an_error_that_says_so(net, tmp_path, capfd):

@@ -192,7 +192,7 @@ class Control:
             return {"ok": False, "error": str(error) or type(error).__name__}
 
     def _drop(self, connection: socket.socket) -> None:
-        del self._clients[connection]
+        self._clients.pop(connection, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection)
         connection.close()

@@ -109,7 +109,7 @@ def take_snapshot(pipeline: Pipeline, sources: Sequence[Source], *, started_s: f
         sources={name: source.counters() for name, source in found.items()},
         hub=None if pipeline.hub is None else pipeline.hub.as_dict(),
         stages={} if pipeline.hub is None else _stages(pipeline.hub),
-        events=len(pipeline.events),
+        events=len(pipeline.events) + pipeline.events.left_out,
     )
 
 
@@ -162,5 +162,5 @@ def make_report(
         "rules": pipeline.classifier.table_bytes,
         "servers": sum(server.memory_bytes for server in (*pipeline.servers, *pipeline.retired)),
     }
-    report["events"] = list(pipeline.events)
+    report["events"] = pipeline.events.told()
     return report

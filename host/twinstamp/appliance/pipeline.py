@@ -12,6 +12,7 @@ import numpy.typing as npt
 from twinstamp_kernels._cpu import Histogram
 
 from twinstamp import balance
+from twinstamp.appliance.events import Events
 from twinstamp.appliance.hub import Hub, Reader
 from twinstamp.appliance.outputs import FileOutput, InterfaceOutput, QueuedOutput, RetryBudget, Sent
 from twinstamp.balance import Classifier
@@ -100,7 +101,7 @@ class Pipeline:
         classifier: Classifier,
         outputs: Mapping[str, Output],
         clock_ns: Any = None,
-        events: list[str] | None = None,
+        events: Events | None = None,
         hub: Hub | None = None,
         budget: RetryBudget | None = None,
     ) -> None:
@@ -113,7 +114,7 @@ class Pipeline:
         self.added_delay = Histogram()
         self._action = action
         self._clock_ns = clock_ns
-        self.events = [] if events is None else events
+        self.events = Events() if events is None else events
         self._frames = 0
         self._held_tags: dict[int, int] = {}
         self.rule_hits = np.zeros(len(classifier.rules) + 1, np.int64)  # [-1]: no rule matched

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from functools import partial
 from queue import SimpleQueue
@@ -24,6 +24,7 @@ from twinstamp.appliance.config import (
 )
 from twinstamp.appliance.control import Control
 from twinstamp.appliance.counters import Snapshot, make_report, take_snapshot
+from twinstamp.appliance.events import Events
 from twinstamp.appliance.hub import MIB_PER_READER, Hub, Reader
 from twinstamp.appliance.outputs import FileOutput, FileSink, InterfaceOutput, QueuedOutput, RetryBudget
 from twinstamp.appliance.pipeline import Output, Pipeline
@@ -65,11 +66,12 @@ class Appliance:
         self.config = config
         self._stop = False  # set by signal handlers: a lock of an Event could be held by the handler below
         self._stack = ExitStack()
-        self.events: list[str] = []
+        self.events = Events()
         self._lost: DeviceError | None = None  # a source that broke
         self._started_s = time.monotonic()
         self._requests: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._reloads = 0
+        self._over = False  # nobody looks after requests any more
         self._locked = (0, 0)  # device and number of the file that is locked
         try:
             self._open()
@@ -289,7 +291,8 @@ class Appliance:
             self._control.start()
         # Whatever ends it, what was taken is delivered, all is closed, and a report tells.
         steps: tuple[Callable[[], None], ...] = (
-            partial(self._take_all, progress), self._take_rest, self.pipeline.finish, self.pipeline.close,
+            partial(self._take_all, progress), self._refuse_requests, self._take_rest, self.pipeline.finish,
+            self.pipeline.close,
         )  # fmt: skip
         for step in steps:
             try:
@@ -300,7 +303,8 @@ class Appliance:
                     self.events.append(f"the run has ended early: {error}")
         self._tell_of_stages()
         for source in by_name(self._sources).values():
-            self.events += source.remarks
+            for remark in source.remarks:
+                self.events.append(remark)
         report = self.report()
         unwritten: ConfigError | None = None
         try:
@@ -379,12 +383,22 @@ class Appliance:
                 except BaseException as error:
                     future.set_exception(error)
 
+    def _refuse_requests(self) -> None:
+        """The loop has ended: nobody waits for it any more."""
+        self._over = True
+        while not self._requests.empty():
+            self._requests.get()[1].cancel()
+
     def _in_loop(self, call: Callable[[], Any]) -> Any:
         """Runs call() in the loop's thread, between two batches, and returns what it returns."""
         future: Future[Any] = Future()
         self._requests.put((call, future))
+        if self._over:
+            future.cancel()
         try:
             return future.result(_REQUEST_S)
+        except CancelledError:
+            raise OverloadError("the run has ended; nothing is changed") from None
         except TimeoutError:
             if future.cancel():
                 raise OverloadError(
