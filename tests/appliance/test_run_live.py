@@ -23,6 +23,7 @@ from tests.io_live.conftest import ip, net, netns
 
 __all__ = ["net", "netns"]
 pytestmark = pytest.mark.root
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
 
 class Running:
@@ -179,7 +180,7 @@ def test_files_of_a_live_run_hold_what_those_of_a_capture_hold(net, tmp_path, ac
     for flow in range(20):
         ports = UDP(sport=1000 + flow, dport=53)
         whole = IP(src="10.0.0.1", dst="10.9.9.9", id=flow + 1) / ports / bytes(3000)
-        parts = [bytes(Ether(src="02:00:00:00:00:01") / part) for part in whole.fragment(1000)]
+        parts = [bytes(Ether(src=MACS[0], dst=MACS[1]) / part) for part in whole.fragment(1000)]
         feed += parts[1:] + parts[:1]
     feed = [frame for k, frame in enumerate(feed) for _ in range(1 + k % 2)]
     write_pcap(tmp_path / "feed.pcap", [(10**18 + 100_000 * k, frame) for k, frame in enumerate(feed)])
@@ -191,13 +192,14 @@ def test_files_of_a_live_run_hold_what_those_of_a_capture_hold(net, tmp_path, ac
             for k in range(3)
         ]
 
-    running = Running(document(servers, sources, profile="exact", action=action), tmp_path)
+    inputs = document(servers, sources, profile="exact", action=action)
+    inputs["balance"]["fragment_hold"] = "10s"  # the sender may be held up between two of them
+    running = Running(inputs, tmp_path)
     send("va", feed, 0.002)
     until(lambda: running.appliance.pipeline.ledger.received.frames == len(feed))
     live = running.stop()
     by_interface = shares()
-    inputs = {**document(servers, (), profile="exact", action=action), "source": [{"file": "feed.pcap"}]}
-    with Appliance(parse_appliance(inputs, tmp_path)) as straight:
+    with Appliance(parse_appliance({**inputs, "source": [{"file": "feed.pcap"}]}, tmp_path)) as straight:
         report = straight.run()
     assert by_interface == shares()
     assert all(by_interface), "every server has its share"
