@@ -103,6 +103,7 @@ def test_clients_that_misbehave_hold_nobody_up(control):
             lazy.send(b'{"command": "big"}\n')
     except (BlockingIOError, BrokenPipeError, ConnectionResetError):
         pass
+    assert ask(control.path, "status", timeout_s=5)["n"] == 1
     gone = socket.socket(socket.AF_UNIX)
     gone.connect(str(control.path))
     gone.send(b'{"command": "sta')
