@@ -164,7 +164,8 @@ def test_a_fifo_whose_reader_stalls_costs_its_own_server_only(net, tmp_path):
     assert report["ledger"]["received"]["frames"] == 4 * len(frames)
     assert report["ledger"]["dropped_before_received"] == 0
     assert any("does not read" in event for event in report["events"])
-    assert report["added_delay_ns"]["max"] < 200_000_000, "the stall held the forwarding up"
+    # A fifth of the frames would have waited for the stall's end, 250 ms, if the forwarding had.
+    assert report["added_delay_ns"]["p90"] < 100_000_000
     assert report["servers"]["s1"]["alive"] is False
     with open_capture(tmp_path / "s0.pcapng") as written:
         assert sum(len(batch) for batch in written) == report["servers"]["s0"]["frames"] > 2 * len(frames)
