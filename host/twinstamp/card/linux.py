@@ -20,11 +20,13 @@ from twinstamp.frames import FLAG_KERNEL_STAMP, LINKTYPE_ETHERNET, ClockState, F
 from twinstamp.io.live import LinkStatistics, LiveSource, check_interface, device_error
 from twinstamp.io.merge import Merge
 from twinstamp.leap import UtcOffset, leap_seconds
+from twinstamp.phc.follow import PublishedClock
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from twinstamp.card.linux_trains import LinuxPort
+    from twinstamp.phc.record import ClockRecord
 
 NOW = np.iinfo(np.int64).min  # a launch time: at once
 _BLOCK_MS = 8  # a reader may pause for 4 s at low rates; frames come that much later
@@ -72,10 +74,14 @@ class LinuxCard:
     the wire, as measured by whoever gives it; None: unknown, and then no batch has a bound. Others: as in
     LiveSource.
 
-    Batches are in UTC. ``batch.clock``: source "nic" or "kernel"; locked: the kernel's clock is
-    synchronised; bound_ns: the clock daemon's bound, plus stamp_bound_ns, plus the uncertainty of the
-    comparison of the NIC's clock with it; -1 where a term is unknown; epoch: +1 at each step of the clock.
-    With stamps of the NIC, frames that it did not stamp have the kernel's and FLAG_KERNEL_STAMP.
+    Batches are in UTC. Where `twinstamp clock discipline` keeps the NIC's clock (docs/nic-clock.md),
+    ``batch.clock`` is what it publishes: source "nic", state, locked, epoch; bound_ns: its bound, plus the
+    grid of the NIC's stamps, plus stamp_bound_ns where that is known: at the place where the NIC stamps. Else
+    source is "nic" or "kernel"; state ""; locked: the kernel's clock is synchronised; bound_ns: the clock
+    daemon's bound, plus stamp_bound_ns, plus the uncertainty of the comparison of the NIC's clock with it; -1
+    where a term is unknown; epoch: +1 at each step of the clock, and when one takes over from the other.
+    With stamps of the NIC, frames that it did not stamp have the kernel's and FLAG_KERNEL_STAMP; a batch with
+    such frames has the worse of the two bounds.
 
     Errors: ConfigError for bad options; DeviceError for no such interface, no permission, interface down.
     """
@@ -111,6 +117,12 @@ class LinuxCard:
         self._told_offset_s = utc_offset_s
         self._stamp_bound_ns = stamp_bound_ns
         self._steps = StepWatch()
+        self._published: PublishedClock | None = None
+        self._record: ClockRecord | None = None  # that the stamps go by now
+        self._epoch, self._epoch_of = 0, (0, 0, 0)
+        self._last_epoch = -1
+        self._last_bound = -1  # of the record, at the last look
+        self._offset = nic.PhcOffset(0, 0)
         self._clock_at = -_CLOCK_EVERY_NS
         self._clock = ClockState("utc", "kernel", False, -1, 0)
         self._calibrations: dict[int, SenderCalibration] = {}
@@ -158,8 +170,11 @@ class LinuxCard:
                 )
             return False
         try:
-            self._phc = nic.Phc(clocks.pop())
+            number = clocks.pop()
+            self._phc = nic.Phc(number)
             self._stack.callback(self._phc.close)
+            self._published = PublishedClock(number, self._phc)
+            self._stack.callback(self._published.close)
             for name in self.interfaces:
                 self._stack.callback(nic.HardwareStamps(name).close)
             for port in range(len(self.interfaces)):
@@ -179,7 +194,62 @@ class LinuxCard:
         return system_clock()
 
     def clock(self) -> ClockState:
-        """State of the clock behind the stamps, looked at ten times a second at most."""
+        """State of the clock behind the stamps; the kernel's is looked at ten times a second at most."""
+        self._record = self._disciplined()
+        if self._record is None:
+            state = self._by_kernel()
+            return state._replace(epoch=self._epoch_now(0, 0))
+        record = self._record
+        bound = record.bound_ns + record.grid_ns + (self._stamp_bound_ns or 0)
+        epoch = self._epoch_now(record.pid, record.epoch)
+        # Stamps of before this look had the bound of the last one; across a step, or from the kernel's clock
+        # to this one, none holds for all.
+        same = self._last_epoch in (-1, epoch)
+        worst = max(bound, self._last_bound) if same else -1
+        self._last_bound, self._last_epoch = bound, epoch
+        offset = self._utc_offset_of(record)
+        return ClockState(
+            "utc",
+            "nic",
+            record.state_name == "locked",
+            worst if offset.known else -1,
+            epoch,
+            record.state_name,
+            *offset,
+        )
+
+    @property
+    def disciplined(self) -> bool:
+        """Whether `twinstamp clock discipline` keeps the clock of the stamps, as of the last ``clock()``."""
+        return self._record is not None
+
+    def _disciplined(self) -> ClockRecord | None:
+        try:
+            return None if self._published is None else self._published.look()
+        except OSError:
+            return None  # the device is gone: the kernel's clock is what is left
+
+    def _epoch_now(self, pid: int, epoch: int) -> int:
+        of = (self._steps.look() if not pid else 0, pid, epoch)
+        if of != self._epoch_of:
+            self._epoch += 1
+            self._epoch_of = of
+        return self._epoch
+
+    def _utc_offset_of(self, record: ClockRecord) -> UtcOffset:
+        """TAI - UTC for the PHC's time: as given to the card, else as published, else as known here."""
+        if self._told_offset_s is not None or record.utc_source == 0:
+            return self.utc_offset()
+        return record.utc_offset()
+
+    def _utc_of_nic(self, ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The NIC's stamps in UTC, by the clock that the last clock() found."""
+        if self._record is None:
+            return ns + self._offset.offset_ns
+        utc: npt.NDArray[np.int64] = self._utc_offset_of(self._record).utc_ns(ns)
+        return utc
+
+    def _by_kernel(self) -> ClockState:
         now = time.monotonic_ns()
         if now - self._clock_at >= _CLOCK_EVERY_NS:
             self._clock_at = now
@@ -195,7 +265,7 @@ class LinuxCard:
                 "nic" if self.hardware else "kernel",
                 kernel.synchronised,
                 bound,
-                self._steps.look(),
+                0,
                 "",
                 *self.utc_offset(kernel),
             )
@@ -249,7 +319,13 @@ class LinuxCard:
             batch.clock = self.clock()
             if self.hardware:
                 stamped = (batch.flags & FLAG_KERNEL_STAMP) == 0
-                batch.timestamp_ns[stamped] += self._offset.offset_ns
+                batch.timestamp_ns[stamped] = self._utc_of_nic(batch.timestamp_ns[stamped])
+                if self._record is not None and not stamped.all():
+                    kernels = self._by_kernel().bound_ns
+                    worse = (
+                        -1 if min(kernels, batch.clock.bound_ns) < 0 else max(kernels, batch.clock.bound_ns)
+                    )
+                    batch.clock = batch.clock._replace(bound_ns=worse)
         return batch
 
     def receive(self, timeout_s: float = 1.0) -> Iterator[FrameBatch]:
@@ -390,7 +466,10 @@ class LinuxCard:
         if hardware.any() and self._phc is not None:
             by_nic = hardware != 0
             out["source"][by_nic] = NIC
-            out["stamp_ns"][by_nic] = hardware[by_nic] + self._phc.offset().offset_ns
+            self.clock()
+            if self._record is None:
+                self._offset = self._phc.offset()
+            out["stamp_ns"][by_nic] = self._utc_of_nic(hardware[by_nic])
             # A frame with both stamps comes twice: the NIC's counts.
             order = np.lexsort((out["source"], out["number"]))
             out = out[order]

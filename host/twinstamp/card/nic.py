@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from typing import NamedTuple
 
 from twinstamp.errors import DeviceError
@@ -103,6 +104,10 @@ class Phc:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise DeviceError(f"{self._path} cannot be opened: {error.strerror}") from error
+
+    def time_ns(self) -> int:
+        """What it reads, ns: clock_gettime(2) of the device (Documentation/driver-api/ptp.rst)."""
+        return time.clock_gettime_ns((~self._fd << 3) | 3)
 
     def offset(self) -> PhcOffset:
         """PTP_SYS_OFFSET_EXTENDED: CLOCK_REALTIME against the PHC, the closest of ten looks."""

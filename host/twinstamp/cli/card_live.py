@@ -23,7 +23,7 @@ def info(options: argparse.Namespace) -> int:
             "version": 1,
             "card": options.card,
             "stamps": "nic" if card.hardware else "kernel",
-            "clock": {**clock._asdict(), **kernel._asdict()},
+            "clock": {**clock._asdict(), **kernel._asdict(), "disciplined": card.disciplined},
             "ports": [
                 {"name": name, "claims": stamping_info(name)._asdict(), "txtime": card.txtime[number] or None}
                 for number, name in enumerate(card.interfaces)
@@ -34,9 +34,14 @@ def info(options: argparse.Namespace) -> int:
         return 0
     print(f"card {options.card}: stamps by the {'NIC' if card.hardware else 'kernel'}")
     bound = "unknown" if clock.bound_ns < 0 else f"{clock.bound_ns} ns"
+    if card.disciplined:
+        print(f"clock of the stamps: the NIC's, {clock.state}, bound {bound} (twinstamp clock discipline)")
+    elif card.hardware:
+        print("clock of the stamps: the kernel's, compared with the NIC's; nobody disciplines the NIC's")
     state = "synchronised" if kernel.synchronised else "not synchronised"
+    own = "unknown" if card.disciplined else bound
     told = f"{kernel.utc_offset_s} s" if kernel.utc_offset_s else "not told to the kernel"
-    print(f"clock: {state}, rate {kernel.rate_ppb:+.0f} ppb, bound {bound}, TAI-UTC {told}")
+    print(f"clock: {state}, rate {kernel.rate_ppb:+.0f} ppb, bound {own}, TAI-UTC {told}")
     for port in report["ports"]:
         claims = port["claims"]
         stamped = "stamped" if claims["software_departures"] else "not stamped"
