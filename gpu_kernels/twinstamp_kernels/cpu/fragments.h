@@ -70,9 +70,9 @@ class FragmentTable {
     void tick(i64 stamp);
     // As tick() for many frames of which none is a fragment.
     void tick_range(const i64* stamps, u64 count);
-    // A first fragment: later ones take ports and flags of `key`, or, where it is that of a packet in a tunnel, all of
-    // it. One of a datagram that has one already changes nothing: a sender could move the rest of a datagram to
-    // another rule or server with it.
+    // A first fragment: later ones take ports and flags of `key`, or, where it is that of a packet in a
+    // tunnel, all of it. One of a datagram that has one already changes nothing: a sender could move the rest
+    // of a datagram to another rule or server with it.
     void first(const FragmentKey& datagram, const FlowKey& key, const FragmentSpan& span, bool tunnel);
 
     enum class Answer { followed, held, alone };

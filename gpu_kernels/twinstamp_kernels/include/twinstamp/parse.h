@@ -3,8 +3,8 @@
 //
 // Every read is checked against the captured length; each loop is bounded by it. Nothing is copied:
 // the result is offsets into the frame. Formats: IEEE 802.3/802.1Q, RFC 791, 8200, 4302, 1661, 2516,
-// 3032 (MPLS), 2784/2890 (GRE), 7348 (VXLAN), 8926 (Geneve), draft-foschiano-erspan-03, 3GPP TS 29.281 (GTP-U);
-// IEEE 802.1ah (PBB), VN-Tag, FabricPath and TZSP as Wireshark has them.
+// 3032 (MPLS), 2784/2890 (GRE), 7348 (VXLAN), 8926 (Geneve), draft-foschiano-erspan-03, 3GPP TS 29.281
+// (GTP-U); IEEE 802.1ah (PBB), VN-Tag, FabricPath and TZSP as Wireshark has them.
 #pragma once
 
 #include "twinstamp/checksum.h"
@@ -275,7 +275,8 @@ TS_HD bool surely_ip(const u8* frame, u32 caplen, u32 at) {
     return length == left || length + 4 == left || (left <= 46 && length < left);
 }
 
-// What follows ethertype `type` at `at`: tags, PPPoE, what `open` (Opening bits) asks for, then the network layer.
+// What follows ethertype `type` at `at`: tags, PPPoE, what `open` (Opening bits) asks for, then the network
+// layer.
 TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, u32 open, Layers& out) {
     start_network(out);
     // Each turn moves forward in the frame.
@@ -479,8 +480,7 @@ TS_HD bool enter_tunnel(const u8* frame, Layers& out, bool& understood, bool in_
 
 // What follows a Linux cooked header. Its protocol field is an ethertype, or one of the kernel's ETH_P_
 // numbers below 0x0600, of which 4 is 802.2 without a length; for some ARPHRD_ types it is neither.
-TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 type, u32 open,
-                        Layers& out) {
+TS_HD bool parse_cooked(const u8* frame, u32 caplen, u32 at, u16 hardware, u16 type, u32 open, Layers& out) {
     constexpr u16 frad = 770, radiotap = 803, netlink = 824;
     out.ethertype = type;
     out.link_payload = at;
@@ -510,8 +510,8 @@ TS_HD bool parse_cisco(const u8* frame, u32 caplen, u32 open, Layers& out) {
     return parse_ethertype(frame, caplen, 4, type, open, out);
 }
 
-// The packet in a message of Linux' nflog: attributes behind a header of 4 bytes, in the byte order of the machine
-// that captured, which their types tell (there are a few dozen).
+// The packet in a message of Linux' nflog: attributes behind a header of 4 bytes, in the byte order of the
+// machine that captured, which their types tell (there are a few dozen).
 TS_HD bool parse_nflog(const u8* frame, u32 caplen, Layers& out) {
     if (caplen < 4 || frame[1] != 0) return false;
     u32 at = 4;
@@ -576,8 +576,8 @@ TS_HD bool parse_link(const u8* frame, u32 caplen, u16 linktype, u32 open, Layer
             out.link_payload = at;
             if (protocol == 0x0281 || protocol == 0x0283)
                 return parse_ethertype(frame, caplen, at,
-                                       protocol == 0x0281 ? u16{ETHER_MPLS} : u16{ETHER_MPLS_MULTICAST},
-                                       open, out);
+                                       protocol == 0x0281 ? u16{ETHER_MPLS} : u16{ETHER_MPLS_MULTICAST}, open,
+                                       out);
             return parse_ppp_ip(frame, caplen, at, protocol, out);
         }
         default:
@@ -622,8 +622,8 @@ TS_HD u32 link_opening(const TunnelEnds* ends, Layer layer) {
 }  // namespace detail
 
 // Fills `out` with the frame's outermost or innermost headers. False (kind == Network::none): a header
-// is cut short or not understood, and what was found before it stands in `out`. in_fragments: goes into a tunnel's
-// first fragment too, whose inner packet goes on in the others.
+// is cut short or not understood, and what was found before it stands in `out`. in_fragments: goes into a
+// tunnel's first fragment too, whose inner packet goes on in the others.
 TS_HD bool parse_frame(const u8* frame, u32 caplen, u16 linktype, Layer layer, Layers& out,
                        const TunnelEnds* ends = nullptr, bool in_fragments = false) {
     bool understood = detail::parse_link(frame, caplen, linktype, detail::link_opening(ends, layer), out);
