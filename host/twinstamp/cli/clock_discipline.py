@@ -49,6 +49,12 @@ def add_discipline(verbs: Any) -> None:
     )
     parser.add_argument("--seconds", type=int, metavar="S", help="stop after S seconds; default: when ended")
     parser.add_argument("--log", metavar="FILE", help="write a sample a second, for clock report")
+    parser.add_argument(
+        "--chrony-sock", action="append", default=[], metavar="PATH", help="refclock SOCK of chronyd"
+    )
+    parser.add_argument(
+        "--shm", action="append", type=int, default=[], metavar="UNIT", help="refclock SHM of chronyd, ntpd"
+    )
     group = parser.add_argument_group("against a stand-in, hours in seconds; no PHC is touched")
     group.add_argument("--simulate", metavar="NIC,OSCILLATOR,RECEIVER", help="as i226,tcxo,f9t")
     group.add_argument("--runs", type=int, default=1, metavar="N", help="pooled")
@@ -114,6 +120,7 @@ def _discipline(options: argparse.Namespace) -> int:
     from twinstamp.phc.holders import claim, holders, named, phc_of
     from twinstamp.phc.notify import notify
     from twinstamp.phc.record import Publisher
+    from twinstamp.phc.refclock import RefClocks, ShmClock, SockClock
 
     path, number = phc_of(options.phc)
     with ExitStack() as stack:
@@ -125,6 +132,19 @@ def _discipline(options: argparse.Namespace) -> int:
         publisher = Publisher(number)
         stack.callback(publisher.close)
         log = _log(options, stack)
+        clocks: list[SockClock | ShmClock] = []
+        for path_of_socket in options.chrony_sock:
+            clocks.append(SockClock(path_of_socket))
+        for unit in options.shm:
+            clocks.append(ShmClock(unit))
+        for one in clocks:
+            stack.callback(one.close)
+        reference = RefClocks(phc, clocks)
+
+        def handed_on(step: Step) -> None:
+            reference.step(step.record)
+            log(step)
+
         discipline = Discipline(
             phc,
             world,
@@ -137,7 +157,7 @@ def _discipline(options: argparse.Namespace) -> int:
             pid=os.getpid(),
             told=_leap_table,
             publish=publisher.write,
-            on_step=_Events(log).step,
+            on_step=_Events(handed_on).step,
             holders=lambda: named(holders(path)),
         )
         stack.enter_context(stopped_by_signals(discipline.stop))
