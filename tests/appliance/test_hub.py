@@ -182,6 +182,26 @@ def test_a_reader_that_stands_still_loses_its_own_frames_only():
     assert stuck.numbers[1][0] == first + lost
 
 
+def test_blocks_of_one_frame_are_bounded_too(monkeypatch):
+    """On a quiet interface a reader that stands still would gather a million before 64 MiB are full."""
+    monkeypatch.setattr(hub_module, "_MOST_BLOCKS", 10)
+    gate = threading.Event()
+    stuck, quick = Collector(lambda frames: gate.wait(20) and None), Collector()
+    readers = [Reader("stuck", stuck, whole=True), Reader("quick", quick, whole=True)]
+    hub = Hub(readers, memory_mib=64)
+    hub.start()
+    for k in range(50):
+        _, batch, _ = batch_of(range(k, k + 1))
+        hub.push(batch, None)
+        batch.release()
+        until(lambda: readers[1].waiting.frames == 0 and (k or not readers[0].queue))  # noqa: B023
+    gate.set()
+    hub.finish()
+    hub.check(ended=True)
+    assert readers[0].lost.frames == 39 and readers[1].done.frames == 50
+    assert [int.from_bytes(frame[:4], "big") for frame in stuck.got] == [0, *range(40, 50)]
+
+
 def test_a_full_ring_is_missed_and_counted():
     """More than a quarter of it held, and something in the queue already."""
     sink = Collector()

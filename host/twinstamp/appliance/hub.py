@@ -31,6 +31,7 @@ from twinstamp.ledger import Account
 
 _QUEUE_BATCHES = 256
 _MOST_HELD = 0.25  # share of a ring that may wait for the intake
+_MOST_BLOCKS = 32_768  # that wait for a reader: each costs 1 to 2 KiB beside its frames, which may be few
 _IDLE_S = 1.0
 MIB_PER_READER = 2  # at least: what it holds in its hand may pin two slabs of 512 KiB and a block
 _END_S = 5.0  # how long the end of a run waits for a reader that gets no further
@@ -354,6 +355,8 @@ class Hub:
                     reader.waiting.add(-frames, -size)
                     reader.lost.add(frames, size)
                     continue
+                if len(reader.queue) >= _MOST_BLOCKS:
+                    self._lose(reader, reader.queue.popleft())
                 block.users += 1
                 reader.queue.append(_Portion(block, index_, frames, size, self._order))
                 assert reader.wake is not None
