@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from twinstamp_gps.status import ReceiverStatus, ReceiverWatch
 
     from twinstamp.card.card import Card
+    from twinstamp.phc.record import Reader
 
 _INTERVAL_S = 1.0
 _TELL_S = 3600.0
@@ -31,7 +32,10 @@ _PATIENCE_S = 2.5  # a receiver says everything within two seconds
 def add_status(verbs: Any) -> None:
     """The verb `status`."""
     parser = verb(verbs, "status", "show how a card's clock and its receiver stand", _status)
-    parser.add_argument("--card", metavar="NAME", help="which card; default: sim, and none with --receiver")
+    parser.add_argument("--card", metavar="NAME", help="which card; default: sim, and none with another")
+    parser.add_argument(
+        "--phc", metavar="PHC", help="what clock discipline says of /dev/ptpN, or an interface"
+    )
     parser.add_argument("--receiver", metavar="PORT", help="a receiver on this machine's port, by itself")
     parser.add_argument("--baud", type=int, default=38400, metavar="N", help="of PORT (default: 38400)")
     parser.add_argument(
@@ -44,9 +48,10 @@ def add_status(verbs: Any) -> None:
 class _Sources:
     """What is asked each second."""
 
-    def __init__(self, card: Card | None, receiver: Receiver | None) -> None:
+    def __init__(self, card: Card | None, receiver: Receiver | None, phc: Reader | None = None) -> None:
         from twinstamp_gps.status import ReceiverWatch
 
+        self._phc = phc
         self._card = card
         self._receiver = receiver
         self._told_s = time.monotonic()  # open_card has
@@ -68,6 +73,10 @@ class _Sources:
 
     def clock(self) -> dict[str, Any] | None:
         """The card's clock; state is None where the card has no servo that says it."""
+        if self._phc is not None:
+            from twinstamp.phc.state import phc_state
+
+            return phc_state(self._phc)
         if self._card is None:
             return None
         from twinstamp.card.clock_state import clock_state
@@ -95,7 +104,10 @@ def _status(options: argparse.Namespace) -> int:
     if options.seconds is not None and options.seconds < 1:
         raise ConfigError(f"--seconds {options.seconds}: give at least 1")
     refuse_same(options.json, options.log)
-    name = options.card if options.card is not None or options.receiver is not None else "sim"
+    if options.phc is not None and options.card is not None:
+        raise ConfigError("--card and --phc are two clocks: give one")
+    alone = options.card is None and (options.receiver is not None or options.phc is not None)
+    name = None if alone else options.card or "sim"
     with ExitStack() as stack:
         card = receiver = None
         if options.receiver is not None:
@@ -106,7 +118,14 @@ def _status(options: argparse.Namespace) -> int:
             from twinstamp.card import open_card
 
             card = stack.enter_context(open_card(name))
-        sources = _Sources(card, receiver)
+        phc = None
+        if options.phc is not None:
+            from twinstamp.phc.holders import phc_of
+            from twinstamp.phc.record import Reader
+
+            phc = Reader(phc_of(options.phc)[1])
+            stack.callback(phc.close)
+        sources = _Sources(card, receiver, phc)
         running = [True]
         stack.enter_context(stopped_by_signals(running.clear))
         if options.json is not None and options.log is None and options.seconds is None:
@@ -194,6 +213,12 @@ def _rows(clock: dict[str, Any] | None, receiver: ReceiverStatus | None) -> list
             ("TAI − UTC", _offset(clock)),
             ("time-epoch", str(clock["epoch"])),
         ]
+        if clock.get("age_s") is not None:
+            rows += [
+                ("last step", f"{clock['age_s']:.1f} s ago by process {clock['pid']}"),
+                ("holdover", f"{clock['holdover_s']} s"),
+                ("pulses", str(clock["pulses"])),
+            ]
         if (got := clock["messages"]) is not None:
             came = {name: count for name, count in got.items() if name != "refused"}
             rows += [("card received", _counts(came)), ("card refused", _counts(got["refused"]))]
