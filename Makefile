@@ -52,7 +52,7 @@ GPU_READY := setup $(GPU)
 GPU_PYTHON := $(BIN)/python
 endif
 
-.PHONY: help demo demo-owd setup hdl firmware regs synth bitstream bitstream-check ip lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
+.PHONY: help demo demo-owd setup hdl wheel firmware regs synth bitstream bitstream-check ip lint format test test-long test-pynq bench gpu-check gpu-bench system-python docs-check check clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z%<>-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -156,6 +156,17 @@ $(SIM) $(SIM_TRACE): $(BUILT) $(HDL_READY) tools/verilate.sh tools/share_ports.p
 	@echo "hdl: building $@"
 	@mkdir -p $(@D)
 	@TRACE=$(if $(filter %_trace.so,$@),1,0) bash tools/verilate.sh $@ > $@.log 2>&1 || { cat $@.log; exit 1; }
+
+# For any machine of this kind: the simulated card and the extensions without instructions of newer processors only.
+WHEEL_MARCH ?= $(if $(filter x86_64,$(shell uname -m)),x86-64-v2,armv8-a)
+WHEEL_SIM := build/wheel/libtwinstamp_sim.so
+$(WHEEL_SIM): $(SIM)
+	@echo "wheel: building the simulated card for $(WHEEL_MARCH)"
+	@mkdir -p $(@D)
+	@MARCH=$(WHEEL_MARCH) bash tools/verilate.sh $@ > $@.log 2>&1 || { cat $@.log; exit 1; }
+
+wheel: setup $(WHEEL_SIM)  ## dist/twinstamp-….whl with the simulated card inside
+	@bash tools/wheel.sh $(WHEEL_SIM) dist
 
 $(HASH_SIM): $(BUILT) $(HDL_READY) tools/verilate_block.sh $(HASH_FILES) $(HASH_BENCH) hdl/rtl/waivers.vlt
 	@echo "hdl: building the bench of flow_stream"

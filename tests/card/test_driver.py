@@ -65,6 +65,17 @@ def test_library_that_is_not_built(monkeypatch, tmp_path):
     monkeypatch.setenv("TWINSTAMP_SIM", str(tmp_path / "nowhere.so"))
     with pytest.raises(DeviceError, match="run `make hdl`"):
         open_card()
+    monkeypatch.delenv("TWINSTAMP_SIM")
+    monkeypatch.setattr("twinstamp.card.sim._BUILD", tmp_path)
+    monkeypatch.setattr("twinstamp.card.sim._PACKAGED", tmp_path / "none.so")
+    with pytest.raises(DeviceError, match=r"run `make hdl` in /"):
+        open_card()
+    monkeypatch.setattr("twinstamp.card.sim._SOURCES", tmp_path)  # as in a plain virtual environment
+    with pytest.raises(DeviceError, match=r"in a clone .* TWINSTAMP_SIM .* `make wheel`"):
+        open_card()
+    (tmp_path / "none.so").write_text("no library")
+    with pytest.raises(DeviceError, match=r"none\.so cannot be loaded: .*build it for this machine"):
+        open_card()
 
 
 def test_unknown_card():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated card: the Verilated RTL in this process, with its clocks, wires and host memory.
 
-The library is made by `make hdl`, the one that writes waveforms by `make hdl TRACE=1`; TWINSTAMP_SIM names
-another one.
+The library is made by `make hdl`, the one that writes waveforms by `make hdl TRACE=1`; a wheel of `make wheel`
+has it inside. TWINSTAMP_SIM names another one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ NOMINAL_PERIOD_FS = 8_000_000
 CYCLES_PER_S = 10**15 // NOMINAL_PERIOD_FS
 RING_ADDRESS = 0x1_0000_0000
 _ABI = 6
-_BUILD = Path(__file__).resolve().parents[3] / "build" / "hdl"
+_SOURCES = Path(__file__).resolve().parents[3]  # of a clone; elsewhere no folder of ours
+_BUILD = _SOURCES / "build" / "hdl"
+_PACKAGED = Path(__file__).resolve().parent / "libtwinstamp_sim.so"
 
 # As WireItem and WireTruth in hdl/sim/card_sim.h.
 WIRE_ITEM = np.dtype(
@@ -73,15 +75,41 @@ NO_ERROR = 0xFFFFFFFF
 _WANDER_CYCLES = 1024  # Clock::INTERVAL
 
 
+def _not_built(given: str | None, command: str, *, trace: bool) -> str:
+    """What to do about a library that is missing, from where the user is."""
+    what = "the simulated card with waveforms" if trace else "the simulated card"
+    if given:
+        return (
+            f"{what} is not built: TWINSTAMP_SIM names {given}, which is missing; run `{command}` or unset it"
+        )
+    if (_SOURCES / "hdl" / "rtl").is_dir():
+        return f"{what} is not built: run `{command}` in {_SOURCES}"
+    return (
+        f"{what} is not part of this installation: in a clone of the repository run `{command}` and set "
+        "TWINSTAMP_SIM to its build/hdl/"
+        + (
+            "libtwinstamp_sim_trace.so"
+            if trace
+            else "libtwinstamp_sim.so, or install what `make wheel` makes"
+        )
+    )
+
+
 def _load(*, trace: bool) -> ctypes.CDLL:
     name, command = (
         ("libtwinstamp_sim_trace.so", "make hdl TRACE=1") if trace else ("libtwinstamp_sim.so", "make hdl")
     )
-    path = Path(os.environ.get("TWINSTAMP_SIM") or _BUILD / name)
+    given = os.environ.get("TWINSTAMP_SIM")
+    packaged = given is None and not trace and _PACKAGED.is_file()
+    path = Path(given) if given else _PACKAGED if packaged else _BUILD / name
     if not path.is_file():
-        what = "with waveforms " if trace else ""
-        raise DeviceError(f"the simulated card {what}is not built: {path} is missing; run `{command}`")
-    library = ctypes.CDLL(str(path))
+        raise DeviceError(_not_built(given, command, trace=trace))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise DeviceError(
+            f"the simulated card {path} cannot be loaded: {error}; build it for this machine: `{command}`"
+        ) from error
     if library.ts_abi() != _ABI:
         raise DeviceError(
             f"the simulated card {path} has interface {library.ts_abi()}, this driver needs {_ABI}: "
