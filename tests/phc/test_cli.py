@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 from twinstamp.cli import main
 from twinstamp.phc.notify import notify
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_figures_as_json(capsys):
@@ -33,6 +38,7 @@ def test_figures_as_json(capsys):
         (["--phc", "/dev/ptp4711"], "give --receiver PORT"),
         (["--phc", "/dev/ptp4711", "--receiver", "/dev/null", "--json"], "belong to --simulate"),
         (["--phc", "lo", "--receiver", "x"], "the interface has no PHC"),
+        (["--phc", "/dev/ptp4711", "--receiver", "x", "--follow", "realtime"], "needs no pulse"),
         (["--simulate", "i226,tcxo"], "give NIC,OSCILLATOR,RECEIVER"),
         (["--simulate", "i226,tcxo,f9t", "--phc", "/dev/ptp0"], "--simulate stands for --phc"),
         (["--simulate", "i226,tcxo,f9t", "--set", "nothing=1"], "settings of the servo are"),
@@ -60,3 +66,16 @@ def test_words_to_systemd(tmp_path, monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         assert notify("WATCHDOG=1\nSTATUS=locked")
         assert manager.recv(100) == b"WATCHDOG=1\nSTATUS=locked"
+
+
+def test_the_unit_is_one(tmp_path):
+    """systemd's own word on it, with a program that is there."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze IS NOT INSTALLED: the unit was not checked")
+    text = (ROOT / "host/systemd/twinstamp-clock.service").read_text()
+    unit = tmp_path / "twinstamp-clock.service"
+    unit.write_text(text.replace("/usr/local/bin/twinstamp", "/bin/true"))
+    result = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Type=notify" in text and "WatchdogSec=" in text

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from twinstamp.phc.discipline import Step
+    from twinstamp.phc.device import Phc
+    from twinstamp.phc.discipline import PulseSource, Step
 
 
 def add_discipline(verbs: Any) -> None:
@@ -29,6 +30,9 @@ def add_discipline(verbs: Any) -> None:
     )
     parser.add_argument("--channel", type=int, default=0, metavar="N", help="of time stamps (default: 0)")
     parser.add_argument("--receiver", metavar="PORT", help="as for twinstamp clock receiver")
+    parser.add_argument(
+        "--follow", metavar="CLOCK", help="without a pulse: realtime, or another PHC, by comparing the two"
+    )
     parser.add_argument("--baud", type=int, default=38400, metavar="N", help="of PORT (default: 38400)")
     parser.add_argument(
         "--grid", type=float, default=8.0, metavar="NS", help="of the NIC's stamps (default: 8 ns)"
@@ -113,10 +117,12 @@ def _discipline(options: argparse.Namespace) -> int:
         raise ConfigError("--json and --fault belong to --simulate")
     if options.phc is None:
         raise ConfigError("give --phc /dev/ptpN or --phc eth1, or --simulate i226,tcxo,f9t")
-    if options.receiver is None:
+    if options.follow is not None and (options.receiver is not None or options.pin is not None):
+        raise ConfigError("--follow needs no pulse: not with --receiver or --pin")
+    if options.receiver is None and options.follow is None:
         raise ConfigError("give --receiver PORT: its messages say which second a pulse is")
     from twinstamp.phc.device import Phc, RealWorld
-    from twinstamp.phc.discipline import Discipline, PinPulses
+    from twinstamp.phc.discipline import Discipline
     from twinstamp.phc.holders import claim, holders, named, phc_of
     from twinstamp.phc.notify import notify
     from twinstamp.phc.record import Publisher
@@ -148,9 +154,7 @@ def _discipline(options: argparse.Namespace) -> int:
         discipline = Discipline(
             phc,
             world,
-            PinPulses(
-                phc, channel=options.channel, pin=options.pin, grid_ns=options.grid, cable_ns=options.cable
-            ),
+            _pulses(options, phc, path, stack),
             number=number,
             settings=settings,
             grid_ns=round(options.grid),
@@ -167,6 +171,42 @@ def _discipline(options: argparse.Namespace) -> int:
         finally:
             notify("STOPPING=1")
     return 0
+
+
+def _pulses(options: argparse.Namespace, phc: Phc, path: str, stack: ExitStack) -> PulseSource:
+    """Where pulses come from: the pin, or a clock that is followed."""
+    from twinstamp.phc.discipline import PinPulses
+
+    if options.follow is None:
+        return PinPulses(
+            phc, channel=options.channel, pin=options.pin, grid_ns=options.grid, cable_ns=options.cable
+        )
+    from twinstamp.phc.follow_clock import FollowPulses, PhcReference, Reference, SystemReference
+
+    reference: Reference
+    if options.follow == "realtime":
+        from twinstamp.card.system_clock import system_clock
+        from twinstamp.leap import leap_seconds
+
+        def state() -> tuple[bool, int]:
+            kernel = system_clock()
+            return kernel.synchronised, kernel.max_error_ns
+
+        reference = SystemReference(lambda: leap_seconds().offset(int(time.time())), state)
+    else:
+        from twinstamp.phc.device import Phc
+        from twinstamp.phc.follow import PublishedClock
+        from twinstamp.phc.holders import phc_of
+
+        other_path, number = phc_of(options.follow)
+        if other_path == path:
+            raise ConfigError(f"--follow {options.follow}: that is the clock that would follow")
+        other = Phc(other_path)
+        stack.callback(other.close)
+        published = PublishedClock(number, other)
+        stack.callback(published.close)
+        reference = PhcReference(other, published)
+    return FollowPulses(phc, reference)
 
 
 def _leap_table() -> tuple[int, int, int, int] | None:

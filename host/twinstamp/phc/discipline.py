@@ -159,7 +159,8 @@ class Step:
 
 
 def servo_config(settings: dict[str, int], max_adj_ppb: int, quantum_ps: int) -> dict[str, int]:
-    """The servo's settings for a PHC: limits by what its driver takes, quantisation by its grid.
+    """The servo's settings for a PHC: limits by what its driver takes, quantisation by its grid, and what is
+    a lock by the quantisation.
 
     settings: over those. ConfigError for a driver that takes too little to steer by.
     """
@@ -172,6 +173,8 @@ def servo_config(settings: dict[str, int], max_adj_ppb: int, quantum_ps: int) ->
         )
     if "frequency_limit_ppb" not in settings:
         config["frequency_limit_ppb"] = min(config["frequency_limit_ppb"], room)
+    if "lock_bound_ns" not in settings:  # a second that stands somewhere within 1 us is no lock to 200 ns
+        config["lock_bound_ns"] = max(config["lock_bound_ns"], 2 * quantum_ps // 1000)
     return config
 
 
