@@ -111,7 +111,7 @@ def read_repeats(
     reach: frames to look back, at most 1,000,000. tunnels, backend, device, warn: see
     twinstamp.dedup.Deduplicator.
     Memory grows by 28 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
-    truncated (None, or where the capture was cut), damage (None, or the InputError that ended the capture).
+    not_understood, fractions_beyond, truncated (None, or where the capture was cut), damage (None, or the InputError that ended the capture).
     Raises InputError, ConfigError.
     """
     tunnels = tuple(tunnels)
@@ -149,11 +149,13 @@ def read_repeats(
             frames += len(batch)
 
         damage = for_each_batch(reader, take, progress)
-        truncated = reader.truncated
+        truncated, beyond = reader.truncated, reader.fractions_beyond
     facts = {
         "frames": frames,
         "bytes": size,
         "backend": finder.backend(),
+        "not_understood": finder.statistics()["not_understood"],
+        "fractions_beyond": beyond,
         "truncated": truncated,
         "damage": damage,
     }
@@ -258,7 +260,8 @@ def analyse(
 
     Returns a report that JSON can hold: options, backend, frames, bytes, network (by type: frames, distance
     and delay quantiles in frames and ns), legitimate (by reason and by class), histograms (distance in
-    frames, delay in ns), window (see ``recommend``; None where nothing is to be removed), truncated, damage.
+    frames, delay in ns), window (see ``recommend``; None where nothing is to be removed), not_understood (see NotUnderstood.as_dict),
+    fractions_beyond (see CaptureReader), truncated, damage.
     Raises ConfigError, InputError; DamagedCaptureError, with the report, where the capture is damaged inside.
     """
     if not 0 < recall <= 1:
@@ -314,6 +317,8 @@ def analyse(
             "delay_ns": histogram(repeats, apart, DELAY_EDGES),
         },
         "window": recommend(repeats, recall),
+        "not_understood": facts["not_understood"],
+        "fractions_beyond": facts["fractions_beyond"],
         "truncated": facts["truncated"],
         "damage": None if damage is None else str(damage),
     }

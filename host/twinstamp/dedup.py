@@ -12,6 +12,7 @@ from twinstamp.errors import ConfigError, DamagedCaptureError, InputError, Ledge
 from twinstamp.frames import FLAG_NO_TIMESTAMP, FrameBatch, linktypes_of
 from twinstamp.io.files import create_capture, for_each_batch, open_capture
 from twinstamp.ledger import Ledger
+from twinstamp.not_understood import NotUnderstood
 
 TYPE_CHECKING = False  # typing takes 5 ms to import; type checkers take any name so spelled for true
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Deduplicator:
         device: Device | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
+        tunnels = tuple(tunnels)
         self._by_time = time_ns is not None
         self._without_stamp = [0, 0]  # frames, bytes that no time window can judge
         keep = tuple(keep)
@@ -79,6 +81,9 @@ class Deduplicator:
                 device=device,
                 warn=warn,
             )
+            # Under exact nobody needs to understand anything.
+            self._not_understood = NotUnderstood(layer, tunnels, workers)
+            self._parses = profile != "exact"
         except ValueError as error:
             raise ConfigError(str(error)) from error
         except (RuntimeError, MemoryError) as error:
@@ -94,9 +99,12 @@ class Deduplicator:
         """
         data, offset, caplen, _, timestamp_ns, port, flags = batch.raw
         if self._by_time and _any_without_stamp(flags):
-            return self._judge_stamped(batch, details)
-        verdicts = self._process(batch, (data, offset, caplen, timestamp_ns, port), details)
-        batch.on_device = self._window.frames
+            verdicts = self._judge_stamped(batch, details)
+        else:
+            verdicts = self._process(batch, (data, offset, caplen, timestamp_ns, port), details)
+            batch.on_device = self._window.frames
+        if self._parses:
+            self._not_understood.add(batch)
         return verdicts
 
     def _process(self, batch: FrameBatch, columns: tuple[Any, ...], details: bool) -> Verdicts:
@@ -143,13 +151,15 @@ class Deduplicator:
     def statistics(self) -> dict[str, Any]:
         """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name;
         guarded: copies that a guard let go on, by guard ("ttl", "tunnel"); without_stamp: of the frames and
-        bytes those that a window with a time lets pass.
+        bytes those that a window with a time lets pass; not_understood: see NotUnderstood.as_dict (none under
+        exact).
         """
         raw = self._window.statistics()
         frames, size = self._without_stamp
         raw["without_stamp"] = {"frames": frames, "bytes": size}
         raw["frames"] += frames
         raw["bytes"] += size
+        raw["not_understood"] = self._not_understood.as_dict()
         names = {code: name for name, code in CLASSES.items()}
         raw["by_type"] = {TYPE_NAMES[code]: count for code, count in raw["by_type"].items()}
         raw["kept"] = {
@@ -222,7 +232,8 @@ def dedup_capture(
     format: of the target, see create_capture. backend, device, warn: see Deduplicator. progress: called after
     each batch.
 
-    Returns the report: options, backend, ledger, duplicates by type, frames written, truncated (None, or
+    Returns the report: options, backend, ledger, duplicates by type, frames written, not_understood (see
+    NotUnderstood.as_dict), fractions_beyond (see CaptureReader), truncated (None, or
     where the capture was cut short), damage (None). Raises ConfigError, InputError, DeviceError;
     DamagedCaptureError, with the report, where the capture is damaged inside.
     """
@@ -296,6 +307,8 @@ def dedup_capture(
             "frames_written": 0 if writer is None else writer.frames,
             "bytes_written": 0 if writer is None else writer.bytes_written,
             "memory_bytes": statistics["memory_bytes"],
+            "not_understood": statistics["not_understood"],
+            "fractions_beyond": reader.fractions_beyond,
             "truncated": reader.truncated,
             "damage": None if damage is None else str(damage),
         }

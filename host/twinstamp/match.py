@@ -168,7 +168,7 @@ def match_capture(
             rows.settle(classifier)
             if out == "-":
                 file.flush()
-        truncated = reader.truncated
+        truncated, beyond = reader.truncated, reader.fractions_beyond
         backend_used = classifier.backend()
     if rows.frames != reader.frames:
         raise LedgerError(f"{reader.frames} frames were read, {rows.frames} rows written")
@@ -178,7 +178,9 @@ def match_capture(
         "backend": backend_used,
         "frames": rows.frames,
         "matched": rows.matched,
-        "fragments": fragment_report(classifier.counts()),
+        "fragments": fragment_report(counts := classifier.counts()),
+        "not_understood": counts["not_understood"],
+        "fractions_beyond": beyond,
         "truncated": truncated,
     }
     return _undamaged(report, damage)
@@ -337,7 +339,7 @@ def balance_capture(
         damage = for_each_batch(reader, take, progress)
         classifier.flush()
         settle()
-        truncated = reader.truncated
+        truncated, beyond = reader.truncated, reader.fractions_beyond
         backend_used = classifier.backend()
     counts = classifier.counts()
     ledger.receive(reader.frames, reader.captured)
@@ -374,6 +376,8 @@ def balance_capture(
         "ledger": ledger.as_dict(),
         "fragments": fragment_report(counts),
         "icmp_errors_followed": counts["icmp_followed"],
+        "not_understood": counts["not_understood"],
+        "fractions_beyond": beyond,
         "truncated": truncated,
     }
     return _undamaged(report, damage)

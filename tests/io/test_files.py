@@ -194,6 +194,18 @@ def test_fraction_of_more_than_a_second_is_carried(fraction, tmp_path, editcap, 
     assert (tmp_path / "o.pcap").read_bytes() == (tmp_path / "e.pcap").read_bytes()
 
 
+@pytest.mark.parametrize("magic, second", [(0xA1B2C3D4, 1_000_000), (0xA1B23C4D, 1_000_000_000)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_fractions_of_a_second_or_more_are_counted(magic, second, order, tmp_path):
+    path = tmp_path / "x.pcap"
+    head = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 262144, 1)
+    fractions = [0, second - 1, second, second + 1, 4_294_967_295]
+    path.write_bytes(head + b"".join(struct.pack(order + "IIII", 1, f, 4, 4) + b"abcd" for f in fractions))
+    with open_capture(path) as reader:
+        assert sum(len(batch) for batch in reader) == 5
+        assert reader.fractions_beyond == 3
+
+
 RESOLUTIONS = [
     0,
     1,

@@ -237,7 +237,11 @@ def gtp_packet(b: bytes) -> bytes:
                 return b""
             size += 4 * b[size]
             following = b[size - 1]
-    return b[size:] if b[size : size + 1] and b[size] >> 4 in (4, 6) else b""
+    left, b = 8 + u16(b, 2) - size, b[size:]
+    if len(b) >= 20 and b[0] >> 4 == 4:
+        head = 4 * (b[0] & 15)
+        return b if u16(b, 2) == left and 20 <= head <= len(b) and ones_sum(b[:head]) == 0xFFFF else b""
+    return b if len(b) >= 40 and b[0] >> 4 == 6 and 40 + u16(b, 4) == left else b""
 
 
 def tzsp_frame(b: bytes) -> int:

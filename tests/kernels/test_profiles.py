@@ -198,7 +198,7 @@ def test_flipped_bytes_and_noise() -> None:
             linktypes.append(linktype)
     for _ in range(300):
         frames.append(rng.randbytes(rng.randrange(200)))
-        linktypes.append(rng.choice([1, 9, 12, 50, 101, 113, 147, 228, 276, 65535]))
+        linktypes.append(rng.choice([0, 1, 9, 12, 50, 101, 104, 108, 113, 147, 228, 239, 276, 65535]))
     assert_same_classes(frames, linktypes)
 
 

@@ -68,7 +68,7 @@ bool read_plain(const u8* frame, u32 caplen, Layer layer, Plain& out) {
     out.l4_kind = tcp ? L4_TCP : L4_NONE;
     out.l4 = static_cast<u16>(tcp ? (frame[47] << 8) | (frame[46] & 0x0F) : 0);
     const u32 port = out.ports & 0xFFFF;
-    const bool tunnel = (port == 4789) | (port == 8472) | (port == 6081) | (port == 2152) | (port == 37008);
+    const bool tunnel = detail::is_tunnel_port(port);
     return (left >= 34) & (tcp | ((out.protocol == IP_UDP) & !((layer == Layer::inner) & tunnel)));
 }
 
@@ -399,8 +399,8 @@ bool Classifier::judge_listed(const Frames& frames, u64 i, Judged& out) {
                     flow_key(frame, caplen, layers, key);
                 }
             }
-            table_.first(datagram, key, span, tunnel);
             if (tunnel && key.fragment != Fragment::none) follow_inside(frame, layers, key);
+            table_.first(datagram, key, span, tunnel);
         } else {
             const auto answer = table_.later(datagram, key, span, caplen, [&] {
                 HeldFrame held;

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys and classes of frames as arrays, for the Python API and for tests.
+#include <nanobind/stl/optional.h>
+
 #include <algorithm>
+#include <optional>
 #include <string>
+#include <unordered_map>
 
 #include "bindings.h"
 #include "twinstamp/frame_class.h"
 #include "twinstamp/key.h"
+#include "twinstamp/not_understood.h"
 #include "workers.h"
 
 namespace twinstamp {
@@ -177,6 +182,57 @@ auto frames_identified(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port
     return to_view(std::move(identified));
 }
 
+// What most frames are, without the parser: Ethernet and IPv4 with a whole header, not a tunnel.
+bool surely_understood(const u8* frame, u32 caplen, u16 linktype, Layer layer) {
+    if (linktype != LINK_ETHERNET || caplen < 14 + 20 + 4 || read_be16(frame + 12) != ETHER_IPV4 ||
+        frame[14] != 0x45 || (read_be16(frame + 16) < 24 && read_be16(frame + 16) != 0))
+        return false;
+    if (layer == Layer::outer || frame[23] == IP_TCP) return true;
+    return frame[23] == IP_UDP && !detail::is_tunnel_port(read_be16(frame + 36));
+}
+
+using Reasons = std::unordered_map<u32, u64>;
+
+nb::list count_not_understood(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
+                              std::optional<In<u8>> keep, int layer, nb::bytes ends, unsigned workers) {
+    constexpr size_t WORTH_A_THREAD = 16384;  // frames
+    const Layer which = layer_of(layer);
+    const TunnelEnds named = tunnel_ends(ends);
+    if (workers < 1 || workers > 256) throw nb::value_error("workers: 1 to 256");
+    const Columns frames(data, offset, caplen, port, linktypes);
+    const size_t n = frames.count;
+    if (keep && keep->shape(0) != n) throw nb::value_error("keep: not an entry for each frame");
+    Reasons sum;
+    {
+        nb::gil_scoped_release release;
+        const unsigned threads = static_cast<unsigned>(std::clamp<size_t>(n / WORTH_A_THREAD, 1, workers));
+        std::vector<Reasons> found(threads);
+        const auto part = [&](unsigned worker) {
+            Reasons& reasons = found[worker];
+            const size_t end = n * (worker + 1) / threads;
+            Layers l;
+            for (size_t i = n * worker / threads; i < end; ++i) {
+                if (i + 16 < end) __builtin_prefetch(frames.data + frames.offset[i + 16]);
+                const u8* frame = frames.frame(i);
+                const u32 length = frames.caplen[i];
+                const u16 type = frames.linktype(i);
+                if (surely_understood(frame, length, type, which) || (keep && keep->data()[i] == 0)) continue;
+                if (!parse_frame(frame, length, type, which, l, &named)) ++reasons[why_not_understood(type, l)];
+            }
+        };
+        if (threads == 1) {
+            part(0);
+        } else {
+            Workers(threads).run(part);
+        }
+        for (const Reasons& reasons : found)
+            for (const auto& [reason, count] : reasons) sum[reason] += count;
+    }
+    nb::list out;
+    for (const auto& [reason, count] : sum) out.append(nb::make_tuple(reason, count));
+    return out;
+}
+
 nb::tuple digest_of(const HashKey& key, u32 domain, In<u8> head, In<u8> tail, bool portable) {
     const size_t n = head.shape(0), m = tail.shape(0);
     if (domain > 255) throw nb::value_error("domain: 0 to 255");
@@ -229,6 +285,9 @@ void bind_keys(nb::module_& m) {
     m.def("frames_identified", &frames_identified, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
           nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, nb::arg("ends") = nb::bytes(""),
           "u8[n]: 1 where something in the packet tells two sendings of the same content apart.");
+    m.def("count_not_understood", &count_not_understood, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
+          nb::arg("port"), nb::arg("linktypes"), nb::arg("keep").none(), nb::arg("layer"), nb::arg("ends"),
+          nb::arg("workers"), "[(reason, frames)] of those that are not understood (twinstamp/not_understood.h).");
     m.def("digest", &digest_of, nb::arg("hash_key"), nb::arg("domain"), nb::arg("head"), nb::arg("tail"),
           nb::arg("portable") = false, "The two 64-bit halves of the digest of head ++ tail in a domain.");
 }

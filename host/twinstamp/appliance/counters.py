@@ -130,13 +130,14 @@ def _stages(hub: Hub) -> dict[str, StageCounters]:
 
 def _duplicates(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.deduplicator is None:
-        return {"by_type": {}, "kept_by_class": {}, "guarded": {}, "limit_reached": 0}
+        return {"by_type": {}, "kept_by_class": {}, "guarded": {}, "limit_reached": 0, "not_understood": None}
     statistics = pipeline.deduplicator.statistics()
     return {
         "by_type": statistics["by_type"],
         "kept_by_class": statistics["kept"],
         "guarded": statistics["guarded"],
         "limit_reached": statistics["limit_reached"],
+        "not_understood": statistics["not_understood"],
         "memory_bytes": statistics["memory_bytes"],
     }
 
@@ -156,6 +157,7 @@ def make_report(
     counts = pipeline.counts()
     report["fragments"] = {key: value for key, value in counts.items() if key.startswith("fragments_")}
     report["icmp_followed"] = counts.get("icmp_followed", 0)
+    report["not_understood"] = counts["not_understood"]
     report["memory_bytes"] = {
         **memory_bytes,
         "window": report["duplicates"].get("memory_bytes", 0),

@@ -103,7 +103,12 @@ class FileSource:
         self.reader.cancel()  # it may be waiting for a pipe
 
     def counters(self) -> dict[str, Any]:
-        return {"frames": self.reader.frames, "truncated": self.reader.truncated, "damage": self.damage}
+        return {
+            "frames": self.reader.frames,
+            "fractions_beyond": self.reader.fractions_beyond,
+            "truncated": self.reader.truncated,
+            "damage": self.damage,
+        }
 
     def close(self) -> None:
         self.reader.close()

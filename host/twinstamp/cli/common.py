@@ -158,6 +158,17 @@ def deliver(
         file.write(report)
     if not getattr(options, "quiet", options.json == "-"):
         summary(report)
+        from twinstamp.not_understood import describe
+
+        if (line := describe(report["not_understood"])) is not None:
+            print(line, file=sys.stderr)
+    if beyond := report["fractions_beyond"]:
+        print(
+            f"twinstamp {options.command}: {beyond} stamps have a fraction of a second or more, carried into the "
+            "seconds: the writer may have put nanoseconds behind the magic number of microseconds, and then these "
+            "times are wrong (rewrite it with the magic number a1b23c4d)",
+            file=sys.stderr,
+        )
     tell_backend(options, report)
     if report["truncated"] is not None:
         print(f"twinstamp {options.command}: {report['truncated']}", file=sys.stderr)

@@ -54,6 +54,8 @@ class CaptureReader:
     interface of each pcapng section; only ever appended to. frames: frames delivered. captured: their
     captured bytes. bytes_read: bytes of the capture walked. size: bytes of the file, None for pipes.
     truncated: None, or after the last batch what is missing of a capture that was cut short.
+    fractions_beyond: frames of a pcap file whose fraction of a second is a second or more. It is carried over, as
+    wiretap does; where a writer put nanoseconds behind the magic of microseconds, the times are wrong.
 
     Damage inside a capture raises InputError with the byte and the frame, after all frames before it
     have been delivered; a capture that just ends too early delivers what it has and sets ``truncated``.
@@ -109,6 +111,10 @@ class CaptureReader:
     @property
     def truncated(self) -> str | None:
         return self._native.truncated
+
+    @property
+    def fractions_beyond(self) -> int:
+        return self._native.fractions_beyond
 
     def read(self) -> FrameBatch | None:
         """The next frames, or None at the end (or after ``cancel``).

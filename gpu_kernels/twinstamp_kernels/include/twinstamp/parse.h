@@ -338,7 +338,10 @@ TS_HD bool parse_ethertype(const u8* frame, u32 caplen, u32 at, u16 type, u32 op
             }
             ++out.tunnels;
             start_link(out, NO_OFFSET, 0);
-            if (!surely_ip(frame, caplen, at)) return false;
+            if (!surely_ip(frame, caplen, at)) {
+                out.ethertype = type;
+                return false;
+            }
             return parse_ip(frame, caplen, at, out);
         default:
             return false;
@@ -352,10 +355,13 @@ TS_HD bool parse_ethernet(const u8* frame, u32 caplen, u32 at, u32 open, Layers&
     return parse_ethertype(frame, caplen, at + 14, read_be16(frame + at + 12), open, out);
 }
 
-// Where the packet in a GTP-U message begins (3GPP TS 29.281, section 5), `at` its header. 0: there is none.
+// Where the packet in a GTP-U message begins (3GPP TS 29.281, section 5), `at` its header. 0: there is none. The
+// message does not say what it carries, and an Ethernet frame may begin as IP does: IP has just the length that is
+// left of the message, and IPv4 a right checksum.
 TS_HD u32 gtp_payload(const u8* frame, u32 end, u32 at) {
     const u8 flags = frame[at];
     if ((flags & 0xF0) != 0x30 || frame[at + 1] != 0xFF) return 0;  // version 1, GTP; G-PDU
+    const u32 stop = at + 8 + read_be16(frame + at + 2);
     at += 8;
     if ((flags & 7) != 0) {  // a sequence number, an N-PDU number and the type of an extension header
         at += 4;
@@ -367,7 +373,10 @@ TS_HD u32 gtp_payload(const u8* frame, u32 end, u32 at) {
             next = frame[at - 1];
         }
     }
-    return at < end && (frame[at] >> 4 == 4 || frame[at] >> 4 == 6) ? at : 0;
+    if (end < at + 20) return 0;
+    if (frame[at] >> 4 == 4) return at + read_be16(frame + at + 2) == stop && surely_ip(frame, end, at) ? at : 0;
+    if (frame[at] >> 4 != 6 || end < at + 40) return 0;
+    return at + 40 + read_be16(frame + at + 4) == stop ? at : 0;
 }
 
 // Where the Ethernet frame in a TZSP message begins, `at` its header. 0: there is none.
@@ -382,6 +391,11 @@ TS_HD u32 tzsp_payload(const u8* frame, u32 end, u32 at) {
         at += 1u + frame[at];
     }
     return 0;
+}
+
+// UDP ports of tunnels: GTP-U, VXLAN and Linux' older number of it, Geneve, TZSP.
+TS_HD bool is_tunnel_port(u32 port) {
+    return (port == 2152) | (port == 4789) | (port == 8472) | (port == 6081) | (port == 37008);
 }
 
 // Steps into the tunnel that `out` ends in. False: `out` is not a tunnel and unchanged.

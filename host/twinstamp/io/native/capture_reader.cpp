@@ -272,6 +272,8 @@ CaptureReader::Walk CaptureReader::walk_pcap(Columns& columns, u64& n) {
     const u8* const base = block_->data;
     const u64 end = end_, limit = batch_frames_;
     const u64 max = max_caplen_, scale = scale_ns_;
+    const u32 second = 1'000'000'000u / scale_ns_;
+    u64 beyond = 0;
     const LengthOrder order = length_order_;
     u64 at = begin_, i = n;
     Walk result = Walk::full;
@@ -304,14 +306,17 @@ CaptureReader::Walk CaptureReader::walk_pcap(Columns& columns, u64& n) {
         columns.caplen[i] = caplen;
         columns.length[i] = length;
         // A fraction of a second or more is carried over, as wiretap's readers do.
+        const u32 fraction = load32(h + 4, Swap);
+        beyond += fraction >= second;
         columns.timestamp_ns[i] = static_cast<i64>(static_cast<u64>(load32(h, Swap)) * 1'000'000'000u +
-                                                   static_cast<u64>(load32(h + 4, Swap)) * scale);
+                                                   static_cast<u64>(fraction) * scale);
         columns.port[i] = 0;
         // Kuznetzov's record: u32 interface, u16 protocol, u8 packet type (4 = PACKET_OUTGOING), u8 padding.
         columns.flags[i] = modified && h[22] == 4 ? kFlagOutgoing : u16{0};
         ++i;
         at += header + caplen;
     }
+    fractions_beyond_ += beyond;
     begin_ = at;
     n = i;
     return result;
@@ -663,6 +668,7 @@ void bind_capture_reader(nb::module_& m) {
         .def_prop_ro("captured", &CaptureReader::captured)
         .def_prop_ro("bytes_read", &CaptureReader::bytes_read)
         .def_prop_ro("truncated", &CaptureReader::truncated)
+        .def_prop_ro("fractions_beyond", &CaptureReader::fractions_beyond)
         .def_prop_ro("size", &CaptureReader::size)
         .def_prop_ro("port_count", &CaptureReader::port_count)
         .def_prop_ro("header_snaplen", &CaptureReader::header_snaplen)

@@ -56,6 +56,8 @@ class CaptureReader {
     u64 captured() const { return captured_; }
     u64 bytes_read() const { return block_base_ + begin_; }
     std::optional<std::string> truncated() const { return truncated_; }
+    // Frames of a pcap file whose fraction of a second is a second or more.
+    u64 fractions_beyond() const { return fractions_beyond_; }
     i64 size() const { return source_.file_size(); }
     u32 port_count() const { return static_cast<u32>(ports_.size()); }
     u32 header_snaplen() const { return header_snaplen_; }
@@ -109,7 +111,7 @@ class CaptureReader {
     bool in_section_ = false;
     u64 pending_log_bytes_ = 0;
 
-    u64 frames_ = 0, captured_ = 0;
+    u64 frames_ = 0, captured_ = 0, fractions_beyond_ = 0;
     std::optional<std::string> error_;
     std::optional<std::string> truncated_;
 };
