@@ -285,6 +285,17 @@ def frames_identified(
     layer: int = 0,
     ends: bytes = ...,
 ) -> memoryview: ...
+def count_not_understood(
+    data: _UInt8s,
+    offset: _UInt64s,
+    caplen: _UInt32s,
+    port: _UInt16s,
+    linktypes: _UInt16s,
+    keep: _UInt8s | None,
+    layer: int,
+    ends: bytes,
+    workers: int,
+) -> list[tuple[int, int]]: ...
 def digest(
     hash_key: HashKey, domain: int, head: _UInt8s, tail: _UInt8s, portable: bool = False
 ) -> tuple[int, int]: ...

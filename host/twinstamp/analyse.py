@@ -260,7 +260,8 @@ def analyse(
 
     Returns a report that JSON can hold: options, backend, frames, bytes, network (by type: frames, distance
     and delay quantiles in frames and ns), legitimate (by reason and by class), histograms (distance in
-    frames, delay in ns), window (see ``recommend``; None where nothing is to be removed), not_understood (see NotUnderstood.as_dict),
+    frames, delay in ns), window (see ``recommend``; None where nothing is to be removed),
+    not_understood (see NotUnderstood.as_dict),
     fractions_beyond (see CaptureReader), truncated, damage.
     Raises ConfigError, InputError; DamagedCaptureError, with the report, where the capture is damaged inside.
     """

@@ -19,8 +19,8 @@ MOST_TOLD = 6
 
 
 class NotUnderstood:
-    """Counts frames whose headers at `layer` are not understood: such a frame is compared whole, matches rules
-    without addresses only, and is balanced by its MAC addresses.
+    """Counts frames whose headers at `layer` are not understood: such a frame is compared whole, matches
+    rules without addresses only, and is balanced by its MAC addresses.
 
     tunnels: the ends of the tunnels that are opened, as for twinstamp_kernels.window.Window.
     """
@@ -30,10 +30,18 @@ class NotUnderstood:
         self._counts: dict[int, int] = {}
 
     def add(self, batch: FrameBatch, keep: Any = None) -> None:
-        """Counts a batch's frames; keep: u8[n], zero: not to be counted. Raises ValueError as a window does."""
+        """Counts a batch's frames; keep: u8[n], zero: not counted. Raises ValueError as a window does."""
         data, offset, caplen, _, _, port, _ = batch.raw
         for reason, frames in _cpu.count_not_understood(
-            data, offset, caplen, port, linktypes_of(batch.ports), keep, self._layer, self._ends, self._workers
+            data,
+            offset,
+            caplen,
+            port,
+            linktypes_of(batch.ports),
+            keep,
+            self._layer,
+            self._ends,
+            self._workers,
         ):
             self._counts[reason] = self._counts.get(reason, 0) + frames
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GTP-U, TZSP, VN-Tag, FabricPath, PBB and link types beside Ethernet: scapy and the standards write the frames,
-tshark says what is in them, the model what is a copy of what."""
+"""GTP-U, TZSP, VN-Tag, FabricPath, PBB and link types beside Ethernet: scapy and the standards write the
+frames, tshark says what is in them, the model what is a copy of what."""
 
 from __future__ import annotations
 
@@ -76,8 +76,9 @@ def fabricpath(version: int, number: int, mirror: int) -> bytes:
 
 def pbb(version: int, number: int, mirror: int) -> bytes:
     inside = bytes(inner_frame(version, number))
-    tagged = bytes(Ether(**MACS) / Dot1AD(vlan=mirror, type=0x88E7) / Raw(struct.pack(">I", mirror << 4) + inside))
-    return tagged
+    return bytes(
+        Ether(**MACS) / Dot1AD(vlan=mirror, type=0x88E7) / Raw(struct.pack(">I", mirror << 4) + inside)
+    )
 
 
 def family(order: str) -> Any:
@@ -129,7 +130,9 @@ def write_pcap(path: Path, linktype: int, frames: list[bytes], order: str = "<")
     path.write_bytes(head + b"".join(records))
 
 
-@pytest.mark.parametrize("linktype, order", [(1, "<"), (0, "<"), (0, ">"), (108, "<"), (104, "<"), (239, "<"), (239, ">")])
+@pytest.mark.parametrize(
+    "linktype, order", [(1, "<"), (0, "<"), (0, ">"), (108, "<"), (104, "<"), (239, "<"), (239, ">")]
+)
 def test_the_frames_are_what_tshark_says(linktype: int, order: str, tmp_path: Path) -> None:
     tshark = shutil.which("tshark")
     if tshark is None:
@@ -144,7 +147,11 @@ def test_the_frames_are_what_tshark_says(linktype: int, order: str, tmp_path: Pa
     fields = ["frame.protocols", "udp.srcport", "ip.src", "ipv6.src"]
     command = [tshark, "-n", "-r", str(tmp_path / "x.pcap"), "-T", "fields"]
     said = subprocess.run(
-        [*command, *(a for f in fields for a in ("-e", f))], capture_output=True, text=True, check=True, timeout=300
+        [*command, *(a for f in fields for a in ("-e", f))],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     ).stdout.splitlines()
     assert len(said) == 2 * len(here)
     for line, (version, word) in zip(said, ((v, word) for _, word in here for v in (4, 6)), strict=True):
@@ -203,12 +210,18 @@ def test_flows_are_told_apart(name: str) -> None:
 
 
 def test_both_directions_of_a_subscriber_are_one_flow() -> None:
-    """Fast path and parser: the outer packet has no options, so a tunnel port alone sends it to the parser."""
+    """The outer packet is plain: its port alone keeps it from the classifier's fast path."""
     up = IP(src="10.9.0.1", dst="198.51.100.7") / TCP(sport=40000, dport=443)
     down = IP(src="198.51.100.7", dst="10.9.0.1") / TCP(sport=443, dport=40000)
     frames = [
         bytes(outer(1, 2152) / GTP_U_Header(teid=1) / up),
-        bytes(Ether() / IP(src="192.0.2.2", dst="192.0.2.1") / UDP(sport=9, dport=2152) / GTP_U_Header(teid=2) / down),
+        bytes(
+            Ether()
+            / IP(src="192.0.2.2", dst="192.0.2.1")
+            / UDP(sport=9, dport=2152)
+            / GTP_U_Header(teid=2)
+            / down
+        ),
     ]
     _, hashes = judge(frames, 1)
     assert hashes[0] == hashes[1]
@@ -236,7 +249,12 @@ def test_ethernet_in_ethernet_is_opened_by_name() -> None:
 
     for made in (fabricpath, pbb):
         frames = [made(4, 1, 1), made(4, 1, 2)]
-        for tunnels, copies in (((), 1), (("192.0.2.1",), 0), (("mpls",), 0), (("192.0.2.1", "mac-in-mac"), 1)):
+        for tunnels, copies in (
+            ((), 1),
+            (("192.0.2.1",), 0),
+            (("mpls",), 0),
+            (("192.0.2.1", "mac-in-mac"), 1),
+        ):
             with FrameBatch.from_frames(frames, timestamp_ns=[0, 1]) as batch, Deduplicator(
                 profile="routing", layer="inner", window=9, tunnels=tunnels
             ) as dedup:  # fmt: skip

@@ -122,7 +122,10 @@ def test_stamps_beyond_their_second_are_told(tmp_path: Path, capsys: pytest.Capt
     head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
     stamps = [(1700000000, 83_793_664), (1700000000, 83_893_664), (1700000001, 1000)]
     source.write_bytes(head + b"".join(struct.pack("<IIII", *s, 64, 64) + UNKNOWN for s in stamps))
-    for command in (["dedup", str(source), str(tmp_path / "o.pcap"), "--time", "50ms"], ["analyse", str(source)]):
+    for command in (
+        ["dedup", str(source), str(tmp_path / "o.pcap"), "--time", "50ms"],
+        ["analyse", str(source)],
+    ):
         assert main([*command, "--json", str(report)]) == 0
         told = capsys.readouterr().err
         assert told.count("2 stamps have a fraction of a second or more") == 1

@@ -83,7 +83,11 @@ def test_vxlan_without_a_network_identifier_is_none():
 
 def erspan(number: int, size: int, *, family: int = 4, sequence: int = 1) -> Ether:
     inside = Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=number, dport=80) / bytes(size)
-    outer = IP(src="192.0.2.1", dst="192.0.2.2", id=sequence) if family == 4 else IPv6(src="fd00::1", dst="fd00::2")
+    outer = (
+        IP(src="192.0.2.1", dst="192.0.2.2", id=sequence)
+        if family == 4
+        else IPv6(src="fd00::1", dst="fd00::2")
+    )
     gre = GRE(proto=0x88BE, seqnum_present=1, sequence_number=sequence) / ERSPAN_II(vlan=3) / inside
     return Ether(**MACS) / outer / gre
 
@@ -92,7 +96,11 @@ def pieces(packet: Ether, size: int = 512) -> list[bytes]:
     if packet.haslayer(IPv6):
         head = packet[IPv6]
         body = head.payload
-        cut = IPv6(src=head.src, dst=head.dst) / IPv6ExtHdrFragment(id=packet[GRE].sequence_number, nh=47) / body
+        cut = (
+            IPv6(src=head.src, dst=head.dst)
+            / IPv6ExtHdrFragment(id=packet[GRE].sequence_number, nh=47)
+            / body
+        )
         return [bytes(Ether(**MACS) / part) for part in fragment6(cut, size)]
     return [bytes(part) for part in fragment(packet, fragsize=size)]
 
@@ -100,7 +108,11 @@ def pieces(packet: Ether, size: int = 512) -> list[bytes]:
 def through(frames: list[bytes], **options) -> list[tuple[int, int]]:
     """(rule, hash) of each frame, those that were held too."""
     c = Classifier(
-        ALL, groups=same_servers(ALL, numbered_servers("64")), secret=Secret(bytes(range(32))), layer="inner", **options
+        ALL,
+        groups=same_servers(ALL, numbered_servers("64")),
+        secret=Secret(bytes(range(32))),
+        layer="inner",
+        **options,
     )
     found: dict[int, tuple[int, int]] = {}
     with FrameBatch.from_frames(frames, timestamp_ns=list(range(len(frames)))) as batch:
@@ -139,7 +151,9 @@ def test_a_cut_packet_in_a_cut_tunnel():
     inner = IP(src="10.0.0.1", dst="10.0.0.2", id=77) / UDP(sport=9, dport=80) / bytes(3000)
     frames = [bytes(Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=9, dport=80) / bytes(10))]
     for number, piece in enumerate(fragment(inner, fragsize=1400)):
-        outer = Ether(**MACS) / IP(src="192.0.2.1", dst="192.0.2.2", id=number + 1) / GRE(proto=0x0800) / piece
+        outer = (
+            Ether(**MACS) / IP(src="192.0.2.1", dst="192.0.2.2", id=number + 1) / GRE(proto=0x0800) / piece
+        )
         frames += pieces(outer, 800)
     found = through(frames)
     assert len(frames) == 6 and len(set(found)) == 1 and found[0][0] == 0

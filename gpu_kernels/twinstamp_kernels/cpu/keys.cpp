@@ -217,7 +217,8 @@ nb::list count_not_understood(In<u8> data, In<u64> offset, In<u32> caplen, In<u1
                 const u32 length = frames.caplen[i];
                 const u16 type = frames.linktype(i);
                 if (surely_understood(frame, length, type, which) || (keep && keep->data()[i] == 0)) continue;
-                if (!parse_frame(frame, length, type, which, l, &named)) ++reasons[why_not_understood(type, l)];
+                if (!parse_frame(frame, length, type, which, l, &named))
+                    ++reasons[why_not_understood(type, l)];
             }
         };
         if (threads == 1) {
@@ -285,9 +286,10 @@ void bind_keys(nb::module_& m) {
     m.def("frames_identified", &frames_identified, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
           nb::arg("port"), nb::arg("linktypes"), nb::arg("layer") = 0, nb::arg("ends") = nb::bytes(""),
           "u8[n]: 1 where something in the packet tells two sendings of the same content apart.");
-    m.def("count_not_understood", &count_not_understood, nb::arg("data"), nb::arg("offset"), nb::arg("caplen"),
-          nb::arg("port"), nb::arg("linktypes"), nb::arg("keep").none(), nb::arg("layer"), nb::arg("ends"),
-          nb::arg("workers"), "[(reason, frames)] of those that are not understood (twinstamp/not_understood.h).");
+    m.def("count_not_understood", &count_not_understood, nb::arg("data"), nb::arg("offset"),
+          nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("keep").none(), nb::arg("layer"),
+          nb::arg("ends"), nb::arg("workers"),
+          "[(reason, frames)] of those that are not understood (twinstamp/not_understood.h).");
     m.def("digest", &digest_of, nb::arg("hash_key"), nb::arg("domain"), nb::arg("head"), nb::arg("tail"),
           nb::arg("portable") = false, "The two 64-bit halves of the digest of head ++ tail in a domain.");
 }

@@ -164,9 +164,9 @@ def deliver(
             print(line, file=sys.stderr)
     if beyond := report["fractions_beyond"]:
         print(
-            f"twinstamp {options.command}: {beyond} stamps have a fraction of a second or more, carried into the "
-            "seconds: the writer may have put nanoseconds behind the magic number of microseconds, and then these "
-            "times are wrong (rewrite it with the magic number a1b23c4d)",
+            f"twinstamp {options.command}: {beyond} stamps have a fraction of a second or more, carried "
+            "into the seconds: the writer may have put nanoseconds behind the magic number of microseconds, "
+            "and then these times are wrong (rewrite it with the magic number a1b23c4d)",
             file=sys.stderr,
         )
     tell_backend(options, report)

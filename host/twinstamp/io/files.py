@@ -54,8 +54,9 @@ class CaptureReader:
     interface of each pcapng section; only ever appended to. frames: frames delivered. captured: their
     captured bytes. bytes_read: bytes of the capture walked. size: bytes of the file, None for pipes.
     truncated: None, or after the last batch what is missing of a capture that was cut short.
-    fractions_beyond: frames of a pcap file whose fraction of a second is a second or more. It is carried over, as
-    wiretap does; where a writer put nanoseconds behind the magic of microseconds, the times are wrong.
+    fractions_beyond: frames of a pcap file whose fraction of a second is a second or more. It is carried
+    over, as wiretap does; where a writer put nanoseconds behind the magic of microseconds, the times are
+    wrong.
 
     Damage inside a capture raises InputError with the byte and the frame, after all frames before it
     have been delivered; a capture that just ends too early delivers what it has and sets ``truncated``.

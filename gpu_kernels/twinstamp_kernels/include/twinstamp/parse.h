@@ -355,9 +355,9 @@ TS_HD bool parse_ethernet(const u8* frame, u32 caplen, u32 at, u32 open, Layers&
     return parse_ethertype(frame, caplen, at + 14, read_be16(frame + at + 12), open, out);
 }
 
-// Where the packet in a GTP-U message begins (3GPP TS 29.281, section 5), `at` its header. 0: there is none. The
-// message does not say what it carries, and an Ethernet frame may begin as IP does: IP has just the length that is
-// left of the message, and IPv4 a right checksum.
+// Where the packet in a GTP-U message begins (3GPP TS 29.281, section 5), `at` its header. 0: there is none.
+// The message does not say what it carries, and an Ethernet frame may begin as IP does: IP has just the
+// length that is left of the message, and IPv4 a right checksum.
 TS_HD u32 gtp_payload(const u8* frame, u32 end, u32 at) {
     const u8 flags = frame[at];
     if ((flags & 0xF0) != 0x30 || frame[at + 1] != 0xFF) return 0;  // version 1, GTP; G-PDU
@@ -374,7 +374,8 @@ TS_HD u32 gtp_payload(const u8* frame, u32 end, u32 at) {
         }
     }
     if (end < at + 20) return 0;
-    if (frame[at] >> 4 == 4) return at + read_be16(frame + at + 2) == stop && surely_ip(frame, end, at) ? at : 0;
+    if (frame[at] >> 4 == 4)
+        return at + read_be16(frame + at + 2) == stop && surely_ip(frame, end, at) ? at : 0;
     if (frame[at] >> 4 != 6 || end < at + 40) return 0;
     return at + 40 + read_be16(frame + at + 4) == stop ? at : 0;
 }
