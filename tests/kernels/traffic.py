@@ -268,12 +268,12 @@ def build(spec: dict[str, Any]) -> bytes:
             )
             carried = UDP(dport=37008, **udp) / Raw(bytes(head)) / inside
         elif kind in ("gtpu", "gtpu-extended"):
-            gtp = GTP_U_Header(teid=t["vni"], gtp_type=255, length=len(bytes(inside)))
+            gtp = GTP_U_Header(teid=t["vni"], gtp_type=255)
             if kind == "gtpu-extended":  # with a sequence number and a PDU session container
                 gtp = GTP_U_Header(
                     teid=t["vni"], gtp_type=255, E=1, S=1, seq=t["sequence"] & 0xFFFF, next_ex=0x85
                 ) / GTPPDUSessionContainer(type=1, QFI=9)
-            carried = UDP(dport=2152, **udp) / Raw(bytes(gtp)) / inside
+            carried = UDP(dport=2152, **udp) / Raw(bytes(gtp / Raw(bytes(inside))))  # with the message's length
         elif kind == "gre":
             carried = GRE(proto=ether) / inside
         elif kind == "gre-ksc":
