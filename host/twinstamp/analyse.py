@@ -111,7 +111,8 @@ def read_repeats(
     reach: frames to look back, at most 1,000,000. tunnels, backend, device, warn: see
     twinstamp.dedup.Deduplicator.
     Memory grows by 28 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
-    not_understood, fractions_beyond, truncated (None, or where the capture was cut), damage (None, or the InputError that ended the capture).
+    not_understood, fractions_beyond, truncated (None, or where the capture was cut), damage (None, or the
+    InputError that ended the capture).
     Raises InputError, ConfigError.
     """
     tunnels = tuple(tunnels)
@@ -261,8 +262,7 @@ def analyse(
     Returns a report that JSON can hold: options, backend, frames, bytes, network (by type: frames, distance
     and delay quantiles in frames and ns), legitimate (by reason and by class), histograms (distance in
     frames, delay in ns), window (see ``recommend``; None where nothing is to be removed),
-    not_understood (see NotUnderstood.as_dict),
-    fractions_beyond (see CaptureReader), truncated, damage.
+    not_understood (see NotUnderstood.as_dict), fractions_beyond (see CaptureReader), truncated, damage.
     Raises ConfigError, InputError; DamagedCaptureError, with the report, where the capture is damaged inside.
     """
     if not 0 < recall <= 1:

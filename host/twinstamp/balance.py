@@ -341,7 +341,7 @@ class Classifier:
                 raise ConfigError(str(error)) from error
             self._native = self._switch
         self._ports: Sequence[Port] = ()
-        self._not_understood = NotUnderstood(layer, (), workers)
+        self.not_understood = NotUnderstood(layer, (), workers)
         self._set_groups(groups)
 
     def _set_groups(self, groups: Sequence[Group]) -> None:
@@ -447,7 +447,7 @@ class Classifier:
                 batch.first if first is None else first,
                 **lent,
             )
-            self._not_understood.add(batch, keep)
+            self.not_understood.add(batch, keep)
         except ValueError as error:
             raise InputError(str(error)) from None
         return Verdicts(*out)
@@ -493,11 +493,11 @@ class Classifier:
         "skipped", "forwarded", "dropped", "no_server", "held": (frames, captured bytes); a held frame
         counts again under its later fate. "servers": [(copies, bytes)] in the order of `servers`.
         "copies_without_server": copies of groups without a living server. "held_now", "held_now_bytes":
-        at the moment. "fragments_*", "icmp_followed", "cache_hits", "cache_misses": see docs/balance.md. "not_understood": see
-        NotUnderstood.as_dict.
+        at the moment. "fragments_*", "icmp_followed", "cache_hits", "cache_misses": see docs/balance.md.
+        "not_understood": see NotUnderstood.as_dict.
         """
         counts: dict[str, Any] = self._native.counts()
-        counts["not_understood"] = self._not_understood.as_dict()
+        counts["not_understood"] = self.not_understood.as_dict()
         return counts
 
     def backend(self) -> dict[str, Any]:

@@ -273,7 +273,7 @@ def build(spec: dict[str, Any]) -> bytes:
                 gtp = GTP_U_Header(
                     teid=t["vni"], gtp_type=255, E=1, S=1, seq=t["sequence"] & 0xFFFF, next_ex=0x85
                 ) / GTPPDUSessionContainer(type=1, QFI=9)
-            carried = UDP(dport=2152, **udp) / Raw(bytes(gtp / Raw(bytes(inside))))  # with the message's length
+            carried = UDP(dport=2152, **udp) / Raw(bytes(gtp / Raw(bytes(inside))))
         elif kind == "gre":
             carried = GRE(proto=ether) / inside
         elif kind == "gre-ksc":

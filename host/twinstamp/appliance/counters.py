@@ -157,7 +157,7 @@ def make_report(
     counts = pipeline.counts()
     report["fragments"] = {key: value for key, value in counts.items() if key.startswith("fragments_")}
     report["icmp_followed"] = counts.get("icmp_followed", 0)
-    report["not_understood"] = counts["not_understood"]
+    report["not_understood"] = pipeline.classifier.not_understood.as_dict()
     report["memory_bytes"] = {
         **memory_bytes,
         "window": report["duplicates"].get("memory_bytes", 0),

@@ -198,6 +198,7 @@ class Pipeline:
             if isinstance(server.output, InterfaceOutput):
                 unused.append(server.output)
         self.servers, self.retired = servers, list(known.values())
+        classifier.not_understood = old.not_understood  # its counts go on
         for key, count in old.counts().items():
             if isinstance(count, int):
                 self._counts_before[key] = self._counts_before.get(key, 0) + count
