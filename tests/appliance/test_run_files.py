@@ -413,3 +413,26 @@ def test_a_snap_cut_and_ipv6_and_other_frames_pass(tmp_path):
     got = sorted(record for k in range(3) for record in read_all(tmp_path / f"s{k}.pcapng"))
     assert got == sorted(feed)
     assert report["ledger"]["forwarded"]["frames"] == len(feed)
+
+
+def test_what_is_not_understood_is_counted_and_told(tmp_path, capsys):
+    from twinstamp.appliance.view import print_report
+
+    unknown = bytes(12) + b"\x89\x27" + bytes(50)
+    lldp = bytes(12) + b"\x88\xcc" + bytes(46)
+    talk = conversation(2, 4)
+    now = talk[-1][0]
+    write_pcap(tmp_path / "feed.pcap", [*talk, (now, unknown), (now + 1, unknown), (now + 2, lldp)])
+    report = run(appliance(tmp_path, files=["feed.pcap"]))
+    assert report["duplicates"]["not_understood"]["ethertypes"] == {"0x8927": 2, "0x88cc": 1}
+    # Rules see the one that is no duplicate.
+    assert report["not_understood"] == {
+        "frames": 2,
+        "link_types": {},
+        "ethertypes": {"0x88cc": 1, "0x8927": 1},
+        "damaged": 0,
+    }
+    (source,) = report["sources"].values()
+    assert source["fractions_beyond"] == 0
+    print_report(report)
+    assert "2 frames (ethertype 0x88cc 1, ethertype 0x8927 1)" in capsys.readouterr().out
