@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated card: the Verilated RTL in this process, with its clocks, wires and host memory.
 
-The library is made by `make hdl`, the one that writes waveforms by `make hdl TRACE=1`; a wheel of `make wheel`
-has it inside. TWINSTAMP_SIM names another one.
+The library is made by `make hdl`, the one that writes waveforms by `make hdl TRACE=1`; a wheel that
+`make wheel` made has it inside. TWINSTAMP_SIM names another one.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ COMMANDS = {
     "train": ("twinstamp.cli.train", "check, show, send packet trains"),
     "card": ("twinstamp.cli.card", "show, test, calibrate a card; capture from it"),
     "clock": ("twinstamp.cli.clock", "GPS receivers and the clock that follows them"),
+    "manual": ("twinstamp.cli.manual", "write man pages; print shell completion"),
 }
 
 

@@ -44,6 +44,7 @@ def register(commands: Any, text: str) -> None:
     )
     show.add_argument("--plot", metavar="FILE", help="a picture, .png, .svg or .pdf")
     show.add_argument("--start", default="0s", metavar="T", help="time of the first packet (default: 0s)")
+    _add_json(show)
     send = _verb(verbs, "send", "send trains from a port of a card, several at once", _send, several=True)
     send.add_argument("--card", default="sim", metavar="NAME", help="which card (default: sim)")
     send.add_argument("--port", type=int, default=0, metavar="N", help="which of its ports (default: 0)")
@@ -147,7 +148,7 @@ def _show(options: argparse.Namespace) -> int:
     from twinstamp.train import load_train
 
     train = load_train(options.file)
-    for name in ("csv", "plot"):
+    for name in ("csv", "plot", "json"):
         refuse_same(getattr(options, name), options.file, what=f"--{name}")
     if options.first < 0:
         raise ConfigError(f"--first {options.first}: give 0 or more")
@@ -159,6 +160,16 @@ def _show(options: argparse.Namespace) -> int:
 
         plot_train(train, options.plot)
     ns = schedule.ns().tolist()
+    if options.json is not None:
+        listed = zip(ns[: options.first], schedule.size[: options.first].tolist(), strict=True)
+        report = {
+            "version": 1,
+            "train": train.name,
+            "packets": len(schedule),
+            "first": [{"sequence": i, "ns": at, "bytes": size} for i, (at, size) in enumerate(listed)],
+        }
+        write_json(options.json, report)
+        return 0
     for i in range(min(options.first, len(schedule))):
         whole, rest = divmod(ns[i], 10**9)
         print(f"{i:10}  {whole}.{rest:09} s  {int(schedule.size[i]):5} bytes")
