@@ -18,6 +18,7 @@ from twinstamp.phc.holders import claim, holders, named, phc_of
 
 PROGRAM = r"""
 #include <linux/ptp_clock.h>
+#include <linux/pps.h>
 #include <linux/timex.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -32,6 +33,8 @@ int main(void) {
     SHOW(sizeof(struct ptp_extts_request)); SHOW(offsetof(struct ptp_pin_desc, index));
     SHOW(sizeof(struct ptp_pin_desc));
     SHOW(sizeof(struct timex)); SHOW(offsetof(struct timex, freq)); SHOW(offsetof(struct timex, time));
+    SHOW(PPS_FETCH); SHOW(sizeof(struct pps_fdata)); SHOW(offsetof(struct pps_fdata, info.assert_tu.sec));
+    SHOW(offsetof(struct pps_fdata, info.assert_tu.nsec));
     SHOW(ADJ_FREQUENCY); SHOW(ADJ_SETOFFSET); SHOW(ADJ_NANO);
 }
 """
@@ -63,6 +66,15 @@ def test_numbers(kernel):
     assert (kernel["ADJ_FREQUENCY"], kernel["ADJ_SETOFFSET"], kernel["ADJ_NANO"]) == (
         device._ADJ_FREQUENCY, device._ADJ_SETOFFSET, device._ADJ_NANO,
     )  # fmt: skip
+
+
+def test_pulses_of_the_kernel(kernel):
+    assert kernel["PPS_FETCH"] == device.PPS_FETCH
+    assert kernel["sizeof(struct pps_fdata)"] == device.PPS_FETCH_BYTES
+    assert kernel["offsetof(struct pps_fdata, info.assert_tu.sec)"] == 8
+    assert kernel["offsetof(struct pps_fdata, info.assert_tu.nsec)"] == 16
+    with pytest.raises(DeviceError, match="/dev/pps4711 cannot be opened"):
+        device.Pps("/dev/pps4711")
 
 
 def test_sizes(kernel):

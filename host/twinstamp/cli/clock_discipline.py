@@ -31,6 +31,12 @@ def add_discipline(verbs: Any) -> None:
     parser.add_argument("--channel", type=int, default=0, metavar="N", help="of time stamps (default: 0)")
     parser.add_argument("--receiver", metavar="PORT", help="as for twinstamp clock receiver")
     parser.add_argument(
+        "--pps", metavar="DEVICE", help="a pulse that the kernel stamps, /dev/ppsN, not a pin"
+    )
+    parser.add_argument(
+        "--pps-latency", type=float, default=20_000, metavar="NS", help="of its interrupt (default: 20000)"
+    )
+    parser.add_argument(
         "--follow", metavar="CLOCK", help="without a pulse: realtime, or another PHC, by comparing the two"
     )
     parser.add_argument("--baud", type=int, default=38400, metavar="N", help="of PORT (default: 38400)")
@@ -117,8 +123,10 @@ def _discipline(options: argparse.Namespace) -> int:
         raise ConfigError("--json and --fault belong to --simulate")
     if options.phc is None:
         raise ConfigError("give --phc /dev/ptpN or --phc eth1, or --simulate i226,tcxo,f9t")
-    if options.follow is not None and (options.receiver is not None or options.pin is not None):
-        raise ConfigError("--follow needs no pulse: not with --receiver or --pin")
+    if options.follow is not None and (options.receiver, options.pin, options.pps) != (None, None, None):
+        raise ConfigError("--follow needs no pulse: not with --receiver, --pin or --pps")
+    if options.pps is not None and options.pin is not None:
+        raise ConfigError("--pps and --pin are two pulses: give one")
     if options.receiver is None and options.follow is None:
         raise ConfigError("give --receiver PORT: its messages say which second a pulse is")
     from twinstamp.phc.device import Phc, RealWorld
@@ -177,6 +185,13 @@ def _pulses(options: argparse.Namespace, phc: Phc, path: str, stack: ExitStack) 
     """Where pulses come from: the pin, or a clock that is followed."""
     from twinstamp.phc.discipline import PinPulses
 
+    if options.pps is not None:
+        from twinstamp.phc.device import Pps
+        from twinstamp.phc.follow_clock import PpsPulses
+
+        pps = Pps(options.pps)
+        stack.callback(pps.close)
+        return PpsPulses(phc, pps, latency_ns=options.pps_latency, cable_ns=options.cable)
     if options.follow is None:
         return PinPulses(
             phc, channel=options.channel, pin=options.pin, grid_ns=options.grid, cable_ns=options.cable

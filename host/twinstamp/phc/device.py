@@ -31,6 +31,8 @@ PIN_SETFUNC = 0x40603D07
 SYS_OFFSET = 0x43403D05
 SYS_OFFSET_PRECISE = 0xC0403D08
 SYS_OFFSET_EXTENDED = 0xC4C03D09
+PPS_FETCH = 0xC00870A4
+PPS_FETCH_BYTES = 64
 
 _ADJ_SETOFFSET, _ADJ_FREQUENCY, _ADJ_NANO = 0x0100, 0x0002, 0x2000
 _EVENT_BYTES = 32
@@ -211,6 +213,36 @@ class Phc:
         request = bytearray(64)
         fcntl.ioctl(self.fd, SYS_OFFSET_PRECISE, request)
         return _time(request, 16), _time(request, 0)
+
+    def close(self) -> None:
+        """Closes it."""
+        os.close(self.fd)
+
+
+class PpsCalls(Protocol):
+    """The call that is made of a pulse of the kernel's; its errors are OSError."""
+
+    def fetch(self) -> tuple[int, int]:
+        """(number of the last rising edge, CLOCK_REALTIME in ns when the kernel saw it)."""
+        ...
+
+
+class Pps:
+    """/dev/ppsN, RFC 2783 in the kernel's form (linux/pps.h). DeviceError where it cannot be opened."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise DeviceError(f"{path} cannot be opened: {error.strerror}; a pulse is /dev/ppsN") from error
+
+    def fetch(self) -> tuple[int, int]:
+        """PPS_FETCH, without waiting."""
+        request = bytearray(PPS_FETCH_BYTES)
+        fcntl.ioctl(self.fd, PPS_FETCH, request)
+        number, seconds, nanoseconds = struct.unpack_from("I4xqi", request)
+        return int(number), int(seconds) * _SECOND_NS + int(nanoseconds)
 
     def close(self) -> None:
         """Closes it."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PHC without a pulse: it follows CLOCK_REALTIME, or another PHC, by comparisons of the two.
+"""A PHC without a pulse of its own: it takes one that the kernel stamps (/dev/ppsN), or follows
+CLOCK_REALTIME or another PHC, by comparisons of the two.
 
 What a comparison may be wrong by, half the window in which the hardware was read, is measured: at the start
 for the servo, and at each comparison for the bound, as an error that no averaging takes away (a bus that is
@@ -12,14 +13,14 @@ import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twinstamp.card.nic import closest_offset
-from twinstamp.errors import DeviceError
+from twinstamp.errors import ConfigError, DeviceError
 from twinstamp.phc.discipline import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twinstamp.leap import UtcOffset
-    from twinstamp.phc.device import PhcCalls
+    from twinstamp.phc.device import PhcCalls, PpsCalls
     from twinstamp.phc.follow import PublishedClock
 
 _NS = 1_000_000_000
@@ -108,6 +109,53 @@ class PhcReference:
         passed_ns = real_ns - one.real_ns
         error_ns = one.error_ns + abs(passed_ns) * _SLEWING_PPM // 1_000_000 + 1
         return one.phc_ns + passed_ns, error_ns, -1 if record is None else record.bound_ns
+
+
+class PpsPulses:
+    """Pulses that the kernel stamps by CLOCK_REALTIME (/dev/ppsN), for a PHC: PulseSource of Discipline.
+
+    Each is placed on the PHC between the comparisons before and behind it. An interrupt is late, by 0 to
+    latency_ns: nobody can measure that from within, so whoever runs it says it (an oscilloscope, or a pin
+    that is echoed). Its middle is taken off, and half of it is in the bound in full. cable_ns: as of
+    PinPulses.
+    """
+
+    def __init__(
+        self, phc: PhcCalls, pps: PpsCalls, *, latency_ns: float = 20_000, cable_ns: float = 0
+    ) -> None:
+        if not 0 <= latency_ns <= 500_000:
+            raise ConfigError(f"an interrupt that is late by up to {latency_ns:g} ns: give 0 to 500000")
+        self._comparer, self._pps = Comparer(phc), pps
+        errors = sorted(self._comparer.compare().error_ns for _ in range(_LOOKS))
+        self._error_ns = errors[_LOOKS * 9 // 10 - 1]
+        self.quantum_ps = round(latency_ns * 1000) + 2000 * self._error_ns
+        self._late_ns, self._cable_ns = latency_ns / 2, cable_ns
+        self._before = self._comparer.compare()
+        self._number = 0
+
+    def start(self) -> None:
+        """The last pulse is of before."""
+        self._number = self._pps.fetch()[0]
+
+    def take(self, cold: bool) -> list[Pulse]:
+        """As PulseSource has it."""
+        number, real_ns = self._pps.fetch()
+        before, behind = self._before, self._comparer.compare()
+        self._before = behind
+        if number == self._number:
+            return []
+        self._number = number
+        span_ns = behind.real_ns - before.real_ns
+        if span_ns <= 0 or not before.real_ns <= real_ns <= behind.real_ns:
+            return []  # CLOCK_REALTIME was set, or this program has slept: that pulse has no place
+        passed_ps = (real_ns - before.real_ns) * (behind.phc_ns - before.phc_ns) * 1000 // span_ns
+        late_ps = round((self._late_ns + self._cable_ns) * 1000)
+        error_ns = max(before.error_ns, behind.error_ns)
+        at_ps = before.phc_ns * 1000 + passed_ps - late_ps
+        return [Pulse(at_ps, source_bound_ns=math.ceil(self._late_ns) + error_ns)]
+
+    def close(self) -> None:
+        """As PulseSource has it."""
 
 
 class FollowPulses:
