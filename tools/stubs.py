@@ -58,6 +58,7 @@ RESULTS = {
     "frame_keys": "tuple[memoryview, memoryview, memoryview]",
     "frame_digests": "tuple[memoryview | None, memoryview | None, memoryview | None, memoryview | None, "
     "memoryview | None]",
+    "count_not_understood": "list[tuple[int, int]]",
     "digest": "tuple[int, int]",
     "Classifier.process": _VIEWS,
     "Classifier.finish": _JUDGED,
