@@ -101,7 +101,9 @@ def read_log(path: str) -> ClockLog:
         with open(path, encoding="utf-8") as file:
             head = [file.readline().rstrip("\n") for _ in range(3)]
             if head[0] != FIRST_LINE:
-                raise LogError(f"{path}: is no clock log: its first line is not {FIRST_LINE!r}")
+                raise LogError(
+                    f"{path}: is no clock log: its first line is not {FIRST_LINE!r}; give what --log wrote"
+                )
             about = json.loads(head[1].removeprefix("# "))
             names = head[2].split(",")
             if not isinstance(about, dict) or "t_s" not in names or len(set(names)) != len(names):
@@ -110,7 +112,7 @@ def read_log(path: str) -> ClockLog:
                 warnings.simplefilter("ignore", UserWarning)  # no data: said below
                 table = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
     except OSError as error:
-        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+        raise LogError(f"{path}: cannot be read: {error.strerror}; give a log that exists") from error
     except ValueError as error:  # not UTF-8, not JSON, no number, or a line cut short
         raise LogError(f"{path}: is damaged: {error}") from error
     if not table.size:

@@ -47,7 +47,9 @@ def _opened(address: str, baud: int, timeout_s: float) -> Any:
             address, baudrate=baud, timeout=timeout_s, write_timeout=2.0, **exclusive
         )
     except (ValueError, *_FAILURES) as error:
-        raise ReceiverError(f"receiver {address}: cannot be opened: {_why(error)}") from error
+        raise ReceiverError(
+            f"receiver {address}: cannot be opened: {_why(error)}; plug it in, or give another port"
+        ) from error
 
 
 class Line:

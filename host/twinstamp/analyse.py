@@ -381,6 +381,8 @@ def plot(report: dict[str, Any], path: str) -> None:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}; name it .png, .svg or .pdf") from error
     except OSError as error:
-        raise ConfigError(f"{path}: the plot cannot be written: {error.strerror}") from error
+        raise ConfigError(
+            f"{path}: the plot cannot be written: {error.strerror}; give another place"
+        ) from error
     finally:
         pyplot.close(figure)

@@ -26,7 +26,7 @@ def drop_privileges(user: str, what: str) -> None:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise ConfigError(f"{what}: there is no user {user!r}") from None
+        raise ConfigError(f"{what}: there is no user {user!r}; give one that `getent passwd` lists") from None
     try:
         if os.geteuid() != entry.pw_uid:
             _empty_bounding_set()  # while it may

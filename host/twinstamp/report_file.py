@@ -88,7 +88,7 @@ class ReportFile:
 
 
 def _unwritten(path: str, error: OSError) -> ConfigError:
-    return ConfigError(f"{path}: the report cannot be written: {error.strerror}")
+    return ConfigError(f"{path}: the report cannot be written: {error.strerror}; give another place")
 
 
 def _mode(path: str) -> int:

@@ -30,7 +30,7 @@ def read_text(path: str | Path, *, limit: int = MAX_FILE_BYTES) -> str:
         with open(path, "rb") as file:
             raw = file.read(limit + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give a file that exists") from None
     if len(raw) > limit:
         raise ConfigError(f"{path}: larger than {limit >> 20} MiB; split it, or take another file")
     try:
@@ -38,7 +38,7 @@ def read_text(path: str | Path, *, limit: int = MAX_FILE_BYTES) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{path}:{line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8 text"
+            f"{path}:{line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8 text; give a TOML file"
         ) from None
 
 
@@ -50,7 +50,7 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         line = found[1] if found else str(text.count("\n") + 1)
         message = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise ConfigError(f"{name}:{line}: {message}: not TOML") from None
+        raise ConfigError(f"{name}:{line}: {message}: not TOML; mend that line") from None
     except RecursionError:
         raise ConfigError(f"{name}: not TOML that can be read: lists or tables nested too deeply") from None
     except ValueError:  # of int(): sys.set_int_max_str_digits

@@ -314,7 +314,9 @@ def parse_appliance(document: Mapping[str, Any], folder: Path) -> ApplianceConfi
     if default_group is None:
         default_group = groups[0].name
     elif default_group != "drop" and default_group not in {group.name for group in groups}:
-        raise ConfigError(f"balance.default_group: {default_group!r} is not a [[group]]")
+        raise ConfigError(
+            f"balance.default_group: {default_group!r} is not a [[group]]: add it, or name another one"
+        )
     if window is not None and window.action == "tag":
         _check_tags(window, outputs)
     rules_path = rules if rules is not None else classbench

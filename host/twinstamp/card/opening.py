@@ -79,7 +79,10 @@ def open_card(
         transport = UartTransport(open_line(where), f"uart:{where}")
         blocks = (14, 1)
     else:
-        raise ConfigError(f"{name}: ordinary interfaces have no registers: open_any_card, or LinuxCard")
+        raise ConfigError(
+            f"{name}: ordinary interfaces have no registers; give sim, pynq:… or uart:… "
+            "(in Python: open_any_card)"
+        )
     try:
         measured = load_calibration(transport.name, calibration) if calibrated else {}
         card = Card(

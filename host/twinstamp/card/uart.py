@@ -57,7 +57,9 @@ def open_line(url: str, baud: int = BAUD, timeout_s: float = 0.2) -> Line:
     try:
         line: Line = serial.serial_for_url(url, baudrate=baud, timeout=timeout_s, exclusive=True)
     except (OSError, ValueError) as error:
-        raise DeviceError(f"{url} cannot be opened at {baud} baud: {error}") from error
+        raise DeviceError(
+            f"{url} cannot be opened at {baud} baud: {error}; plug it in, or give another device"
+        ) from error
     return line
 
 

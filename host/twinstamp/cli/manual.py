@@ -177,7 +177,7 @@ def completion(shell: str) -> str:
             commands.append(f"'{path}'")
         if own:
             verbs.append(f"        '{path}') words='{' '.join(own)}' ;;")
-        named = []
+        named: list[str] = []
         for action in found.parser._actions:
             if action.help != argparse.SUPPRESS:
                 named += action.option_strings

@@ -81,7 +81,9 @@ def run(options: argparse.Namespace) -> int:
             with report:
                 report.write(json.dumps(counts, indent=2) + "\n")
         except OSError as error:
-            raise ConfigError(f"{options.json}: cannot be written: {error.strerror}") from error
+            raise ConfigError(
+                f"{options.json}: cannot be written: {error.strerror}; give another place"
+            ) from error
     elif options.json is not None:
         write_json(options.json, counts)
     return 0
@@ -94,4 +96,4 @@ def _opened(path: str | None) -> TextIO | None:
     try:
         return open(path, "w", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}; give another place") from error

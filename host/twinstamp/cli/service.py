@@ -21,7 +21,9 @@ def socket_of(target: str) -> Path:
         if stat.S_ISSOCK(path.stat().st_mode):
             return path
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{target}: cannot be read: {error.strerror}; give the appliance file, or its control socket"
+        ) from None
     from twinstamp.toml_table import Table, read_toml
 
     main = Table("appliance", Table(target, read_toml(path)).take("appliance", dict, {}))

@@ -191,7 +191,7 @@ def _write_csv(path: str, schedule: Any) -> None:
             file.write("sequence,seconds,fraction_q64,ns,bytes\n")
             file.writelines(f"{i},{s},{f},{ns},{size}\n" for i, (s, f, ns, size) in enumerate(rows))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}; give another place") from error
 
 
 # send

@@ -58,7 +58,9 @@ def _open(path: str) -> Iterator[IO[str]]:
         with open(path, "w", encoding="utf-8") as file:
             yield file
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror or error}; give another place"
+        ) from error
 
 
 def _lines(row: str, columns: Sequence[npt.NDArray[Any]]) -> Iterator[str]:
@@ -140,7 +142,9 @@ def write_parquet(report: Report, path: str) -> None:
             if writer is not None:
                 writer.close()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror or error}; give another place"
+        ) from error
 
 
 def _parquet_columns(number: int, train: TrainReport) -> Iterator[dict[str, npt.NDArray[Any]]]:

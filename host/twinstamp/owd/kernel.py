@@ -75,6 +75,18 @@ class Departed(NamedTuple):
     sent_ns: int
 
 
+def _next_step(error: OSError) -> str:
+    """What to do about a socket that cannot be opened."""
+    steps = {
+        errno.EADDRINUSE: "end the other program, or give another port",
+        errno.EADDRNOTAVAIL: "give an address of this machine",
+        errno.ENODEV: "give an interface that `ip link` lists",
+        errno.EACCES: "ports below 1024 need root: give a higher one",
+        errno.EPERM: "this needs root",
+    }
+    return steps.get(error.errno or 0, "give another port, address or interface")
+
+
 class StampedSocket:
     """A UDP socket with kernel stamps in both directions, TTL and addresses of each datagram.
 
@@ -91,7 +103,9 @@ class StampedSocket:
             try:
                 version = ipaddress.ip_address(address.partition("%")[0]).version
             except ValueError:
-                raise ConfigError(f"{address!r} is no IP address") from None
+                raise ConfigError(
+                    f"{address!r} is no IP address: give one as 192.0.2.1 or 2001:db8::1"
+                ) from None
         if not 0 <= port < 1 << 16:
             raise ConfigError(f"UDP port {port}: give 0 to 65535")
         self.version = version
@@ -124,7 +138,8 @@ class StampedSocket:
             self._socket.close()
             through = f" through {interface}" if interface else ""
             raise DeviceError(
-                f"UDP port {port} on {address or 'any address'}{through}: {error.strerror or error}"
+                f"UDP port {port} on {address or 'any address'}{through}: {error.strerror or error}; "
+                f"{_next_step(error)}"
             ) from error
         self.sent = 0  # datagrams that the kernel took: their numbers in Departed
         self._numbers = DepartureNumbers()

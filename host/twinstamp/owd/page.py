@@ -55,7 +55,9 @@ def write_html(report: Report, path: str, *, notes: tuple[str, ...] = ()) -> Non
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise ConfigError(f"{path}: the page cannot be written: {error.strerror}") from error
+        raise ConfigError(
+            f"{path}: the page cannot be written: {error.strerror}; give another place"
+        ) from error
 
 
 def page(report: Report, *, notes: tuple[str, ...] = ()) -> str:

@@ -51,6 +51,7 @@ def plot_train(train: Train, path: str | Path) -> None:
     try:
         figure.savefig(Path(path), dpi=120)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: the picture cannot be written: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: the picture cannot be written: {why}; give another name") from error
     finally:
         pyplot.close(figure)

@@ -333,7 +333,7 @@ class Train:
                 f"{self.name}: packet {i} would leave {short(int(delay[i]))} late, and {len(late) - 1:,} "
                 f"more: the wire is busy with those before (packet {i - 1} of "
                 f"{int(schedule.size[i - 1])} bytes takes {format_short(on_wire(i - 1))}, "
-                f"the gap is {short(int(time[i] - time[i - 1]))})"
+                f"the gap is {short(int(time[i] - time[i - 1]))}); lengthen the gap or shorten the packets"
             )
         return result
 
