@@ -38,7 +38,7 @@ def read_text(path: str | Path, *, limit: int = MAX_FILE_BYTES) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{path}:{line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8 text; give a TOML file"
+            f"{path}:{line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8 text: give TOML"
         ) from None
 
 

@@ -105,7 +105,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "rules check {d}/broken.toml",
             "{d}/broken.toml:1: Expected ']]' at the end of an array declaration: not TOML; mend that line",
         ),
-        ("rules check {d}/feed.pcap", "{d}/feed.pcap:1: byte 0 (0xd4) is not UTF-8 text; give a TOML file"),
+        ("rules check {d}/feed.pcap", "{d}/feed.pcap:1: byte 0 (0xd4) is not UTF-8 text: give TOML"),
         ("rules check {d}", "{d}: cannot be read: Is a directory; give a file that exists"),
         (
             "rules match {d}/absent.pcap --rules {d}/rules.toml --out {d}/o.csv",
@@ -172,7 +172,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "run {d}/absent.toml",
             "{d}/absent.toml: cannot be read: No such file or directory; give a file that exists",
         ),
-        ("run {d}/feed.pcap", "{d}/feed.pcap:1: byte 0 (0xd4) is not UTF-8 text; give a TOML file"),
+        ("run {d}/feed.pcap", "{d}/feed.pcap:1: byte 0 (0xd4) is not UTF-8 text: give TOML"),
         (
             "run {d}/broken.toml",
             "{d}/broken.toml:1: Expected ']]' at the end of an array declaration: not TOML; mend that line",
@@ -312,7 +312,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "train check {d}/broken.toml",
             "{d}/broken.toml:1: Expected ']]' at the end of an array declaration: not TOML; mend that line",
         ),
-        ("train check {d}/feed.pcap", "{d}/feed.pcap:1: byte 0 (0xd4) is not UTF-8 text; give a TOML file"),
+        ("train check {d}/feed.pcap", "{d}/feed.pcap:1: byte 0 (0xd4) is not UTF-8 text: give TOML"),
         (
             "train check {d}/bad-gap.toml",
             "{d}/bad-gap.toml: gap '10' is not understood: write a number (or a quotient) and a unit, as 1000.3ns or 1/3 us",
