@@ -8,8 +8,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-#include <assert.h>
 #include <stdint.h>
+#include <assert.h>
 
 // reg - id_regs::magic
 #define ID_REGS__MAGIC__VALUE_bm 0xffffffff
@@ -17,8 +17,8 @@ extern "C" {
 #define ID_REGS__MAGIC__VALUE_bw 32
 #define ID_REGS__MAGIC__VALUE_reset 0x54574e53
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
     } f;
     uint32_t w;
 } id_regs__magic_t;
@@ -33,9 +33,9 @@ typedef union {
 #define ID_REGS__VERSION__MAJOR_bw 16
 #define ID_REGS__VERSION__MAJOR_reset 0x1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t minor : 16;
-        uint32_t major : 16;
+    struct __attribute__ ((__packed__)) {
+        uint32_t minor :16;
+        uint32_t major :16;
     } f;
     uint32_t w;
 } id_regs__version_t;
@@ -45,8 +45,8 @@ typedef union {
 #define ID_REGS__BUILD__VALUE_bp 0
 #define ID_REGS__BUILD__VALUE_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
     } f;
     uint32_t w;
 } id_regs__build_t;
@@ -80,17 +80,17 @@ typedef union {
 #define ID_REGS__FEATURES__DEDUP_bp 8
 #define ID_REGS__FEATURES__DEDUP_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t flow_hash : 1;
-        uint32_t digest : 1;
-        uint32_t transmit : 1;
-        uint32_t simulated : 1;
-        uint32_t phy : 1;
-        uint32_t loopback : 1;
-        uint32_t discipline : 1;
-        uint32_t trains : 1;
-        uint32_t dedup : 1;
-        uint32_t : 23;
+    struct __attribute__ ((__packed__)) {
+        uint32_t flow_hash :1;
+        uint32_t digest :1;
+        uint32_t transmit :1;
+        uint32_t simulated :1;
+        uint32_t phy :1;
+        uint32_t loopback :1;
+        uint32_t discipline :1;
+        uint32_t trains :1;
+        uint32_t dedup :1;
+        uint32_t :23;
     } f;
     uint32_t w;
 } id_regs__features_t;
@@ -106,11 +106,11 @@ typedef union {
 #define ID_REGS__SIZE__STORE_LOG2_bp 16
 #define ID_REGS__SIZE__STORE_LOG2_bw 8
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t ports : 8;
-        uint32_t counters : 8;
-        uint32_t store_log2 : 8;
-        uint32_t : 8;
+    struct __attribute__ ((__packed__)) {
+        uint32_t ports :8;
+        uint32_t counters :8;
+        uint32_t store_log2 :8;
+        uint32_t :8;
     } f;
     uint32_t w;
 } id_regs__size_t;
@@ -120,8 +120,8 @@ typedef union {
 #define ID_REGS__CORE_CLOCK__HZ_bp 0
 #define ID_REGS__CORE_CLOCK__HZ_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t hz : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t hz :32;
     } f;
     uint32_t w;
 } id_regs__core_clock_t;
@@ -132,14 +132,14 @@ typedef union {
 #define ID_REGS__SCRATCH__VALUE_bw 32
 #define ID_REGS__SCRATCH__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
     } f;
     uint32_t w;
 } id_regs__scratch_t;
 
 // regfile - id_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     id_regs__magic_t magic;
     id_regs__version_t version;
     id_regs__build_t build;
@@ -154,8 +154,8 @@ typedef struct __attribute__((__packed__)) {
 #define CLOCK_REGS__NOW__Q32_bp 0
 #define CLOCK_REGS__NOW__Q32_bw 64
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q32 : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q32 :64;
     } f;
     uint64_t w;
 } clock_regs__now_t;
@@ -166,9 +166,9 @@ typedef union {
 #define CLOCK_REGS__INCREMENT__Q72_bw 48
 #define CLOCK_REGS__INCREMENT__Q72_reset 0x225c17d04dad
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q72 : 48;
-        uint64_t : 16;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q72 :48;
+        uint64_t :16;
     } f;
     uint64_t w;
 } clock_regs__increment_t;
@@ -179,8 +179,8 @@ typedef union {
 #define CLOCK_REGS__SLEW_AMOUNT__Q64_bw 64
 #define CLOCK_REGS__SLEW_AMOUNT__Q64_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q64 : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q64 :64;
     } f;
     uint64_t w;
 } clock_regs__slew_amount_t;
@@ -191,9 +191,9 @@ typedef union {
 #define CLOCK_REGS__SLEW_STEP__Q64_bw 36
 #define CLOCK_REGS__SLEW_STEP__Q64_reset 0x24076
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q64 : 36;
-        uint64_t : 28;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q64 :36;
+        uint64_t :28;
     } f;
     uint64_t w;
 } clock_regs__slew_step_t;
@@ -203,8 +203,8 @@ typedef union {
 #define CLOCK_REGS__SLEW_LEFT__Q64_bp 0
 #define CLOCK_REGS__SLEW_LEFT__Q64_bw 64
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q64 : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q64 :64;
     } f;
     uint64_t w;
 } clock_regs__slew_left_t;
@@ -215,8 +215,8 @@ typedef union {
 #define CLOCK_REGS__LOAD_TIME__Q32_bw 64
 #define CLOCK_REGS__LOAD_TIME__Q32_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q32 : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q32 :64;
     } f;
     uint64_t w;
 } clock_regs__load_time_t;
@@ -239,13 +239,13 @@ typedef union {
 #define CLOCK_REGS__CONTROL__DISCIPLINED_bw 1
 #define CLOCK_REGS__CONTROL__DISCIPLINED_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t load : 1;
-        uint32_t locked : 1;
-        uint32_t : 2;
-        uint32_t state : 3;
-        uint32_t disciplined : 1;
-        uint32_t : 24;
+    struct __attribute__ ((__packed__)) {
+        uint32_t load :1;
+        uint32_t locked :1;
+        uint32_t :2;
+        uint32_t state :3;
+        uint32_t disciplined :1;
+        uint32_t :24;
     } f;
     uint32_t w;
 } clock_regs__control_t;
@@ -263,11 +263,11 @@ typedef union {
 #define CLOCK_REGS__STATUS__SLEWING_bp 2
 #define CLOCK_REGS__STATUS__SLEWING_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t load_refused : 1;
-        uint32_t increment_refused : 1;
-        uint32_t slewing : 1;
-        uint32_t : 29;
+    struct __attribute__ ((__packed__)) {
+        uint32_t load_refused :1;
+        uint32_t increment_refused :1;
+        uint32_t slewing :1;
+        uint32_t :29;
     } f;
     uint32_t w;
 } clock_regs__status_t;
@@ -277,8 +277,8 @@ typedef union {
 #define CLOCK_REGS__EPOCH__VALUE_bp 0
 #define CLOCK_REGS__EPOCH__VALUE_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
     } f;
     uint32_t w;
 } clock_regs__epoch_t;
@@ -289,8 +289,8 @@ typedef union {
 #define CLOCK_REGS__BOUND__NS_bw 32
 #define CLOCK_REGS__BOUND__NS_reset 0xffffffff
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t ns : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t ns :32;
     } f;
     uint32_t w;
 } clock_regs__bound_t;
@@ -309,11 +309,11 @@ typedef union {
 #define CLOCK_REGS__UTC_OFFSET__LEAP_bw 2
 #define CLOCK_REGS__UTC_OFFSET__LEAP_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t s : 16;
-        uint32_t valid : 1;
-        uint32_t leap : 2;
-        uint32_t : 13;
+    struct __attribute__ ((__packed__)) {
+        uint32_t s :16;
+        uint32_t valid :1;
+        uint32_t leap :2;
+        uint32_t :13;
     } f;
     uint32_t w;
 } clock_regs__utc_offset_t;
@@ -324,14 +324,14 @@ typedef union {
 #define CLOCK_REGS__LEAP_SECOND__TAI_S_bw 32
 #define CLOCK_REGS__LEAP_SECOND__TAI_S_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t tai_s : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t tai_s :32;
     } f;
     uint32_t w;
 } clock_regs__leap_second_t;
 
 // regfile - clock_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     clock_regs__now_t now;
     clock_regs__increment_t increment;
     clock_regs__slew_amount_t slew_amount;
@@ -352,8 +352,8 @@ typedef struct __attribute__((__packed__)) {
 #define RING_REGS__BASE__ADDRESS_bw 64
 #define RING_REGS__BASE__ADDRESS_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t address : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t address :64;
     } f;
     uint64_t w;
 } ring_regs__base_t;
@@ -368,10 +368,10 @@ typedef union {
 #define RING_REGS__SHAPE__COUNT_LOG2_bw 4
 #define RING_REGS__SHAPE__COUNT_LOG2_reset 0x6
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t size_log2 : 5;
-        uint32_t count_log2 : 4;
-        uint32_t : 23;
+    struct __attribute__ ((__packed__)) {
+        uint32_t size_log2 :5;
+        uint32_t count_log2 :4;
+        uint32_t :23;
     } f;
     uint32_t w;
 } ring_regs__shape_t;
@@ -382,8 +382,8 @@ typedef union {
 #define RING_REGS__TIMEOUT__CYCLES_bw 32
 #define RING_REGS__TIMEOUT__CYCLES_reset 0x1e848
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } ring_regs__timeout_t;
@@ -398,10 +398,10 @@ typedef union {
 #define RING_REGS__CONTROL__FLUSH_bw 1
 #define RING_REGS__CONTROL__FLUSH_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t enable : 1;
-        uint32_t flush : 1;
-        uint32_t : 30;
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t flush :1;
+        uint32_t :30;
     } f;
     uint32_t w;
 } ring_regs__control_t;
@@ -420,13 +420,13 @@ typedef union {
 #define RING_REGS__STATUS__RECEIVE_FAULT_bp 8
 #define RING_REGS__STATUS__RECEIVE_FAULT_bw 4
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t error : 1;
-        uint32_t idle : 1;
-        uint32_t bad_shape : 1;
-        uint32_t : 5;
-        uint32_t receive_fault : 4;
-        uint32_t : 20;
+    struct __attribute__ ((__packed__)) {
+        uint32_t error :1;
+        uint32_t idle :1;
+        uint32_t bad_shape :1;
+        uint32_t :5;
+        uint32_t receive_fault :4;
+        uint32_t :20;
     } f;
     uint32_t w;
 } ring_regs__status_t;
@@ -436,8 +436,8 @@ typedef union {
 #define RING_REGS__PRODUCER__INDEX_bp 0
 #define RING_REGS__PRODUCER__INDEX_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t index : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
     } f;
     uint32_t w;
 } ring_regs__producer_t;
@@ -448,8 +448,8 @@ typedef union {
 #define RING_REGS__CONSUMER__INDEX_bw 32
 #define RING_REGS__CONSUMER__INDEX_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t index : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
     } f;
     uint32_t w;
 } ring_regs__consumer_t;
@@ -463,10 +463,10 @@ typedef union {
 #define RING_REGS__INTERRUPT__PENDING_bp 1
 #define RING_REGS__INTERRUPT__PENDING_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t enable : 1;
-        uint32_t pending : 1;
-        uint32_t : 30;
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t pending :1;
+        uint32_t :30;
     } f;
     uint32_t w;
 } ring_regs__interrupt_t;
@@ -477,14 +477,14 @@ typedef union {
 #define RING_REGS__SEEN__INDEX_bw 32
 #define RING_REGS__SEEN__INDEX_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t index : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
     } f;
     uint32_t w;
 } ring_regs__seen_t;
 
 // regfile - ring_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     ring_regs__base_t base;
     ring_regs__shape_t shape;
     ring_regs__timeout_t timeout;
@@ -502,9 +502,9 @@ typedef struct __attribute__((__packed__)) {
 #define COUNTER_REGS__CONTROL__LATCH_bw 1
 #define COUNTER_REGS__CONTROL__LATCH_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t latch : 1;
-        uint32_t : 31;
+    struct __attribute__ ((__packed__)) {
+        uint32_t latch :1;
+        uint32_t :31;
     } f;
     uint32_t w;
 } counter_regs__control_t;
@@ -514,9 +514,9 @@ typedef union {
 #define COUNTER_REGS__STATUS__BUSY_bp 0
 #define COUNTER_REGS__STATUS__BUSY_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t busy : 1;
-        uint32_t : 31;
+    struct __attribute__ ((__packed__)) {
+        uint32_t busy :1;
+        uint32_t :31;
     } f;
     uint32_t w;
 } counter_regs__status_t;
@@ -526,14 +526,14 @@ typedef union {
 #define COUNTER_REGS__AT__Q32_bp 0
 #define COUNTER_REGS__AT__Q32_bw 64
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q32 : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q32 :64;
     } f;
     uint64_t w;
 } counter_regs__at_t;
 
 // regfile - counter_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     counter_regs__control_t control;
     counter_regs__status_t status;
     counter_regs__at_t at;
@@ -553,11 +553,11 @@ typedef struct __attribute__((__packed__)) {
 #define PPS_REGS__CONTROL__OUTPUT_ENABLE_bw 1
 #define PPS_REGS__CONTROL__OUTPUT_ENABLE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t enable : 1;
-        uint32_t invert : 1;
-        uint32_t output_enable : 1;
-        uint32_t : 29;
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t invert :1;
+        uint32_t output_enable :1;
+        uint32_t :29;
     } f;
     uint32_t w;
 } pps_regs__control_t;
@@ -568,9 +568,9 @@ typedef union {
 #define PPS_REGS__FILTER__CYCLES_bw 16
 #define PPS_REGS__FILTER__CYCLES_reset 0x7d
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 16;
-        uint32_t : 16;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :16;
+        uint32_t :16;
     } f;
     uint32_t w;
 } pps_regs__filter_t;
@@ -581,8 +581,8 @@ typedef union {
 #define PPS_REGS__PERIOD__CYCLES_bw 32
 #define PPS_REGS__PERIOD__CYCLES_reset 0x7735940
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } pps_regs__period_t;
@@ -593,8 +593,8 @@ typedef union {
 #define PPS_REGS__TOLERANCE__CYCLES_bw 32
 #define PPS_REGS__TOLERANCE__CYCLES_reset 0xf424
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } pps_regs__tolerance_t;
@@ -605,8 +605,8 @@ typedef union {
 #define PPS_REGS__ANTENNA_DELAY__Q48_bw 32
 #define PPS_REGS__ANTENNA_DELAY__Q48_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t q48 : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t q48 :32;
     } f;
     uint32_t w;
 } pps_regs__antenna_delay_t;
@@ -617,8 +617,8 @@ typedef union {
 #define PPS_REGS__CABLE_DELAY__Q48_bw 32
 #define PPS_REGS__CABLE_DELAY__Q48_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t q48 : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t q48 :32;
     } f;
     uint32_t w;
 } pps_regs__cable_delay_t;
@@ -640,14 +640,14 @@ typedef union {
 #define PPS_REGS__EDGE_FLAGS__HIGH_bp 8
 #define PPS_REGS__EDGE_FLAGS__HIGH_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t position : 4;
-        uint32_t first : 1;
-        uint32_t early : 1;
-        uint32_t doubled : 1;
-        uint32_t : 1;
-        uint32_t high : 1;
-        uint32_t : 23;
+    struct __attribute__ ((__packed__)) {
+        uint32_t position :4;
+        uint32_t first :1;
+        uint32_t early :1;
+        uint32_t doubled :1;
+        uint32_t :1;
+        uint32_t high :1;
+        uint32_t :23;
     } f;
     uint32_t w;
 } pps_regs__edge_flags_t;
@@ -657,8 +657,8 @@ typedef union {
 #define PPS_REGS__EDGES__COUNT_bp 0
 #define PPS_REGS__EDGES__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } pps_regs__edges_t;
@@ -668,8 +668,8 @@ typedef union {
 #define PPS_REGS__EDGE_TIME__Q32_bp 0
 #define PPS_REGS__EDGE_TIME__Q32_bw 64
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q32 : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q32 :64;
     } f;
     uint64_t w;
 } pps_regs__edge_time_t;
@@ -679,8 +679,8 @@ typedef union {
 #define PPS_REGS__EDGE_FRACTION__Q64_bp 0
 #define PPS_REGS__EDGE_FRACTION__Q64_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t q64 : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t q64 :32;
     } f;
     uint32_t w;
 } pps_regs__edge_fraction_t;
@@ -690,8 +690,8 @@ typedef union {
 #define PPS_REGS__INTERVAL__CYCLES_bp 0
 #define PPS_REGS__INTERVAL__CYCLES_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } pps_regs__interval_t;
@@ -701,8 +701,8 @@ typedef union {
 #define PPS_REGS__GLITCHES__COUNT_bp 0
 #define PPS_REGS__GLITCHES__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } pps_regs__glitches_t;
@@ -712,8 +712,8 @@ typedef union {
 #define PPS_REGS__EARLY__COUNT_bp 0
 #define PPS_REGS__EARLY__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } pps_regs__early_t;
@@ -723,8 +723,8 @@ typedef union {
 #define PPS_REGS__DOUBLED__COUNT_bp 0
 #define PPS_REGS__DOUBLED__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } pps_regs__doubled_t;
@@ -734,8 +734,8 @@ typedef union {
 #define PPS_REGS__MISSING__COUNT_bp 0
 #define PPS_REGS__MISSING__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } pps_regs__missing_t;
@@ -746,8 +746,8 @@ typedef union {
 #define PPS_REGS__OUTPUT_WIDTH__CYCLES_bw 32
 #define PPS_REGS__OUTPUT_WIDTH__CYCLES_reset 0xbebc20
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } pps_regs__output_width_t;
@@ -758,8 +758,8 @@ typedef union {
 #define PPS_REGS__OUTPUT_DELAY__Q48_bw 32
 #define PPS_REGS__OUTPUT_DELAY__Q48_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t q48 : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t q48 :32;
     } f;
     uint32_t w;
 } pps_regs__output_delay_t;
@@ -769,8 +769,8 @@ typedef union {
 #define PPS_REGS__OUTPUT_COUNT__COUNT_bp 0
 #define PPS_REGS__OUTPUT_COUNT__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } pps_regs__output_count_t;
@@ -780,8 +780,8 @@ typedef union {
 #define PPS_REGS__QUEUE_LOST__COUNT_bp 0
 #define PPS_REGS__QUEUE_LOST__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } pps_regs__queue_lost_t;
@@ -791,8 +791,8 @@ typedef union {
 #define PPS_REGS__QUEUE_TIME__Q32_bp 0
 #define PPS_REGS__QUEUE_TIME__Q32_bw 64
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t q32 : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t q32 :64;
     } f;
     uint64_t w;
 } pps_regs__queue_time_t;
@@ -814,14 +814,14 @@ typedef union {
 #define PPS_REGS__QUEUE_FLAGS__DOUBLED_bp 6
 #define PPS_REGS__QUEUE_FLAGS__DOUBLED_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t valid : 1;
-        uint32_t half : 1;
-        uint32_t : 2;
-        uint32_t first : 1;
-        uint32_t early : 1;
-        uint32_t doubled : 1;
-        uint32_t : 25;
+    struct __attribute__ ((__packed__)) {
+        uint32_t valid :1;
+        uint32_t half :1;
+        uint32_t :2;
+        uint32_t first :1;
+        uint32_t early :1;
+        uint32_t doubled :1;
+        uint32_t :25;
     } f;
     uint32_t w;
 } pps_regs__queue_flags_t;
@@ -832,15 +832,15 @@ typedef union {
 #define PPS_REGS__QUEUE_NEXT__VALUE_bw 1
 #define PPS_REGS__QUEUE_NEXT__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 1;
-        uint32_t : 31;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :1;
+        uint32_t :31;
     } f;
     uint32_t w;
 } pps_regs__queue_next_t;
 
 // regfile - pps_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     pps_regs__control_t control;
     pps_regs__filter_t filter;
     pps_regs__period_t period;
@@ -871,9 +871,9 @@ typedef struct __attribute__((__packed__)) {
 #define UART_REGS__DIVIDER__CYCLES_bw 16
 #define UART_REGS__DIVIDER__CYCLES_reset 0xcb7
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 16;
-        uint32_t : 16;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :16;
+        uint32_t :16;
     } f;
     uint32_t w;
 } uart_regs__divider_t;
@@ -886,10 +886,10 @@ typedef union {
 #define UART_REGS__RECEIVE__VALID_bp 8
 #define UART_REGS__RECEIVE__VALID_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 8;
-        uint32_t valid : 1;
-        uint32_t : 23;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :8;
+        uint32_t valid :1;
+        uint32_t :23;
     } f;
     uint32_t w;
 } uart_regs__receive_t;
@@ -900,9 +900,9 @@ typedef union {
 #define UART_REGS__TRANSMIT__VALUE_bw 8
 #define UART_REGS__TRANSMIT__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 8;
-        uint32_t : 24;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :8;
+        uint32_t :24;
     } f;
     uint32_t w;
 } uart_regs__transmit_t;
@@ -918,11 +918,11 @@ typedef union {
 #define UART_REGS__STATUS__IDLE_bp 17
 #define UART_REGS__STATUS__IDLE_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t received : 16;
-        uint32_t full : 1;
-        uint32_t idle : 1;
-        uint32_t : 14;
+    struct __attribute__ ((__packed__)) {
+        uint32_t received :16;
+        uint32_t full :1;
+        uint32_t idle :1;
+        uint32_t :14;
     } f;
     uint32_t w;
 } uart_regs__status_t;
@@ -935,15 +935,15 @@ typedef union {
 #define UART_REGS__ERRORS__OVERFLOW_bp 16
 #define UART_REGS__ERRORS__OVERFLOW_bw 16
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t framing : 16;
-        uint32_t overflow : 16;
+    struct __attribute__ ((__packed__)) {
+        uint32_t framing :16;
+        uint32_t overflow :16;
     } f;
     uint32_t w;
 } uart_regs__errors_t;
 
 // regfile - uart_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     uart_regs__divider_t divider;
     uart_regs__receive_t receive;
     uart_regs__transmit_t transmit;
@@ -957,9 +957,9 @@ typedef struct __attribute__((__packed__)) {
 #define CPU_REGS__CONTROL__RUN_bw 1
 #define CPU_REGS__CONTROL__RUN_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t run : 1;
-        uint32_t : 31;
+    struct __attribute__ ((__packed__)) {
+        uint32_t run :1;
+        uint32_t :31;
     } f;
     uint32_t w;
 } cpu_regs__control_t;
@@ -978,12 +978,12 @@ typedef union {
 #define CPU_REGS__STATUS__WRITE_REFUSED_bp 3
 #define CPU_REGS__STATUS__WRITE_REFUSED_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t running : 1;
-        uint32_t failed : 1;
-        uint32_t trapped : 1;
-        uint32_t write_refused : 1;
-        uint32_t : 28;
+    struct __attribute__ ((__packed__)) {
+        uint32_t running :1;
+        uint32_t failed :1;
+        uint32_t trapped :1;
+        uint32_t write_refused :1;
+        uint32_t :28;
     } f;
     uint32_t w;
 } cpu_regs__status_t;
@@ -994,8 +994,8 @@ typedef union {
 #define CPU_REGS__WATCHDOG__CYCLES_bw 32
 #define CPU_REGS__WATCHDOG__CYCLES_reset 0xee6b280
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } cpu_regs__watchdog_t;
@@ -1006,9 +1006,9 @@ typedef union {
 #define CPU_REGS__PET__VALUE_bw 1
 #define CPU_REGS__PET__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 1;
-        uint32_t : 31;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :1;
+        uint32_t :31;
     } f;
     uint32_t w;
 } cpu_regs__pet_t;
@@ -1019,8 +1019,8 @@ typedef union {
 #define CPU_REGS__TICK__CYCLES_bw 32
 #define CPU_REGS__TICK__CYCLES_reset 0xbebc20
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } cpu_regs__tick_t;
@@ -1039,12 +1039,12 @@ typedef union {
 #define CPU_REGS__EVENTS__UART_bp 3
 #define CPU_REGS__EVENTS__UART_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t pps : 1;
-        uint32_t tick : 1;
-        uint32_t command : 1;
-        uint32_t uart : 1;
-        uint32_t : 28;
+    struct __attribute__ ((__packed__)) {
+        uint32_t pps :1;
+        uint32_t tick :1;
+        uint32_t command :1;
+        uint32_t uart :1;
+        uint32_t :28;
     } f;
     uint32_t w;
 } cpu_regs__events_t;
@@ -1055,9 +1055,9 @@ typedef union {
 #define CPU_REGS__EVENTS_CLEAR__VALUE_bw 3
 #define CPU_REGS__EVENTS_CLEAR__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 3;
-        uint32_t : 29;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :3;
+        uint32_t :29;
     } f;
     uint32_t w;
 } cpu_regs__events_clear_t;
@@ -1068,8 +1068,8 @@ typedef union {
 #define CPU_REGS__COMMAND__VALUE_bw 32
 #define CPU_REGS__COMMAND__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
     } f;
     uint32_t w;
 } cpu_regs__command_t;
@@ -1080,8 +1080,8 @@ typedef union {
 #define CPU_REGS__ARGUMENT__VALUE_bw 64
 #define CPU_REGS__ARGUMENT__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t value : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t value :64;
     } f;
     uint64_t w;
 } cpu_regs__argument_t;
@@ -1092,8 +1092,8 @@ typedef union {
 #define CPU_REGS__ANSWER__VALUE_bw 32
 #define CPU_REGS__ANSWER__VALUE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t value : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t value :32;
     } f;
     uint32_t w;
 } cpu_regs__answer_t;
@@ -1104,14 +1104,14 @@ typedef union {
 #define CPU_REGS__MAILBOX__ADDRESS_bw 32
 #define CPU_REGS__MAILBOX__ADDRESS_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t address : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t address :32;
     } f;
     uint32_t w;
 } cpu_regs__mailbox_t;
 
 // regfile - cpu_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     cpu_regs__control_t control;
     cpu_regs__status_t status;
     cpu_regs__watchdog_t watchdog;
@@ -1145,13 +1145,13 @@ typedef struct __attribute__((__packed__)) {
 #define DEDUP_REGS__CONTROL__BY_TIME_bw 1
 #define DEDUP_REGS__CONTROL__BY_TIME_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t profile : 2;
-        uint32_t : 2;
-        uint32_t drop : 1;
-        uint32_t by_count : 1;
-        uint32_t by_time : 1;
-        uint32_t : 25;
+    struct __attribute__ ((__packed__)) {
+        uint32_t profile :2;
+        uint32_t :2;
+        uint32_t drop :1;
+        uint32_t by_count :1;
+        uint32_t by_time :1;
+        uint32_t :25;
     } f;
     uint32_t w;
 } dedup_regs__control_t;
@@ -1162,9 +1162,9 @@ typedef union {
 #define DEDUP_REGS__COUNT__FRAMES_bw 17
 #define DEDUP_REGS__COUNT__FRAMES_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t frames : 17;
-        uint32_t : 15;
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :17;
+        uint32_t :15;
     } f;
     uint32_t w;
 } dedup_regs__count_t;
@@ -1175,9 +1175,9 @@ typedef union {
 #define DEDUP_REGS__WINDOW__NS_bw 62
 #define DEDUP_REGS__WINDOW__NS_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t ns : 62;
-        uint64_t : 2;
+    struct __attribute__ ((__packed__)) {
+        uint64_t ns :62;
+        uint64_t :2;
     } f;
     uint64_t w;
 } dedup_regs__window_t;
@@ -1190,11 +1190,11 @@ typedef union {
 #define DEDUP_REGS__STATUS__ACTIVE_bp 8
 #define DEDUP_REGS__STATUS__ACTIVE_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t size_log2 : 5;
-        uint32_t : 3;
-        uint32_t active : 1;
-        uint32_t : 23;
+    struct __attribute__ ((__packed__)) {
+        uint32_t size_log2 :5;
+        uint32_t :3;
+        uint32_t active :1;
+        uint32_t :23;
     } f;
     uint32_t w;
 } dedup_regs__status_t;
@@ -1204,8 +1204,8 @@ typedef union {
 #define DEDUP_REGS__JUDGED__FRAMES_bp 0
 #define DEDUP_REGS__JUDGED__FRAMES_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t frames : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :32;
     } f;
     uint32_t w;
 } dedup_regs__judged_t;
@@ -1215,8 +1215,8 @@ typedef union {
 #define DEDUP_REGS__DUPLICATES__FRAMES_bp 0
 #define DEDUP_REGS__DUPLICATES__FRAMES_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t frames : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :32;
     } f;
     uint32_t w;
 } dedup_regs__duplicates_t;
@@ -1226,8 +1226,8 @@ typedef union {
 #define DEDUP_REGS__LIMITED__FRAMES_bp 0
 #define DEDUP_REGS__LIMITED__FRAMES_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t frames : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t frames :32;
     } f;
     uint32_t w;
 } dedup_regs__limited_t;
@@ -1237,15 +1237,15 @@ typedef union {
 #define DEDUP_REGS__LONGEST__CYCLES_bp 0
 #define DEDUP_REGS__LONGEST__CYCLES_bw 16
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 16;
-        uint32_t : 16;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :16;
+        uint32_t :16;
     } f;
     uint32_t w;
 } dedup_regs__longest_t;
 
 // regfile - dedup_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     dedup_regs__control_t control;
     dedup_regs__count_t count;
     dedup_regs__window_t window;
@@ -1278,13 +1278,13 @@ typedef struct __attribute__((__packed__)) {
 #define PORT_REGS__RX_CONTROL__KEEP_GIANT_bw 1
 #define PORT_REGS__RX_CONTROL__KEEP_GIANT_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t enable : 1;
-        uint32_t stamp_first_byte : 1;
-        uint32_t keep_bad : 1;
-        uint32_t keep_runt : 1;
-        uint32_t keep_giant : 1;
-        uint32_t : 27;
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t stamp_first_byte :1;
+        uint32_t keep_bad :1;
+        uint32_t keep_runt :1;
+        uint32_t keep_giant :1;
+        uint32_t :27;
     } f;
     uint32_t w;
 } port_regs__rx_control_t;
@@ -1295,9 +1295,9 @@ typedef union {
 #define PORT_REGS__RX_LIMIT__BYTES_bw 14
 #define PORT_REGS__RX_LIMIT__BYTES_reset 0x233a
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t bytes : 14;
-        uint32_t : 18;
+    struct __attribute__ ((__packed__)) {
+        uint32_t bytes :14;
+        uint32_t :18;
     } f;
     uint32_t w;
 } port_regs__rx_limit_t;
@@ -1307,8 +1307,8 @@ typedef union {
 #define PORT_REGS__RX_CONSTANT__Q32_bp 0
 #define PORT_REGS__RX_CONSTANT__Q32_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t q32 : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t q32 :32;
     } f;
     uint32_t w;
 } port_regs__rx_constant_t;
@@ -1318,9 +1318,9 @@ typedef union {
 #define PORT_REGS__RX_STATUS__OVERFLOW_bp 0
 #define PORT_REGS__RX_STATUS__OVERFLOW_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t overflow : 1;
-        uint32_t : 31;
+    struct __attribute__ ((__packed__)) {
+        uint32_t overflow :1;
+        uint32_t :31;
     } f;
     uint32_t w;
 } port_regs__rx_status_t;
@@ -1331,8 +1331,8 @@ typedef union {
 #define PORT_REGS__TX_BASE__ADDRESS_bw 64
 #define PORT_REGS__TX_BASE__ADDRESS_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint64_t address : 64;
+    struct __attribute__ ((__packed__)) {
+        uint64_t address :64;
     } f;
     uint64_t w;
 } port_regs__tx_base_t;
@@ -1347,11 +1347,11 @@ typedef union {
 #define PORT_REGS__TX_CONTROL__SIZE_LOG2_bw 5
 #define PORT_REGS__TX_CONTROL__SIZE_LOG2_reset 0xd
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t enable : 1;
-        uint32_t : 3;
-        uint32_t size_log2 : 5;
-        uint32_t : 23;
+    struct __attribute__ ((__packed__)) {
+        uint32_t enable :1;
+        uint32_t :3;
+        uint32_t size_log2 :5;
+        uint32_t :23;
     } f;
     uint32_t w;
 } port_regs__tx_control_t;
@@ -1362,8 +1362,8 @@ typedef union {
 #define PORT_REGS__TX_PRODUCER__INDEX_bw 32
 #define PORT_REGS__TX_PRODUCER__INDEX_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t index : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
     } f;
     uint32_t w;
 } port_regs__tx_producer_t;
@@ -1373,8 +1373,8 @@ typedef union {
 #define PORT_REGS__TX_CONSUMER__INDEX_bp 0
 #define PORT_REGS__TX_CONSUMER__INDEX_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t index : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t index :32;
     } f;
     uint32_t w;
 } port_regs__tx_consumer_t;
@@ -1390,11 +1390,11 @@ typedef union {
 #define PORT_REGS__TX_STATUS__BAD_RECORD_bp 2
 #define PORT_REGS__TX_STATUS__BAD_RECORD_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t error : 1;
-        uint32_t bad_shape : 1;
-        uint32_t bad_record : 1;
-        uint32_t : 29;
+    struct __attribute__ ((__packed__)) {
+        uint32_t error :1;
+        uint32_t bad_shape :1;
+        uint32_t bad_record :1;
+        uint32_t :29;
     } f;
     uint32_t w;
 } port_regs__tx_status_t;
@@ -1404,8 +1404,8 @@ typedef union {
 #define PORT_REGS__TX_LOST__COUNT_bp 0
 #define PORT_REGS__TX_LOST__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } port_regs__tx_lost_t;
@@ -1420,10 +1420,10 @@ typedef union {
 #define PORT_REGS__LOOPBACK__FAR_bw 1
 #define PORT_REGS__LOOPBACK__FAR_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t near : 1;
-        uint32_t far : 1;
-        uint32_t : 30;
+    struct __attribute__ ((__packed__)) {
+        uint32_t near :1;
+        uint32_t far :1;
+        uint32_t :30;
     } f;
     uint32_t w;
 } port_regs__loopback_t;
@@ -1434,8 +1434,8 @@ typedef union {
 #define PORT_REGS__DEDUP_CONSTANT__Q32_bw 32
 #define PORT_REGS__DEDUP_CONSTANT__Q32_reset 0x78
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t q32 : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t q32 :32;
     } f;
     uint32_t w;
 } port_regs__dedup_constant_t;
@@ -1446,9 +1446,9 @@ typedef union {
 #define PHY_REGS__CONTROL__ADDRESS_bw 5
 #define PHY_REGS__CONTROL__ADDRESS_reset 0x1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t address : 5;
-        uint32_t : 27;
+    struct __attribute__ ((__packed__)) {
+        uint32_t address :5;
+        uint32_t :27;
     } f;
     uint32_t w;
 } phy_regs__control_t;
@@ -1459,8 +1459,8 @@ typedef union {
 #define PHY_REGS__POLL__CYCLES_bw 32
 #define PHY_REGS__POLL__CYCLES_reset 0x1e848
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t cycles : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t cycles :32;
     } f;
     uint32_t w;
 } phy_regs__poll_t;
@@ -1479,13 +1479,13 @@ typedef union {
 #define PHY_REGS__STATUS__SPEED_bp 4
 #define PHY_REGS__STATUS__SPEED_bw 2
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t link : 1;
-        uint32_t answers : 1;
-        uint32_t full_duplex : 1;
-        uint32_t : 1;
-        uint32_t speed : 2;
-        uint32_t : 26;
+    struct __attribute__ ((__packed__)) {
+        uint32_t link :1;
+        uint32_t answers :1;
+        uint32_t full_duplex :1;
+        uint32_t :1;
+        uint32_t speed :2;
+        uint32_t :26;
     } f;
     uint32_t w;
 } phy_regs__status_t;
@@ -1495,8 +1495,8 @@ typedef union {
 #define PHY_REGS__EPOCHS__COUNT_bp 0
 #define PHY_REGS__EPOCHS__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } phy_regs__epochs_t;
@@ -1519,12 +1519,12 @@ typedef union {
 #define PHY_REGS__COMMAND__WRITE_bw 1
 #define PHY_REGS__COMMAND__WRITE_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t data : 16;
-        uint32_t register_ : 5;
-        uint32_t address : 5;
-        uint32_t : 5;
-        uint32_t write : 1;
+    struct __attribute__ ((__packed__)) {
+        uint32_t data :16;
+        uint32_t register_ :5;
+        uint32_t address :5;
+        uint32_t :5;
+        uint32_t write :1;
     } f;
     uint32_t w;
 } phy_regs__command_t;
@@ -1540,11 +1540,11 @@ typedef union {
 #define PHY_REGS__ANSWER__ERROR_bp 31
 #define PHY_REGS__ANSWER__ERROR_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t data : 16;
-        uint32_t : 14;
-        uint32_t busy : 1;
-        uint32_t error : 1;
+    struct __attribute__ ((__packed__)) {
+        uint32_t data :16;
+        uint32_t :14;
+        uint32_t busy :1;
+        uint32_t error :1;
     } f;
     uint32_t w;
 } phy_regs__answer_t;
@@ -1559,15 +1559,15 @@ typedef union {
 #define PHY_REGS__RX_LATENCY__MOST_NS_bw 16
 #define PHY_REGS__RX_LATENCY__MOST_NS_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t least_ns : 16;
-        uint32_t most_ns : 16;
+    struct __attribute__ ((__packed__)) {
+        uint32_t least_ns :16;
+        uint32_t most_ns :16;
     } f;
     uint32_t w;
 } phy_regs__rx_latency_t;
 
 // regfile - phy_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     phy_regs__control_t control;
     phy_regs__poll_t poll;
     phy_regs__status_t status;
@@ -1587,10 +1587,10 @@ typedef struct __attribute__((__packed__)) {
 #define TRAIN_REGS__CONTROL__STOP_bw 1
 #define TRAIN_REGS__CONTROL__STOP_reset 0x0
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t arm : 1;
-        uint32_t stop : 1;
-        uint32_t : 30;
+    struct __attribute__ ((__packed__)) {
+        uint32_t arm :1;
+        uint32_t stop :1;
+        uint32_t :30;
     } f;
     uint32_t w;
 } train_regs__control_t;
@@ -1606,11 +1606,11 @@ typedef union {
 #define TRAIN_REGS__STATUS__REFUSED_bp 2
 #define TRAIN_REGS__STATUS__REFUSED_bw 1
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t active : 1;
-        uint32_t done : 1;
-        uint32_t refused : 1;
-        uint32_t : 29;
+    struct __attribute__ ((__packed__)) {
+        uint32_t active :1;
+        uint32_t done :1;
+        uint32_t refused :1;
+        uint32_t :29;
     } f;
     uint32_t w;
 } train_regs__status_t;
@@ -1620,8 +1620,8 @@ typedef union {
 #define TRAIN_REGS__SENT__COUNT_bp 0
 #define TRAIN_REGS__SENT__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } train_regs__sent_t;
@@ -1631,8 +1631,8 @@ typedef union {
 #define TRAIN_REGS__LATE__COUNT_bp 0
 #define TRAIN_REGS__LATE__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } train_regs__late_t;
@@ -1642,8 +1642,8 @@ typedef union {
 #define TRAIN_REGS__WORST__Q32_bp 0
 #define TRAIN_REGS__WORST__Q32_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t q32 : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t q32 :32;
     } f;
     uint32_t w;
 } train_regs__worst_t;
@@ -1653,14 +1653,14 @@ typedef union {
 #define TRAIN_REGS__UNREPORTED__COUNT_bp 0
 #define TRAIN_REGS__UNREPORTED__COUNT_bw 32
 typedef union {
-    struct __attribute__((__packed__)) {
-        uint32_t count : 32;
+    struct __attribute__ ((__packed__)) {
+        uint32_t count :32;
     } f;
     uint32_t w;
 } train_regs__unreported_t;
 
 // regfile - train_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     train_regs__control_t control;
     train_regs__status_t status;
     train_regs__sent_t sent;
@@ -1671,7 +1671,7 @@ typedef struct __attribute__((__packed__)) {
 } train_regs__stride20_t;
 
 // regfile - port_regs
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     port_regs__rx_control_t rx_control;
     port_regs__rx_limit_t rx_limit;
     port_regs__rx_constant_t rx_constant;
@@ -1691,29 +1691,30 @@ typedef struct __attribute__((__packed__)) {
 } port_regs_t;
 
 // mem - twinstamp_card::counter_memory
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[256];
 } twinstamp_card__counter_memory_t;
 
 // mem - twinstamp_card::digest_key
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[512];
 } twinstamp_card__digest_key_t;
 
 // mem - twinstamp_card::flow_key
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[32];
 } twinstamp_card__flow_key_t;
 
 // mem - twinstamp_card::train_memory
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[8192];
 } twinstamp_card__train_memory_t;
 
 // mem - twinstamp_card::cpu_memory
-typedef struct __attribute__((__packed__)) {
+typedef struct __attribute__ ((__packed__)) {
     uint32_t mem[16384];
 } twinstamp_card__cpu_memory_t;
+
 
 static_assert(sizeof(id_regs_t) == 0x1c, "Packing error");
 static_assert(sizeof(clock_regs_t) == 0x48, "Packing error");

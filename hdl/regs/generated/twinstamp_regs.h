@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Offsets and masks of the card's registers for the firmware, made by `make regs` from
-// hdl/regs/twinstamp_card.rdl: do not edit. Plain words: PeakRDL's own header has packed structures, which
-// the core would read byte by byte.
+// Offsets and masks of the card's registers for the firmware, made by `make regs` from hdl/regs/twinstamp_card.rdl: do not edit.
+// Plain words: PeakRDL's own header has packed structures, which the core would read byte by byte.
 #ifndef TWINSTAMP_REGS_H
 #define TWINSTAMP_REGS_H
 
