@@ -17,7 +17,8 @@ from twinstamp.rules import RuleSet, parse_classbench
 
 from tests.bench import traffic
 
-LINKTYPES = (1, 113, 276, 101, 9)  # Ethernet, cooked, cooked 2, raw IP, PPP
+# Ethernet, cooked, cooked 2, raw IP, PPP, BSD loopback, OpenBSD's, Cisco HDLC, NFLOG
+LINKTYPES = (1, 113, 276, 101, 9, 0, 108, 104, 239)
 
 
 @dataclass(frozen=True)

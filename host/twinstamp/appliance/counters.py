@@ -42,14 +42,15 @@ class StageCounters:
 class Snapshot:
     """All counters of one moment; nobody changes it.
 
-    taken_s: of time.monotonic(). seconds: since the start. ledger, duplicates, backend, added_delay_ns,
-    sources, hub: as in the report (docs/appliance.md). events: how many there were.
+    taken_s: of time.monotonic(). seconds: since the start. ledger, duplicates, not_understood, backend,
+    added_delay_ns, sources, hub: as in the report (docs/appliance.md). events: how many there were.
     """
 
     taken_s: float
     seconds: float
     ledger: Mapping[str, Any]
     duplicates: Mapping[str, Any]
+    not_understood: Mapping[str, Any]
     backend: Mapping[str, Any]
     servers: Mapping[str, ServerCounters]
     added_delay_ns: Mapping[str, int] | None
@@ -60,7 +61,16 @@ class Snapshot:
 
     def as_dict(self) -> dict[str, Any]:
         """The part that the report has too, under the report's keys."""
-        names = ("seconds", "ledger", "duplicates", "backend", "added_delay_ns", "sources", "hub")
+        names = (
+            "seconds",
+            "ledger",
+            "duplicates",
+            "not_understood",
+            "backend",
+            "added_delay_ns",
+            "sources",
+            "hub",
+        )
         return {
             **{name: getattr(self, name) for name in names},
             "stages": {name: asdict(stage) for name, stage in self.stages.items()},
@@ -80,6 +90,7 @@ def take_snapshot(pipeline: Pipeline, sources: Sequence[Source], *, started_s: f
         seconds=round(seconds, 3),
         ledger=pipeline.ledger.as_dict(),
         duplicates=_duplicates(pipeline),
+        not_understood=pipeline.classifier.not_understood.as_dict(),
         backend={
             "duplicates": None if pipeline.deduplicator is None else pipeline.deduplicator.backend(),
             "rules": pipeline.classifier.backend(),
@@ -157,7 +168,6 @@ def make_report(
     counts = pipeline.counts()
     report["fragments"] = {key: value for key, value in counts.items() if key.startswith("fragments_")}
     report["icmp_followed"] = counts.get("icmp_followed", 0)
-    report["not_understood"] = pipeline.classifier.not_understood.as_dict()
     report["memory_bytes"] = {
         **memory_bytes,
         "window": report["duplicates"].get("memory_bytes", 0),
