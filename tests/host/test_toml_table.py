@@ -52,7 +52,7 @@ def test_a_file_that_is_not_there(tmp_path, reader):
 
 
 def test_line_and_byte_are_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"^f\.toml:2: .*not TOML$"):
+    with pytest.raises(ConfigError, match=r"^f\.toml:2: .*not TOML; mend that line$"):
         parse_toml("a = 1\nb = \n", "f.toml")
     (tmp_path / "f.toml").write_bytes(b"a = 1\nb = '\xff'")
     with pytest.raises(ConfigError, match=r"f\.toml:2: byte 11 \(0xff\)"):
