@@ -298,7 +298,11 @@ def test_sighup_reloads_a_service(net, tmp_path):
     path = write(tmp_path, {"s0": interface(0)})
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host'}:{ROOT / 'gpu_kernels'}"}
     command = [sys.executable, "-m", "twinstamp.cli"]
-    with subprocess.Popen([*command, "run", "--quiet", str(path)], env=environment) as child:
+    with subprocess.Popen(
+        [*command, "run", "--quiet", str(path)],
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # ignored under nohup
+    ) as child:
         try:
             until(lambda: (tmp_path / "c.sock").exists(), 20)
             until(lambda: ask(tmp_path / "c.sock", "status")["reloads"] == 0)

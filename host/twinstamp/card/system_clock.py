@@ -8,23 +8,11 @@ import time
 from typing import NamedTuple
 
 from twinstamp.errors import DeviceError
+from twinstamp.timex import Timex
 
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
 _STEP_NS = 2_000_000  # beyond any slew between two looks: adjtimex slews by 500 ppm, so 4 s of it
-
-
-class _Timex(ctypes.Structure):  # linux/timex.h, struct timex
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long), ("status", ctypes.c_int), ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long), ("tolerance", ctypes.c_long), ("tv_sec", ctypes.c_long),
-        ("tv_usec", ctypes.c_long), ("tick", ctypes.c_long), ("ppsfreq", ctypes.c_long),
-        ("jitter", ctypes.c_long), ("shift", ctypes.c_int), ("stabil", ctypes.c_long),
-        ("jitcnt", ctypes.c_long), ("calcnt", ctypes.c_long), ("errcnt", ctypes.c_long),
-        ("stbcnt", ctypes.c_long), ("tai", ctypes.c_int), ("room", ctypes.c_int * 11),
-    )  # fmt: skip
 
 
 class SystemClock(NamedTuple):
@@ -45,7 +33,7 @@ class SystemClock(NamedTuple):
 def system_clock() -> SystemClock:
     """adjtimex(2), changing nothing. DeviceError where the call is refused (a seccomp filter, say)."""
     libc = ctypes.CDLL(None, use_errno=True)
-    timex = _Timex()
+    timex = Timex()
     state = libc.adjtimex(ctypes.byref(timex))
     if state < 0:
         import os

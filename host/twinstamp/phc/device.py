@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twinstamp.errors import DeviceError
+from twinstamp.timex import Timex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,21 +41,6 @@ _SYS_OFFSET_BYTES = 4 * 4 + 51 * 16
 _EXTENDED_BYTES = 4 * 4 + 25 * 3 * 16
 SAMPLES = 10  # of a comparison with the system's clock; 25 at most
 _SECOND_NS = 1_000_000_000
-
-
-class Timex(ctypes.Structure):
-    """struct timex of linux/timex.h."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long), ("status", ctypes.c_int), ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long), ("tolerance", ctypes.c_long), ("tv_sec", ctypes.c_long),
-        ("tv_usec", ctypes.c_long), ("tick", ctypes.c_long), ("ppsfreq", ctypes.c_long),
-        ("jitter", ctypes.c_long), ("shift", ctypes.c_int), ("stabil", ctypes.c_long),
-        ("jitcnt", ctypes.c_long), ("calcnt", ctypes.c_long), ("errcnt", ctypes.c_long),
-        ("stbcnt", ctypes.c_long), ("tai", ctypes.c_int), ("room", ctypes.c_int * 11),
-    )  # fmt: skip
 
 
 class Capabilities(NamedTuple):
