@@ -294,6 +294,7 @@ def count_not_understood(
     keep: _UInt8s | None,
     layer: int,
     ends: bytes,
+    refused: bool,
     workers: int,
 ) -> list[tuple[int, int]]: ...
 def digest(

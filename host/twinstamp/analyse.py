@@ -111,7 +111,8 @@ def read_repeats(
     reach: frames to look back, at most 1,000,000. tunnels, backend, device, warn: see
     twinstamp.dedup.Deduplicator.
     Memory grows by 28 bytes per repeat found. Returns (Repeats, facts): facts has frames, bytes, backend,
-    not_understood, fractions_beyond, truncated (None, or where the capture was cut), damage (None, or the
+    not_understood, refused, fractions_beyond, truncated (None, or where the capture was cut), damage (None,
+    or the
     InputError that ended the capture).
     Raises InputError, ConfigError.
     """
@@ -156,6 +157,7 @@ def read_repeats(
         "bytes": size,
         "backend": finder.backend(),
         "not_understood": finder.statistics()["not_understood"],
+        "refused": finder.statistics()["refused"],
         "fractions_beyond": beyond,
         "truncated": truncated,
         "damage": damage,
@@ -262,7 +264,8 @@ def analyse(
     Returns a report that JSON can hold: options, backend, frames, bytes, network (by type: frames, distance
     and delay quantiles in frames and ns), legitimate (by reason and by class), histograms (distance in
     frames, delay in ns), window (see ``recommend``; None where nothing is to be removed),
-    not_understood (see NotUnderstood.as_dict), fractions_beyond (see CaptureReader), truncated, damage.
+    not_understood (see NotUnderstood.as_dict), refused (frames that no host takes), fractions_beyond (see
+    CaptureReader), truncated, damage.
     Raises ConfigError, InputError; DamagedCaptureError, with the report, where the capture is damaged inside.
     """
     if not 0 < recall <= 1:
@@ -319,6 +322,7 @@ def analyse(
         },
         "window": recommend(repeats, recall),
         "not_understood": facts["not_understood"],
+        "refused": facts["refused"],
         "fractions_beyond": facts["fractions_beyond"],
         "truncated": facts["truncated"],
         "damage": None if damage is None else str(damage),

@@ -82,7 +82,7 @@ class Deduplicator:
                 warn=warn,
             )
             # Under exact nobody needs to understand anything.
-            self._not_understood = NotUnderstood(layer, tunnels, workers)
+            self._not_understood = NotUnderstood(layer, tunnels, workers, refused=True)
             self._parses = profile != "exact"
         except ValueError as error:
             raise ConfigError(str(error)) from error
@@ -151,8 +151,8 @@ class Deduplicator:
     def statistics(self) -> dict[str, Any]:
         """Frames, bytes, duplicates by type name with distance and delay quantiles, kept by class name;
         guarded: copies that a guard let go on, by guard ("ttl", "tunnel"); without_stamp: of the frames and
-        bytes those that a window with a time lets pass; not_understood: see NotUnderstood.as_dict (none under
-        exact).
+        bytes those that a window with a time lets pass; not_understood: see NotUnderstood.as_dict; refused:
+        frames that are understood and that no host takes, compared whole as well (both none under exact).
         """
         raw = self._window.statistics()
         frames, size = self._without_stamp
@@ -160,6 +160,7 @@ class Deduplicator:
         raw["frames"] += frames
         raw["bytes"] += size
         raw["not_understood"] = self._not_understood.as_dict()
+        raw["refused"] = self._not_understood.refused
         names = {code: name for name, code in CLASSES.items()}
         raw["by_type"] = {TYPE_NAMES[code]: count for code, count in raw["by_type"].items()}
         raw["kept"] = {
@@ -301,6 +302,7 @@ def dedup_capture(
                 "by_type": statistics["by_type"],
                 "kept_by_class": statistics["kept"],
                 "guarded": statistics["guarded"],
+                "refused": statistics["refused"],
                 "limit_reached": statistics["limit_reached"],
                 "without_stamp": statistics["without_stamp"],
             },

@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # as in twinstamp.dedup: typing costs start-up time
 if TYPE_CHECKING:
     from typing import Any
 
-LINKTYPE, ETHERTYPE, DAMAGED = range(3)  # twinstamp/not_understood.h, from bit 16 on
+LINKTYPE, ETHERTYPE, DAMAGED, REFUSED = range(4)  # twinstamp/not_understood.h, from bit 16 on
 MOST_TOLD = 6
 
 
@@ -22,11 +22,20 @@ class NotUnderstood:
     """Counts frames whose headers at `layer` are not understood: such a frame is compared whole, matches
     rules without addresses only, and is balanced by its MAC addresses.
 
-    tunnels: the ends of the tunnels that are opened, as for twinstamp_kernels.window.Window.
+    tunnels: the ends of the tunnels that are opened, as for twinstamp_kernels.window.Window. refused: also
+    counts, apart, those that are understood and that no host takes (twinstamp/sound.h).
     """
 
-    def __init__(self, layer: str = "outer", tunnels: Iterable[str] = (), workers: int = 1) -> None:
+    def __init__(
+        self,
+        layer: str = "outer",
+        tunnels: Iterable[str] = (),
+        workers: int = 1,
+        *,
+        refused: bool = False,
+    ) -> None:
         self._layer, self._ends, self._workers = LAYERS[layer], tunnel_ends(tunnels), workers
+        self._refused = refused
         self._counts: dict[int, int] = {}
 
     def add(self, batch: FrameBatch, keep: Any = None) -> None:
@@ -41,20 +50,37 @@ class NotUnderstood:
             keep,
             self._layer,
             self._ends,
+            self._refused,
             self._workers,
         ):
             self._counts[reason] = self._counts.get(reason, 0) + frames
+
+    @property
+    def refused(self) -> int:
+        """Frames that are understood and that no host takes; 0 where they are not counted."""
+        return self._counts.get(REFUSED << 16, 0)
 
     def as_dict(self) -> dict[str, Any]:
         """frames: all of them. link_types: by number. ethertypes: by number, as "0x88cc". damaged: a known
         header is cut short or damaged. The more frequent ones first."""
         ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
         return {
-            "frames": sum(self._counts.values()),
+            "frames": sum(self._counts.values()) - self.refused,
             "link_types": {str(code & 0xFFFF): n for code, n in ordered if code >> 16 == LINKTYPE},
             "ethertypes": {f"0x{code & 0xFFFF:04x}": n for code, n in ordered if code >> 16 == ETHERTYPE},
             "damaged": sum(n for code, n in ordered if code >> 16 == DAMAGED),
         }
+
+
+def describe_refused(frames: int) -> str | None:
+    """One line about NotUnderstood.refused; None where there are none."""
+    if not frames:
+        return None
+    return (
+        f"compared whole, since no host takes them (wrong IPv4 header checksum, TTL 0 and such): {frames} "
+        "frames; "
+        "a feed with many was captured on the machine that sent it"
+    )
 
 
 def describe(counts: Mapping[str, Any]) -> str | None:

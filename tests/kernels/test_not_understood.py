@@ -130,3 +130,47 @@ def test_stamps_beyond_their_second_are_told(tmp_path: Path, capsys: pytest.Capt
         told = capsys.readouterr().err
         assert told.count("2 stamps have a fraction of a second or more") == 1
         assert json.loads(report.read_text())["fractions_beyond"] == 2
+
+
+def sound(frame: bytes, linktype: int, layer: str) -> bool:
+    """By the model: understood, and taken by hosts."""
+    return model.view_of(frame, linktype, layer) is not None
+
+
+@pytest.mark.parametrize("layer", ["outer", "inner"])
+def test_what_no_host_takes_is_counted_apart(layer: str) -> None:
+    rng = random.Random(5)
+    frames = []
+    while len(frames) < 2000:
+        spec = traffic.make_spec(rng)
+        if not traffic.usable(spec) or spec["link"] != "eth" or len(spec["payload"]) > 100:
+            continue
+        frame = bytearray(traffic.build(spec))
+        if rng.random() < 0.5:
+            frame[rng.randrange(12, min(len(frame), 80))] = rng.randrange(256)
+        frames.append(bytes(frame))
+    counter = NotUnderstood(layer, refused=True)
+    with FrameBatch.from_frames(frames, linktype=1) as batch:
+        counter.add(batch)
+    plain = count(frames, [1] * len(frames), layer)
+    # What lies behind a header that no host takes is not looked at: it may be understood or not.
+    unsound = sum(not sound(frame, 1, layer) for frame in frames)
+    assert counter.as_dict() == plain
+    assert counter.refused == unsound - expected(frames, [1] * len(frames), layer) > 200
+
+
+def test_the_commands_tell_what_no_host_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, report = tmp_path / "x.pcap", tmp_path / "r.json"
+    head = b"\x45\0\0\x1c\0\1\0\0\x40\x11\0\0\x0a\0\0\1\x0a\0\0\2"  # without its checksum
+    frame = bytes(12) + b"\x08\0" + head + struct.pack(">HHHH", 5, 6, 8, 0) + bytes(18)
+    write_pcap(source, 1, [frame, UNKNOWN])
+    arguments = [str(source), str(tmp_path / "o.pcap"), "--window", "5", "--json", str(report)]
+    assert main(["dedup", *arguments, "--profile", "routing"]) == 0
+    assert (
+        "no host takes them (wrong IPv4 header checksum, TTL 0 and such): 1 frames" in capsys.readouterr().err
+    )
+    assert json.loads(report.read_text())["duplicates"]["refused"] == 1
+    assert main(["dedup", *arguments]) == 0  # exact
+    assert "no host takes" not in capsys.readouterr().err
+    assert main(["analyse", str(source), "--json", str(report)]) == 0
+    assert json.loads(report.read_text())["refused"] == 1

@@ -194,7 +194,8 @@ bool surely_understood(const u8* frame, u32 caplen, u16 linktype, Layer layer) {
 using Reasons = std::unordered_map<u32, u64>;
 
 nb::list count_not_understood(In<u8> data, In<u64> offset, In<u32> caplen, In<u16> port, In<u16> linktypes,
-                              std::optional<In<u8>> keep, int layer, nb::bytes ends, unsigned workers) {
+                              std::optional<In<u8>> keep, int layer, nb::bytes ends, bool refused,
+                              unsigned workers) {
     constexpr size_t WORTH_A_THREAD = 16384;  // frames
     const Layer which = layer_of(layer);
     const TunnelEnds named = tunnel_ends(ends);
@@ -216,9 +217,15 @@ nb::list count_not_understood(In<u8> data, In<u64> offset, In<u32> caplen, In<u1
                 const u8* frame = frames.frame(i);
                 const u32 length = frames.caplen[i];
                 const u16 type = frames.linktype(i);
-                if (surely_understood(frame, length, type, which) || (keep && keep->data()[i] == 0)) continue;
-                if (!parse_frame(frame, length, type, which, l, &named))
+                if (keep && keep->data()[i] == 0) continue;
+                if (surely_understood(frame, length, type, which)) {
+                    if (refused && (frame[22] == 0 || !sums_up(word_sum(frame + 14, 20))))
+                        ++reasons[NOT_TAKEN];
+                } else if (!parse_frame(frame, length, type, which, l, &named)) {
                     ++reasons[why_not_understood(type, l)];
+                } else if (refused && !parse_sound_frame(frame, length, type, which, l, &named)) {
+                    ++reasons[NOT_TAKEN];
+                }
             }
         };
         if (threads == 1) {
@@ -288,7 +295,7 @@ void bind_keys(nb::module_& m) {
           "u8[n]: 1 where something in the packet tells two sendings of the same content apart.");
     m.def("count_not_understood", &count_not_understood, nb::arg("data"), nb::arg("offset"),
           nb::arg("caplen"), nb::arg("port"), nb::arg("linktypes"), nb::arg("keep").none(), nb::arg("layer"),
-          nb::arg("ends"), nb::arg("workers"),
+          nb::arg("ends"), nb::arg("refused"), nb::arg("workers"),
           "[(reason, frames)] of those that are not understood (twinstamp/not_understood.h).");
     m.def("digest", &digest_of, nb::arg("hash_key"), nb::arg("domain"), nb::arg("head"), nb::arg("tail"),
           nb::arg("portable") = false, "The two 64-bit halves of the digest of head ++ tail in a domain.");

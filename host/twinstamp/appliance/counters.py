@@ -141,7 +141,14 @@ def _stages(hub: Hub) -> dict[str, StageCounters]:
 
 def _duplicates(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.deduplicator is None:
-        return {"by_type": {}, "kept_by_class": {}, "guarded": {}, "limit_reached": 0, "not_understood": None}
+        return {
+            "by_type": {},
+            "kept_by_class": {},
+            "guarded": {},
+            "limit_reached": 0,
+            "not_understood": None,
+            "refused": 0,
+        }
     statistics = pipeline.deduplicator.statistics()
     return {
         "by_type": statistics["by_type"],
@@ -149,6 +156,7 @@ def _duplicates(pipeline: Pipeline) -> dict[str, Any]:
         "guarded": statistics["guarded"],
         "limit_reached": statistics["limit_reached"],
         "not_understood": statistics["not_understood"],
+        "refused": statistics["refused"],
         "memory_bytes": statistics["memory_bytes"],
     }
 

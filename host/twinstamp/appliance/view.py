@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twinstamp.ledger import FATES
-from twinstamp.not_understood import describe
+from twinstamp.not_understood import describe, describe_refused
 from twinstamp.units import format_ns
 
 _REFRESH_S = 0.5
@@ -180,6 +180,8 @@ def print_report(report: dict[str, Any]) -> None:
     console.print(screen(report, width=console.width))
     for stage, backend in _backends(report).items():
         console.print(f"- {stage} on the {backend['name'].upper()}: {backend['reason']}", markup=False)
+    if (line := describe_refused(report["duplicates"]["refused"])) is not None:
+        console.print(f"- {line}", markup=False)
     if (line := describe(report["not_understood"])) is not None:
         console.print(f"- {line}", markup=False)
     for event in report["events"]:

@@ -158,8 +158,11 @@ def deliver(
         file.write(report)
     if not getattr(options, "quiet", options.json == "-"):
         summary(report)
-        from twinstamp.not_understood import describe
+        from twinstamp.not_understood import describe, describe_refused
 
+        refused = report.get("refused", report.get("duplicates", {}).get("refused", 0))
+        if (line := describe_refused(refused)) is not None:
+            print(line, file=sys.stderr)
         if (line := describe(report["not_understood"])) is not None:
             print(line, file=sys.stderr)
     if beyond := report["fractions_beyond"]:

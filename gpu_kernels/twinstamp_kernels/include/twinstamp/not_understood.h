@@ -11,6 +11,7 @@ constexpr u32 NOT_LINKTYPE = 0u << 16;   // the link type is unknown, or what it
 constexpr u32 NOT_ETHERTYPE = 1u << 16;  // the ethertype is unknown, or opened at the layer inner only
 constexpr u32 NOT_WHOLE =
     2u << 16;  // a header is cut short or damaged; 0 in place of an ethertype: in a tunnel
+constexpr u32 NOT_TAKEN = 3u << 16;  // understood, but no host takes it (sound.h)
 
 // Of a frame whose parse ended with Network::none.
 TS_HD u32 why_not_understood(u16 linktype, const Layers& l) {
