@@ -235,7 +235,7 @@ ip: $(HDL_READY)  ## the card as an IP for Vivado: sources and packaging script 
 	@$(BIN)/python tools/package_ip.py build/ip
 	@echo "ip: made build/ip/package.tcl"
 
-bitstream: $(SYNTH_READY) firmware  ## the card for the ECP5 Versa-5G, best of four seeds: build/versa/twinstamp.bit, timing; half an hour (ARGS="--target versa-85f": with the duplicate window)
+bitstream: $(SYNTH_READY) firmware  ## the card for the ECP5 Versa-5G, best of six seeds: build/versa/twinstamp.bit, timing; forty minutes (ARGS="--target versa-85f": with the duplicate window)
 	@$(BIN)/python tools/bitstream.py $(ARGS)
 
 bitstream-check: setup  ## builds it only where hdl/, firmware/ or the tools are not those of hdl/boards/versa/report.json

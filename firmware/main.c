@@ -8,7 +8,7 @@
 #include "mailbox.h"
 #include "mmio.h"
 #include "receiver.h"
-#include "second.h"
+#include "second_input.h"
 #include "servo.h"
 #include "twinstamp_regs.h"
 
@@ -219,30 +219,10 @@ static void step(course* at) {
         now.slew_step_q64 != at->told.slew_step_q64 || now.slew_amount_q64 != at->told.slew_amount_q64)
         give_up(at);
     edges_tell(&at->came, &in);
-    const uint32_t pulse = in.flags & SERVO_IN_PULSE;
     second_name_t name = {0};
-    if (pulse) {
-        second_pulse(&names, in.pulse_q32);
-        second_name(&names, &name);
-    }
-    const uint32_t vouched = second_vouched(&names, pulse ? in.pulse_q32 : at->second_q32);
-    if (vouched == SECOND_FIX) in.flags |= SERVO_IN_FIX;
-    if (vouched == SECOND_FIX_BEFORE) in.flags |= SERVO_IN_FIX_BEFORE;
-    if (!pulse) second_missed(&names);
+    second_input(&names, at->second_q32, &name, &in);
     if (at->early) in.flags |= SERVO_IN_EARLY;
     in.moves = at->moves;
-    if (name.flags & SECOND_TAI) {
-        in.flags |= SERVO_IN_TAI;
-        in.tai_s = name.tai_s;
-    }
-    if (name.flags & SECOND_QERR) {
-        in.flags |= SERVO_IN_QERR;
-        in.qerr_ps = name.qerr_ps;
-    }
-    if (name.flags & SECOND_ACCURACY) {
-        in.flags |= SERVO_IN_ACCURACY;
-        in.accuracy_ns = name.accuracy_ns;
-    }
     const uint32_t glitches = mmio_read(CARD_PPS_GLITCHES);
     if (glitches != at->glitches) in.flags |= SERVO_IN_GLITCH;
     at->glitches = glitches;

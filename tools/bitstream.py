@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The card for the ECP5 Versa-5G, from sources to a bit file: python tools/bitstream.py [--check|--compare]
 
-Yosys, nextpnr and ecppack from PyPI (YoWASP), run by make from the root. Places with four seeds, two at a
+Yosys, nextpnr and ecppack from PyPI (YoWASP), run by make from the root. Places with six seeds, two at a
 time, and keeps the best. Makes build/versa/twinstamp.bit and build/versa/report.json: what each clock net
 must reach and reaches, the longest paths and the source lines at their ends, resources, what each seed
 reaches, a digest of all sources, the tools' versions, the bit file's digest. It fails where a clock net has
@@ -83,7 +83,7 @@ TARGETS = {
         ),
     )
 }  # fmt: skip
-SEEDS = (1, 2, 3, 4)
+SEEDS = (1, 2, 3, 4, 5, 6)
 # Files of the card that the board's top needs beside hdl/rtl/files.f.
 BEYOND = (
     "hdl/rtl/uart/uart_bridge.sv", "hdl/rtl/uart/card_memory.sv", "hdl/rtl/card/serial_card.sv",
@@ -379,7 +379,7 @@ def main() -> None:
     what.add_argument("--registers", action="store_true", help="only make the registers of this board's card")
     what.add_argument("--compare", action="store_true", help="build, compare with the report")
     parser.add_argument("--target", choices=TARGETS, default="versa")
-    parser.add_argument("--seed", type=int, nargs="+", default=None, help="of nextpnr; default: 1 to 4")
+    parser.add_argument("--seed", type=int, nargs="+", default=None, help="of nextpnr; default: 1 to 6")
     parser.add_argument("--firmware", type=Path, default=Path("build/firmware/twinstamp.bin"))
     arguments = parser.parse_args()
     if arguments.compare and arguments.seed:

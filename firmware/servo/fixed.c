@@ -12,33 +12,41 @@ static wide multiply(uint64_t a, uint64_t b) {
     return (wide){a1 * b1 + (cross >> 32) + (other >> 32), other << 32 | (uint32_t)low};
 }
 
-// The next digit of rest, next, ... / divisor, whose highest bit is set; leaves in rest what is left.
-static uint32_t digit(uint64_t* rest, uint32_t next, uint64_t divisor) {
-    const uint64_t top = divisor >> 32, bottom = (uint32_t)divisor;
-    uint64_t guess = *rest / top, left = *rest - guess * top;
-    // By two too large at most.
-    while (guess >> 32 != 0 || guess * bottom > (left << 32 | next)) {
-        guess--;
-        left += top;
-        if (left >> 32 != 0) break;
-    }
-    *rest = (*rest << 32 | next) - guess * divisor;
-    return (uint32_t)guess;
+// Not inline, so that the quotient is worked out once: with its remainder beside it a compiler calls for
+// both.
+static __attribute__((noinline)) uint64_t quotient_of(uint64_t a, uint32_t b) {
+    return a / b;
 }
 
 // value / divisor, for value.high < divisor: two digits of 32 bits (Knuth, TAOCP 2, 4.3.1, algorithm D). A
 // bit at a time takes the soft core eight times as long.
 static uint64_t divide(wide value, uint64_t divisor) {
-    const int shift = __builtin_clzll(divisor);
-    divisor <<= shift;
-    uint64_t rest = value.high;
-    if (shift > 0) rest = rest << shift | value.low >> (64 - shift);
-    const uint64_t low = value.low << shift;
-    const uint32_t high_digit = digit(&rest, (uint32_t)(low >> 32), divisor);
-    return (uint64_t)high_digit << 32 | digit(&rest, (uint32_t)low, divisor);
+    uint64_t rest = value.high, low = value.low, quotient = 0;
+    const uint32_t high = (uint32_t)(divisor >> 32);
+    const int shift = high != 0 ? __builtin_clz(high) : 32 + __builtin_clz((uint32_t)divisor);
+    if (shift > 0) {
+        divisor <<= shift;
+        rest = rest << shift | low >> (64 - shift);
+        low <<= shift;
+    }
+    const uint32_t top = (uint32_t)(divisor >> 32), bottom = (uint32_t)divisor;
+    for (int digit = 0; digit < 2; digit++) {
+        const uint64_t next = low >> 32;
+        uint64_t guess = quotient_of(rest, top), left = rest - guess * top;
+        // By two too large at most.
+        while (guess >> 32 != 0 || guess * bottom > (left << 32 | next)) {
+            guess--;
+            left += top;
+            if (left >> 32 != 0) break;
+        }
+        rest = (rest << 32 | next) - guess * divisor;
+        quotient = quotient << 32 | guess;
+        low <<= 32;
+    }
+    return quotient;
 }
 
-static int64_t with_sign(uint64_t magnitude, bool negative, bool* saturated) {
+static __attribute__((noinline)) int64_t with_sign(uint64_t magnitude, bool negative, bool* saturated) {
     if (magnitude > (uint64_t)FIXED_MAX) {
         *saturated = true;
         magnitude = (uint64_t)FIXED_MAX;
@@ -62,11 +70,15 @@ int64_t fixed_sub(int64_t a, int64_t b, bool* saturated) {
     return fixed_add(a, b < -FIXED_MAX ? FIXED_MAX : -b, saturated);
 }
 
+int64_t fixed_mul(int64_t a, int64_t b, bool* saturated) {
+    const wide product = multiply(fixed_magnitude(a), fixed_magnitude(b));
+    return with_sign(product.high == 0 ? product.low : UINT64_MAX, (a < 0) != (b < 0), saturated);
+}
+
 int64_t fixed_mul_div(int64_t a, int64_t b, int64_t c, bool* saturated) {
     const bool negative = (a < 0) != (b < 0);
     const uint64_t divisor = (uint64_t)c;
     wide product = multiply(fixed_magnitude(a), fixed_magnitude(b));
-    if (divisor == 1) return with_sign(product.high == 0 ? product.low : UINT64_MAX, negative, saturated);
     product.low += divisor / 2;
     product.high += product.low < divisor / 2;
     if (product.high == 0) return with_sign(product.low / divisor, negative, saturated);

@@ -16,6 +16,8 @@ static inline uint64_t fixed_magnitude(int64_t a) {
 
 int64_t fixed_add(int64_t a, int64_t b, bool* saturated);
 int64_t fixed_sub(int64_t a, int64_t b, bool* saturated);
+// a * b.
+int64_t fixed_mul(int64_t a, int64_t b, bool* saturated);
 // a * b / c, rounded to nearest, halves away from zero; c > 0.
 int64_t fixed_mul_div(int64_t a, int64_t b, int64_t c, bool* saturated);
 // a * b / 2^shift, rounded to nearest, halves up in magnitude; shift 1 to 63.

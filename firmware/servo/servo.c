@@ -40,13 +40,13 @@ typedef struct {
     uint32_t told_ps;     // the receiver's own estimate
 } step;
 
-static int64_t limited(int64_t value, int64_t lowest, int64_t highest) {
+static __attribute__((noinline)) int64_t limited(int64_t value, int64_t lowest, int64_t highest) {
     return value < lowest ? lowest : value > highest ? highest : value;
 }
 
 static int64_t square(int64_t value, bool* saturated) {
     bool full = false;
-    const int64_t result = fixed_mul_div(value, value, 1, &full);
+    const int64_t result = fixed_mul(value, value, &full);
     if (full || result > MOST_PS2) {
         *saturated = true;
         return MOST_PS2;
@@ -94,9 +94,9 @@ static int64_t pulse_noise_ps2(const servo_config* c, bool corrected) {
 // 2 m white + 2 m^2 flicker + 2/3 m^3 walk (twice m^2 times the Allan variance, IEEE 1139).
 static int64_t difference_ps2(int64_t white_ps2, int64_t flicker_fs2, int64_t walk_fs2, int64_t m,
                               bool* full) {
-    int64_t variance = fixed_mul_div(white_ps2, 2 * m, 1, full);
+    int64_t variance = fixed_mul(white_ps2, 2 * m, full);
     variance = sum(variance, fixed_mul_div(flicker_fs2, 2 * m * m, 1000000, full), full);
-    return sum(variance, fixed_mul_div(fixed_mul_div(walk_fs2, m * m, 1500000, full), m, 1, full), full);
+    return sum(variance, fixed_mul(fixed_mul_div(walk_fs2, m * m, 1500000, full), m, full), full);
 }
 
 // The same by what servo_config says, pulses and a steady change of temperature included.
@@ -161,7 +161,7 @@ static void learn(servo_state* s, bool* full) {
     for (unsigned j = 0; j < SERVO_OCTAVES; j++) {
         const int64_t m = INT64_C(1) << j;
         if (!o[j].learned) break;
-        const int64_t expected = sum(pulse, fixed_mul_div(s->white_ps2, 2 * m, 1, full), full);
+        const int64_t expected = sum(pulse, fixed_mul(s->white_ps2, 2 * m, full), full);
         int64_t excess = o[j].mean_ps2 - expected;
         const bool seen = excess > expected / 2;
         if (!seen) excess = expected / 2;
@@ -199,8 +199,7 @@ static void observe(step* t, uint64_t phase_as, bool good) {
         const uint32_t longest = j < 6 ? 512 : 128;
         if (o->count < longest) o->count++;
         // One sample can at most double the mean: a fault must not be learned as noise.
-        if (o->count > ENOUGH)
-            d_ps2 = limited(d_ps2, 0, fixed_mul_div(o->mean_ps2, o->count, 1, &t->saturated));
+        if (o->count > ENOUGH) d_ps2 = limited(d_ps2, 0, fixed_mul(o->mean_ps2, o->count, &t->saturated));
         o->mean_ps2 = limited(o->mean_ps2 + (d_ps2 - o->mean_ps2) / (int64_t)o->count, 1, MOST_PS2);
         if (o->count == ENOUGH + PRIOR && !o->learned) {  // enough of its own: the prior leaves
             const int64_t prior = prior_ps2(&s->config, j, &t->saturated);
@@ -276,8 +275,8 @@ static void spread(step* t, int64_t n) {
     bool* full = &t->saturated;
     int64_t more = fixed_mul_div(s->p_xy, 2 * n, 1000, full);
     more = sum(more, fixed_mul_div(fixed_mul_div(s->p_yy_fs2, n, 1000, full), n, 1000, full), full);
-    more = sum(more, fixed_mul_div(s->white_ps2, n, 1, full), full);
-    const int64_t walked = fixed_mul_div(s->walk_fs2, n, 1, full);
+    more = sum(more, fixed_mul(s->white_ps2, n, full), full);
+    const int64_t walked = fixed_mul(s->walk_fs2, n, full);
     more = sum(more, fixed_mul_div(fixed_mul_div(walked, n, 3000, full), n, 1000, full), full);
     s->p_xx_ps2 = limited(sum(s->p_xx_ps2, more, full), 1, MOST_PS2);
     s->p_xy = sum(s->p_xy, fixed_mul_div(s->p_yy_fs2, n, 1000, full), full);
@@ -583,7 +582,7 @@ static void reacquire(step* t, int64_t innovation_as) {
         fixed_mul_div(fixed_mul_div(variance, 1000, held, &t->saturated), 1000, held, &t->saturated);
     s->p_yy_fs2 = limited(sum(s->p_yy_fs2, frequency, &t->saturated), 1, MOST_PS2);
     s->p_xy = root(s->p_xx_ps2) / 2;
-    s->p_xy = limited(fixed_mul_div(s->p_xy, root(s->p_yy_fs2), 1, &t->saturated), -MOST_PS2, MOST_PS2);
+    s->p_xy = limited(fixed_mul(s->p_xy, root(s->p_yy_fs2), &t->saturated), -MOST_PS2, MOST_PS2);
     update(t, innovation_as);
     t->accepted = true;
     s->state = SERVO_ACQUIRING;
@@ -598,7 +597,7 @@ static void weigh(step* t, int64_t innovation_as, bool inside, int64_t bound) {
     servo_state* s = t->s;
     const uint64_t phase_as = (uint64_t)t->measured_as - s->control_as;
     const int64_t since = (int64_t)(phase_as - s->candidate_as);
-    const int64_t expected = fixed_mul_div(s->frequency_as_s, (int64_t)t->elapsed_s, 1, &t->saturated);
+    const int64_t expected = fixed_mul(s->frequency_as_s, (int64_t)t->elapsed_s, &t->saturated);
     const int64_t apart_ps = magnitude_ps(fixed_sub(since, expected, &t->saturated));
     const int64_t second_ps2 = sum(2 * t->noise_ps2, octave_ps2(s, 0, &t->saturated), &t->saturated);
     // The oscillator may run at another frequency by now: as in still_pulled().
@@ -735,12 +734,11 @@ static bool pulled(step* t, uint64_t phase_as) {
     for (unsigned i = 0; i < s->snapshots; i = 2 * i + 1) {
         const servo_snapshot* old = &s->snapshot[i];
         const int64_t since = (int64_t)(t->epoch_s - old->epoch_s);
-        const int64_t moved = fixed_mul_div(old->frequency_as_s, since, 1, full);
+        const int64_t moved = fixed_mul(old->frequency_as_s, since, full);
         const int64_t off_ps = magnitude_ps((int64_t)(phase_as - old->phase_as - (uint64_t)moved));
         const int64_t turned = fixed_mul_div(old->p_yy_fs2, since * since, 1000000, full);
         const int64_t walked = fixed_mul_div(s->walk_fs2, since * since * since, 3000000, full);
-        const int64_t model =
-            sum(sum(turned, walked, full), fixed_mul_div(s->white_ps2, since, 1, full), full);
+        const int64_t model = sum(sum(turned, walked, full), fixed_mul(s->white_ps2, since, full), full);
         const int64_t seen = prediction_ps2(s, since, full) / 5 * 3;
         const int64_t variance = sum(model > seen ? model : seen, 2 * t->noise_ps2, full);
         if (off_ps > GATE * root(variance)) return true;
@@ -752,7 +750,7 @@ static bool pulled(step* t, uint64_t phase_as) {
 static void go_back(step* t, const servo_snapshot* old) {
     servo_state* s = t->s;
     const uint64_t since = t->epoch_s - old->epoch_s;
-    const int64_t moved = fixed_mul_div(old->frequency_as_s, (int64_t)since, 1, &t->saturated);
+    const int64_t moved = fixed_mul(old->frequency_as_s, (int64_t)since, &t->saturated);
     s->offset_as = (int64_t)(old->phase_as + (uint64_t)moved + s->control_as);
     s->frequency_as_s = old->frequency_as_s;
     s->holdover_s = (uint32_t)since;
@@ -880,8 +878,8 @@ static void go_to_epoch(step* t) {
     if (t->elapsed_s > 0) spread(t, (int64_t)t->elapsed_s);
     if (s->state == SERVO_HOLDOVER || s->state == SERVO_DISPUTED)
         s->frequency_as_s =
-            fixed_add(s->frequency_as_s,
-                      fixed_mul_div(s->ageing_as_s2, (int64_t)t->elapsed_s, 1, &t->saturated), &t->saturated);
+            fixed_add(s->frequency_as_s, fixed_mul(s->ageing_as_s2, (int64_t)t->elapsed_s, &t->saturated),
+                      &t->saturated);
 }
 
 // Of several edges, whether it is clear that pulse_q32 is the one: not where the other could be it as well.

@@ -17,7 +17,7 @@ CORE_HZ = 125_000_000
 def test_size():
     size = sections()
     program = size[".text"] + size.get(".data", 0)
-    assert program < 42_000, f"{program} bytes of program"
+    assert program < 40_000, f"{program} bytes of program"
     assert program + size[".bss"] < 65_536 - STACK
 
 

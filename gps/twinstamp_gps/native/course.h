@@ -11,7 +11,7 @@
 extern "C" {
 #include "edges.h"
 #include "receiver.h"
-#include "second.h"
+#include "second_input.h"
 }
 #include "servo.h"
 
@@ -75,29 +75,9 @@ class Course {
     const servo_output& step(std::uint64_t now_q32, std::int64_t slew_left_q64) {
         servo_input in{};
         edges_tell(&came_, &in);
-        const bool pulse = in.flags & SERVO_IN_PULSE;
         second_name_t name{};
-        if (pulse) {
-            second_pulse(&names_, in.pulse_q32);
-            second_name(&names_, &name);
-        }
-        const std::uint32_t vouched = second_vouched(&names_, pulse ? in.pulse_q32 : second_q32_);
-        if (vouched == SECOND_FIX) in.flags |= SERVO_IN_FIX;
-        if (vouched == SECOND_FIX_BEFORE) in.flags |= SERVO_IN_FIX_BEFORE;
-        if (!pulse) second_missed(&names_);
+        second_input(&names_, second_q32_, &name, &in);
         in.moves = moves_;
-        if (name.flags & SECOND_TAI) {
-            in.flags |= SERVO_IN_TAI;
-            in.tai_s = name.tai_s;
-        }
-        if (name.flags & SECOND_QERR) {
-            in.flags |= SERVO_IN_QERR;
-            in.qerr_ps = name.qerr_ps;
-        }
-        if (name.flags & SECOND_ACCURACY) {
-            in.flags |= SERVO_IN_ACCURACY;
-            in.accuracy_ns = name.accuracy_ns;
-        }
         if (told_) {
             in.flags |= told_;
             in.tai_s = name.tai_s = told_s_;

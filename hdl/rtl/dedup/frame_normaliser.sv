@@ -4,9 +4,10 @@
 //
 //   vlan     MAC addresses, final ethertype, all from there to the end of layer 3
 //   routing  the IPv4 or IPv6 packet with TTL or hop limit, IPv4 checksum, DSCP and ECN zeroed; ARP and LLC as vlan
-// Up to three tags, PPPoE. Where a header is cut short, unknown or such that no host takes it (twinstamp/sound.h: a
-// wrong IPv4 header checksum, TTL or hop limit 0, more tags, PPPoE of another version, type, code or length) the frame is
-// not understood: its words are to be forgotten, its key is that of its captured bytes in the domain {profile, 0}.
+// Up to three tags, PPPoE. Where a header is cut short, unknown or such that no host takes it (twinstamp/sound.h:
+// a wrong IPv4 header checksum, TTL or hop limit 0, more tags, PPPoE of another version, type, code or length) the
+// frame is not understood: its words are to be forgotten, its key is that of its captured bytes in the domain
+// {profile, 0}.
 //
 // Clock: clk_i, the port's receive clock, a byte a clock at most; last_i stands alone, behind the last byte, at
 // least 12 clocks before the next frame's first (gmii_rx keeps SFDs that far apart). A frame has the profile of its
